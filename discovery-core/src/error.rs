@@ -1,0 +1,258 @@
+//! The one error type: what went wrong, whether anything was written, and whether trying again can help.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::key::Key;
+
+/// A result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure an [`Error`] is. Decides how callers react; the message is for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A key that cannot be represented: an empty segment, a character or a length that the backend cannot store.
+    InvalidKey,
+    /// A query that cannot be answered: a kind that does not fit the record type, a malformed path.
+    InvalidQuery,
+    /// A setting that is missing, malformed or contradictory.
+    InvalidConfig,
+    /// A value that is not what its kind asks for, or that does not decode.
+    InvalidValue,
+    /// The backend does not claim the capability that this call needs.
+    Unsupported,
+    /// Another owner holds the key, or another record excludes this one.
+    Conflict,
+    /// The value, the batch or the owner's set is above the backend's declared limit.
+    TooLarge,
+    /// The rules of the record's kind forbid this write.
+    Refused,
+    /// The store says that this identity may not do this.
+    PermissionDenied,
+    /// The store cannot be reached, or answers that it cannot serve now.
+    Unavailable,
+    /// The caller's or the core's deadline passed first.
+    Timeout,
+    /// The session that the operation belonged to is gone.
+    SessionLost,
+    /// The history that was asked for is no longer kept by the store.
+    Expired,
+    /// The handle was shut down, or the registration was withdrawn.
+    Closed,
+    /// A broken promise of a backend, of the store or of this crate.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The kind's stable name, as used in logs, metrics and reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidKey => "invalid_key",
+            Self::InvalidQuery => "invalid_query",
+            Self::InvalidConfig => "invalid_config",
+            Self::InvalidValue => "invalid_value",
+            Self::Unsupported => "unsupported",
+            Self::Conflict => "conflict",
+            Self::TooLarge => "too_large",
+            Self::Refused => "refused",
+            Self::PermissionDenied => "permission_denied",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::SessionLost => "session_lost",
+            Self::Expired => "expired",
+            Self::Closed => "closed",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a failed write left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Nothing was written, and nothing will be.
+    None,
+    /// The write may have happened, or may still happen: read before writing again.
+    Unknown,
+}
+
+/// Every failure of this crate and of its backends.
+///
+/// `Display` is one line for a person: backend, operation, what happened. `Debug` adds the kind, the effect and the
+/// chain of sources. Cloning is cheap, because one failure is often told to several waiting callers.
+#[derive(Clone)]
+pub struct Error {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    effect: Effect,
+    temporary: bool,
+    message: String,
+    backend: Option<String>,
+    operation: Option<&'static str>,
+    key: Option<Key>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// A failure of `kind` that had no effect. `message` is one line that says what happened and what to do next.
+    ///
+    /// [`ErrorKind::Unavailable`], [`ErrorKind::Timeout`], [`ErrorKind::SessionLost`] and [`ErrorKind::Expired`] start
+    /// as temporary; every other kind as permanent.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let temporary = matches!(
+            kind,
+            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::SessionLost | ErrorKind::Expired
+        );
+        Self {
+            inner: Arc::new(Inner {
+                kind,
+                effect: Effect::None,
+                temporary,
+                message: message.into(),
+                backend: None,
+                operation: None,
+                key: None,
+                source: None,
+            }),
+        }
+    }
+
+    fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.inner));
+        self
+    }
+
+    /// Says what the failed write left behind.
+    pub fn with_effect(self, effect: Effect) -> Self {
+        self.edit(|inner| inner.effect = effect)
+    }
+
+    /// Says whether the same call can succeed later without anything else being changed by the caller.
+    pub fn with_temporary(self, temporary: bool) -> Self {
+        self.edit(|inner| inner.temporary = temporary)
+    }
+
+    /// Names the backend, unless one is named already.
+    pub fn with_backend(self, backend: &str) -> Self {
+        if self.inner.backend.is_some() {
+            return self;
+        }
+        self.edit(|inner| inner.backend = Some(backend.to_owned()))
+    }
+
+    /// Names the operation, unless one is named already: `register`, `watch`, `renew`, ...
+    pub fn with_operation(self, operation: &'static str) -> Self {
+        if self.inner.operation.is_some() {
+            return self;
+        }
+        self.edit(|inner| inner.operation = Some(operation))
+    }
+
+    /// Names the key, unless one is named already.
+    pub fn with_key(self, key: &Key) -> Self {
+        if self.inner.key.is_some() {
+            return self;
+        }
+        self.edit(|inner| inner.key = Some(key.clone()))
+    }
+
+    /// Keeps the cause.
+    pub fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let source: Box<dyn StdError + Send + Sync> = source.into();
+        self.edit(|inner| inner.source = Some(Arc::from(source)))
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.inner.kind
+    }
+
+    /// What the failed write left behind.
+    pub fn effect(&self) -> Effect {
+        self.inner.effect
+    }
+
+    /// Whether the same call can succeed later.
+    pub fn is_temporary(&self) -> bool {
+        self.inner.temporary
+    }
+
+    /// The message alone, without backend and operation.
+    pub fn message(&self) -> &str {
+        &self.inner.message
+    }
+
+    /// The backend that failed, where one is known.
+    pub fn backend(&self) -> Option<&str> {
+        self.inner.backend.as_deref()
+    }
+
+    /// The operation that failed, where it is known.
+    pub fn operation(&self) -> Option<&'static str> {
+        self.inner.operation
+    }
+
+    /// The key that it was about, where it was about one.
+    pub fn key(&self) -> Option<&Key> {
+        self.inner.key.as_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(backend) = &self.inner.backend {
+            write!(f, "{backend}: ")?;
+        }
+        if let Some(operation) = self.inner.operation {
+            write!(f, "{operation}: ")?;
+        }
+        if let Some(key) = &self.inner.key {
+            write!(f, "{key}: ")?;
+        }
+        f.write_str(&self.inner.message)?;
+        let mut source = self.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !self.inner.message.contains(&text) {
+                write!(f, ": {text}")?;
+            }
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.inner.kind)
+            .field("effect", &self.inner.effect)
+            .field("temporary", &self.inner.temporary)
+            .field("backend", &self.inner.backend)
+            .field("operation", &self.inner.operation)
+            .field("key", &self.inner.key.as_ref().map(ToString::to_string))
+            .field("message", &self.inner.message)
+            .field("source", &self.inner.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.inner
+            .source
+            .as_ref()
+            .map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
