@@ -14,6 +14,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 pub use event::{Change, Entry, Incarnation, Lineage, Position, WatchEvent};
@@ -42,6 +43,27 @@ pub trait Watcher: Send + Sync + 'static {
     /// Temporary errors are retried by the core. [`ErrorKind::InvalidQuery`] and [`ErrorKind::Unsupported`] end the
     /// views of this scope. [`ErrorKind::PermissionDenied`] fails a view that is being opened.
     async fn watch(&self, scope: &Scope, after: Option<&Position>) -> Result<WatchStream>;
+
+    /// One linearizable snapshot of `scope`: every write that was acknowledged before this call, and its position.
+    ///
+    /// The default opens a watch and closes it after its snapshot; a store that can read without one does so here.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked. Not retried by the core.
+    async fn list(&self, scope: &Scope) -> Result<(Vec<Entry>, Position)> {
+        let mut stream = self.watch(scope, None).await?;
+        let mut entries = Vec::new();
+        while let Some(event) = stream.next().await {
+            match event? {
+                WatchEvent::SnapshotStart { .. } => entries.clear(),
+                WatchEvent::SnapshotChunk(chunk) => entries.extend(chunk),
+                WatchEvent::SnapshotEnd(position) => return Ok((entries, position)),
+                WatchEvent::Interrupted(error) => return Err(error),
+                _ => {}
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the watch ended before its snapshot did: try again"))
+    }
 
     /// The smallest scope that this store can watch and that covers `scope`.
     fn coarsen(&self, scope: &Scope) -> Scope;
