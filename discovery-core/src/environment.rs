@@ -18,7 +18,9 @@ pub struct Environment {
 impl Environment {
     /// The process's variables as they are now. Those that are not UTF-8 are left out.
     pub fn process() -> Self {
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect()
     }
 
     /// The variable's value; `None` where it is unset or empty.
@@ -46,7 +48,10 @@ impl Environment {
         let Some(seconds) = self.parse::<f64>(name, expected)? else { return Ok(None) };
         match Duration::try_from_secs_f64(seconds) {
             Ok(duration) if !duration.is_zero() => Ok(Some(duration)),
-            _ => Err(Error::new(ErrorKind::InvalidConfig, format!("{name}={seconds} is not {expected}: correct it or unset it"))),
+            _ => Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!("{name}={seconds} is not {expected}: correct it or unset it"),
+            )),
         }
     }
 

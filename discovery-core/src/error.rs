@@ -110,10 +110,8 @@ impl Error {
     /// [`ErrorKind::Unavailable`], [`ErrorKind::Timeout`], [`ErrorKind::SessionLost`] and [`ErrorKind::Expired`] start
     /// as temporary; every other kind as permanent.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let temporary = matches!(
-            kind,
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::SessionLost | ErrorKind::Expired
-        );
+        let temporary =
+            matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::SessionLost | ErrorKind::Expired);
         Self {
             inner: Arc::new(Inner {
                 kind,
@@ -250,9 +248,6 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.inner
-            .source
-            .as_ref()
-            .map(|source| &**source as &(dyn StdError + 'static))
+        self.inner.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
     }
 }

@@ -64,7 +64,10 @@ impl TaskScope {
 
     /// Runs a future on this scope's thread and awaits its result from wherever the caller is. Cancel-safe: dropping
     /// the returned future drops the one that runs.
-    pub(crate) async fn run<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         let (mut answer, result) = oneshot::channel();
         let cancel = self.cancel.clone();
         self.tracker.spawn_on(
@@ -88,6 +91,10 @@ impl TaskScope {
     /// Resolves when the scope ends.
     pub async fn cancelled(&self) {
         self.cancel.cancelled().await;
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.cancel.is_cancelled()
     }
 
     /// A token that is cancelled with the scope, or alone.
@@ -118,12 +125,14 @@ impl Executor {
         let (handle, thread) = match kind {
             ExecutorKind::Current => {
                 let handle = Handle::try_current().map_err(|error| {
-                    Error::new(ErrorKind::InvalidConfig, "no tokio runtime here: use the dedicated executor").with_source(error)
+                    Error::new(ErrorKind::InvalidConfig, "no tokio runtime here: use the dedicated executor")
+                        .with_source(error)
                 })?;
                 (handle, None)
             }
             ExecutorKind::Dedicated => {
-                let failed = |error| Error::new(ErrorKind::Internal, "cannot start the discovery thread").with_source(error);
+                let failed =
+                    |error| Error::new(ErrorKind::Internal, "cannot start the discovery thread").with_source(error);
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
                 let handle = runtime.handle().clone();
                 let stop = CancellationToken::new();

@@ -1,6 +1,7 @@
 //! Keys: a kind, a path of segments, the instance id of whoever serves it, and an optional suffix.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
@@ -50,10 +51,7 @@ impl Path {
             count += 1;
         }
         if count == 0 {
-            return Err(Error::new(
-                ErrorKind::InvalidKey,
-                format!("a {kind} path needs at least one segment"),
-            ));
+            return Err(Error::new(ErrorKind::InvalidKey, format!("a {kind} path needs at least one segment")));
         }
         Ok(Self(text.into()))
     }
@@ -71,6 +69,17 @@ impl Path {
     /// The canonical text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Where this path stands against the run of paths whose text starts with `prefix`; equal within the run.
+    pub(crate) fn order_against_prefix(&self, prefix: &str) -> Ordering {
+        if self.0.starts_with(prefix) { Ordering::Equal } else { (*self.0).cmp(prefix) }
+    }
+
+    /// The texts of every scope that holds this path, the widest first.
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = &str> {
+        let ends = self.0.match_indices('/').map(|(slash, _)| slash + 1);
+        std::iter::once(0).chain(ends).map(|end| &self.0[..end])
     }
 }
 

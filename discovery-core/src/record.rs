@@ -60,9 +60,9 @@ pub trait Record: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// # Errors
     /// [`ErrorKind::InvalidValue`] where the value cannot be written as JSON.
     fn encode(&self, key: &Key) -> Result<Bytes> {
-        serde_json::to_vec(self)
-            .map(Bytes::from)
-            .map_err(|error| Error::new(ErrorKind::InvalidValue, "the record cannot be written as JSON").with_key(key).with_source(error))
+        serde_json::to_vec(self).map(Bytes::from).map_err(|error| {
+            Error::new(ErrorKind::InvalidValue, "the record cannot be written as JSON").with_key(key).with_source(error)
+        })
     }
 
     /// Reads a stored value.
@@ -70,8 +70,9 @@ pub trait Record: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// # Errors
     /// [`ErrorKind::InvalidValue`] where the value is not a record of this kind. Such a record is skipped and counted.
     fn decode(key: &Key, value: &[u8]) -> Result<Self> {
-        serde_json::from_slice(value)
-            .map_err(|error| Error::new(ErrorKind::InvalidValue, "the value is no record of this kind").with_key(key).with_source(error))
+        serde_json::from_slice(value).map_err(|error| {
+            Error::new(ErrorKind::InvalidValue, "the value is no record of this kind").with_key(key).with_source(error)
+        })
     }
 
     /// Whether a registered record may become `next` in place. The default allows every change.

@@ -128,7 +128,11 @@ pub trait ChangeLog: Send + Sync {
     ///
     /// # Errors
     /// [`ErrorKind::Expired`], at open or as an item, once the store no longer keeps what comes next.
-    async fn changes_since(&self, scope: &Scope, token: &Position) -> Result<BoxStream<'static, Result<(Vec<Change>, Position)>>>;
+    async fn changes_since(
+        &self,
+        scope: &Scope,
+        token: &Position,
+    ) -> Result<BoxStream<'static, Result<(Vec<Change>, Position)>>>;
 }
 
 /// A store's answer to a health check.

@@ -1,0 +1,52 @@
+//! Delays between tries: exponential, capped, jittered.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+/// Grows with every failure and starts over only on proof of progress.
+pub(crate) struct Backoff {
+    builder: ExponentialBuilder,
+    delays: ExponentialBackoff,
+    cap: Duration,
+}
+
+impl Backoff {
+    /// From 20 ms, doubling, up to `cap`, each with jitter of up to itself on top.
+    pub(crate) fn new(cap: Duration) -> Self {
+        // The jitter adds up to one delay again, so half the cap keeps the sum below it.
+        let builder = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(20).min(cap / 2))
+            .with_max_delay(cap / 2)
+            .with_factor(2.0)
+            .with_jitter()
+            .without_max_times();
+        Self { builder, delays: builder.build(), cap }
+    }
+
+    pub(crate) fn next(&mut self) -> Duration {
+        self.delays.next().unwrap_or(self.cap).min(self.cap)
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.delays = self.builder.build();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_to_its_cap_and_starts_over() {
+        let cap = Duration::from_secs(2);
+        let mut backoff = Backoff::new(cap);
+        let first = backoff.next();
+        assert!(first <= Duration::from_millis(40), "{first:?}");
+        let later: Vec<_> = (0..20).map(|_| backoff.next()).collect();
+        assert!(later.iter().all(|delay| *delay <= cap), "{later:?}");
+        assert!(later[10..].iter().all(|delay| *delay >= cap / 2), "{later:?}");
+        backoff.reset();
+        assert!(backoff.next() <= Duration::from_millis(40));
+    }
+}

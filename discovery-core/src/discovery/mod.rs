@@ -1,0 +1,217 @@
+//! The handle: what a service holds.
+
+mod builder;
+mod reading;
+mod writing;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+pub use builder::Builder;
+pub use reading::{ChangeToken, Committed};
+pub use writing::Draft;
+
+use crate::backend::{Backend, Health};
+use crate::capability::{Bounds, Capabilities};
+use crate::error::{Effect, Error, ErrorKind, Result};
+use crate::executor::SharedExecutor;
+use crate::feed::Scopes;
+use crate::key::{InstanceId, Key};
+use crate::reconcile::Reconciler;
+use crate::select::Selection;
+
+/// How long a handle that is dropped without a shutdown goes on withdrawing its records in the background.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// The limits that a handle was built with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) operation_timeout: Duration,
+    pub(crate) sync_timeout: Duration,
+}
+
+/// One process's access to discovery: registers records and opens views, on the backend that the environment picks.
+///
+/// Cloning shares the handle. It lives as long as anything made from it: clones, registrations, views. Background work
+/// runs on a thread of its own, so that a blocked user runtime cannot stop renewals, and the handle can be used from
+/// any runtime.
+#[derive(Clone)]
+pub struct Discovery {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) scopes: Arc<Scopes>,
+    pub(crate) reconciler: Arc<Reconciler>,
+    pub(crate) settings: Settings,
+    executor: SharedExecutor,
+    selection: Selection,
+}
+
+/// What a shutdown could not do.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Records that may still be stored; they go when their session's time to live has passed, where there is one.
+    pub not_withdrawn: Vec<Key>,
+    /// Why the backend did not close in order, where it did not.
+    pub error: Option<Error>,
+    /// Whether every task and the handle's thread ended in time.
+    pub joined: bool,
+}
+
+impl ShutdownReport {
+    /// Whether nothing is left behind.
+    pub fn is_clean(&self) -> bool {
+        self.not_withdrawn.is_empty() && self.error.is_none() && self.joined
+    }
+}
+
+impl Discovery {
+    /// A handle on the backend that the process's environment picks: see [`select`](crate::select()).
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] where the backend is not linked in or a setting is wrong; what keeps the backend
+    /// from being built.
+    pub async fn from_env() -> Result<Self> {
+        Self::builder().build().await
+    }
+
+    /// A builder, for everything that can be chosen.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// The backend's name.
+    pub fn backend_name(&self) -> &str {
+        self.inner.backend.name()
+    }
+
+    /// Which backend was chosen, and why.
+    pub fn selection(&self) -> &Selection {
+        &self.inner.selection
+    }
+
+    /// What the backend claims.
+    pub fn capabilities(&self) -> Capabilities {
+        self.inner.backend.capabilities()
+    }
+
+    /// The bounds that the backend declares.
+    pub fn bounds(&self) -> Bounds {
+        self.inner.backend.bounds()
+    }
+
+    /// This process's instance id. Opens the session if there is none yet. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] with the backend's last error after the operation time-out.
+    pub async fn instance_id(&self) -> Result<InstanceId> {
+        let reconciler = Arc::clone(&self.inner.reconciler);
+        self.inner.run_limited("open session", async move { reconciler.instance().await }).await
+    }
+
+    /// The session's time to live in force; `None` before the first session, or where the store decides liveness.
+    pub fn effective_ttl(&self) -> Option<Duration> {
+        self.inner.reconciler.session().borrow().ttl
+    }
+
+    /// Asks the store whether it serves. Cancel-safe.
+    ///
+    /// # Errors
+    /// What keeps it from serving.
+    pub async fn health(&self) -> Result<Health> {
+        let backend = Arc::clone(&self.inner.backend);
+        self.inner.run_limited("health", async move { backend.health().await }).await
+    }
+
+    /// Withdraws every record, ends the session, closes every watch and joins every task, within `deadline`. Views keep
+    /// their last state; their streams end. A second call finds nothing to do.
+    ///
+    /// Cancel-safe: what was begun goes on in the background as long as the handle lives.
+    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        let until = Instant::now() + deadline;
+        let inner = Arc::clone(&self.inner);
+        let not_withdrawn = Inner::take_leave(&inner.reconciler, deadline).await;
+        let left = until.saturating_duration_since(Instant::now());
+        let closed = match timeout(left.max(Duration::from_millis(1)), inner.backend.close()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::new(ErrorKind::Timeout, "the backend did not close in time")),
+        };
+        let joined = inner.executor.shutdown(until.saturating_duration_since(Instant::now())).await;
+        let error = closed.err().map(|error| error.with_backend(inner.backend.name()).with_operation("close"));
+        ShutdownReport { not_withdrawn, error, joined }
+    }
+}
+
+impl fmt::Debug for Discovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Discovery").field("backend", &self.backend_name()).finish()
+    }
+}
+
+impl Inner {
+    /// Runs a future on the handle's thread, its errors told which operation and backend they belong to.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let outcome = self.executor.scope().run(work).await;
+        outcome.map_err(|error| error.with_backend(self.backend.name()).with_operation(operation))
+    }
+
+    /// The same, for at most the operation time-out.
+    pub(crate) async fn run_limited<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let limit = self.settings.operation_timeout;
+        let session = self.reconciler.session();
+        let limited = async move {
+            timeout(limit, work).await.unwrap_or_else(|_| {
+                let error =
+                    Error::new(ErrorKind::Timeout, format!("not done within {limit:?}: is the store reachable?"))
+                        .with_effect(Effect::Unknown);
+                let cause = session.borrow().error.clone();
+                Err(match cause {
+                    Some(cause) => error.with_source(cause),
+                    None => error,
+                })
+            })
+        };
+        self.run(operation, limited).await
+    }
+
+    /// Withdraws everything within `deadline`, and answers what may be left.
+    async fn take_leave(reconciler: &Reconciler, deadline: Duration) -> Vec<Key> {
+        match timeout(deadline, reconciler.close()).await {
+            Ok(()) => Vec::new(),
+            Err(_) => reconciler.ledger().keys(),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let scope = self.executor.scope();
+        if scope.is_closed() {
+            return;
+        }
+        let executor = Arc::clone(&self.executor);
+        let (reconciler, backend) = (Arc::clone(&self.reconciler), Arc::clone(&self.backend));
+        scope.spawn_graceful(async move {
+            Inner::take_leave(&reconciler, FAREWELL).await;
+            if let Ok(Err(error)) = timeout(FAREWELL, backend.close()).await {
+                tracing::debug!(error = %error, "the backend did not close in order");
+            }
+            drop(executor);
+        });
+    }
+}

@@ -1,0 +1,191 @@
+//! Reading: views, lists, and the history where the store keeps one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+
+use super::{Discovery, Inner};
+use crate::backend::{Change, Entry, Position};
+use crate::error::Result;
+use crate::key::Key;
+use crate::query::{Query, Scope};
+use crate::record::{Record, Registered};
+use crate::store::tree::Tree;
+use crate::store::{Decode, decode_caught};
+use crate::view::{Filter, Snapshot, View, ViewOptions};
+
+/// A token of the store's history: see [`Discovery::change_token`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeToken(Position);
+
+/// One committed transaction of the store: its changes in order, and the token after it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Committed {
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// Where the history goes on.
+    pub token: ChangeToken,
+}
+
+fn raw(_: &Key, value: &Bytes) -> Result<Bytes> {
+    Ok(value.clone())
+}
+
+fn typed<T: Record>(key: &Key, value: &Bytes) -> Result<T> {
+    T::decode(key, value)
+}
+
+impl Discovery {
+    /// A live view of the records of one type that match `query`. Live when it returns. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) with the backend's last error where it is not live in time;
+    /// [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied) at once;
+    /// [`ErrorKind::InvalidQuery`](crate::ErrorKind::InvalidQuery) where the query names another kind.
+    pub async fn view<T: Record>(&self, query: Query) -> Result<View<T>> {
+        self.view_with(query, ViewOptions::default()).await
+    }
+
+    /// A view opened with options. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of [`Discovery::view`], as the options say.
+    pub async fn view_with<T: Record>(&self, query: Query, options: ViewOptions) -> Result<View<T>> {
+        self.open(query.scope(Some(T::KIND))?, &query, typed::<T>, options).await
+    }
+
+    /// A live view of undecoded records: of the query's kind, or of all kinds. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of [`Discovery::view`].
+    pub async fn entries(&self, query: Query, options: ViewOptions) -> Result<View<Bytes>> {
+        self.open(query.scope(None)?, &query, raw, options).await
+    }
+
+    async fn open<T: Send + Sync + 'static>(
+        &self,
+        scope: Scope,
+        query: &Query,
+        decode: Decode<T>,
+        options: ViewOptions,
+    ) -> Result<View<T>> {
+        let inner = Arc::clone(&self.inner);
+        let scopes = Arc::clone(&inner.scopes);
+        let slot = inner.run_limited("view", async move { scopes.slot(&scope, decode).await }).await?;
+        let view = View::new(inner, slot, Filter::new(query.only_instance()));
+        if !options.lazy {
+            view.inner.await_live(&view.slot, &options).await?;
+        }
+        Ok(view)
+    }
+
+    /// The records of one type that match `query`: one linearizable snapshot that holds every registration that was
+    /// acknowledged before the call. Where a view of the same records is open, the store is asked for a barrier only.
+    /// Records that do not decode are skipped and counted. Cancel-safe.
+    ///
+    /// # Errors
+    /// What keeps the store from answering in the operation time-out. Never an empty set instead of an error.
+    pub async fn list<T: Record>(&self, query: Query) -> Result<Snapshot<T>> {
+        self.inner.list(query.scope(Some(T::KIND))?, &query, typed::<T>).await
+    }
+
+    /// The undecoded records of the query's kind, or of all kinds. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of [`Discovery::list`].
+    pub async fn list_entries(&self, query: Query) -> Result<Snapshot<Bytes>> {
+        self.inner.list(query.scope(None)?, &query, raw).await
+    }
+
+    /// The record of one key, as [`Discovery::list`] would show it. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of [`Discovery::list`].
+    pub async fn get<T: Record>(&self, key: &Key) -> Result<Option<Registered<T>>> {
+        let segments: Vec<String> = key.path().segments().map(std::borrow::Cow::into_owned).collect();
+        Ok(self.list::<T>(Query::path(segments)).await?.get(key).cloned())
+    }
+
+    /// A token for now, on stores that keep a history (`[changelog]`). Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the backend does not claim it.
+    pub async fn change_token(&self) -> Result<ChangeToken> {
+        let backend = Arc::clone(&self.inner.backend);
+        self.inner
+            .run_limited("change_token", async move { Ok(ChangeToken(backend.require_change_log()?.now().await?)) })
+            .await
+    }
+
+    /// Every committed change of the query's kind, or of all kinds, after `token`, in commit order; then new ones as
+    /// they come. The store is read only as fast as the stream is polled. Cancel-safe, and so is the stream.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the backend does not claim `[changelog]`;
+    /// [`ErrorKind::Expired`](crate::ErrorKind::Expired), here or as an item, once the history no longer reaches back.
+    pub async fn changes_since(
+        &self,
+        query: Query,
+        token: &ChangeToken,
+    ) -> Result<BoxStream<'static, Result<Committed>>> {
+        let scope = query.scope(None)?;
+        let backend = Arc::clone(&self.inner.backend);
+        let position = token.0.clone();
+        let changes = self
+            .inner
+            .run_limited("changes_since", async move {
+                backend.require_change_log()?.changes_since(&scope, &position).await
+            })
+            .await?;
+        Ok(changes
+            .map(|item| item.map(|(changes, position)| Committed { changes, token: ChangeToken(position) }))
+            .boxed())
+    }
+}
+
+impl Inner {
+    pub(crate) async fn list<T: Send + Sync + 'static>(
+        &self,
+        scope: Scope,
+        query: &Query,
+        decode: Decode<T>,
+    ) -> Result<Snapshot<T>> {
+        let filter = Filter::new(query.only_instance());
+        let (scopes, backend) = (Arc::clone(&self.scopes), Arc::clone(&self.backend));
+        self.run_limited("list", async move {
+            let wanted = backend.coarsen(&scope);
+            if let Some(owner) = scopes.covering(&wanted) {
+                owner.feed_ref().catch_up().await?;
+                let slot = scopes.slot(&scope, decode).await?;
+                return Ok(Snapshot::detached(slot.load().records.clone(), filter));
+            }
+            let (entries, _) = backend.list(&wanted).await?;
+            // A view that is open inside this scope must not show less than this list does from now on.
+            for owner in scopes.inside(&wanted) {
+                owner.feed_ref().catch_up().await?;
+            }
+            Ok(Snapshot::detached(decode_all(&scope, entries, decode).await, filter))
+        })
+        .await
+    }
+}
+
+async fn decode_all<T>(scope: &Scope, mut entries: Vec<Entry>, decode: Decode<T>) -> Tree<Registered<T>> {
+    entries.retain(|entry| scope.contains(&entry.key));
+    entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    entries.dedup_by(|later, earlier| later.key == earlier.key);
+    let mut records = Vec::with_capacity(entries.len());
+    for (count, entry) in entries.into_iter().enumerate() {
+        if count % 512 == 511 {
+            tokio::task::yield_now().await;
+        }
+        match decode_caught(decode, &entry) {
+            Ok(value) => records.push(Registered::new(Arc::new(entry), value)),
+            Err(error) => crate::telemetry::undecodable(&entry.key, &error),
+        }
+    }
+    Tree::from_sorted(records)
+}

@@ -1,0 +1,61 @@
+//! Which slots a change touches.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use crate::store::{AnySlot, Effective};
+
+/// The slots of one feed, found by the scopes that hold a changed key: the cost is the key's depth, not the number of
+/// slots.
+#[derive(Default)]
+pub(crate) struct SlotIndex {
+    by_scope: HashMap<Arc<str>, Vec<(TypeId, Weak<dyn AnySlot>)>>,
+}
+
+impl SlotIndex {
+    pub(crate) fn insert(&mut self, type_id: TypeId, slot: &Arc<dyn AnySlot>) {
+        let slots = self.by_scope.entry(slot.scope().as_str().into()).or_default();
+        if !slots.iter().any(|(_, known)| std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(slot))) {
+            slots.push((type_id, Arc::downgrade(slot)));
+        }
+    }
+
+    pub(crate) fn find(&self, type_id: TypeId, scope: &str) -> Option<Arc<dyn AnySlot>> {
+        self.by_scope.get(scope)?.iter().filter(|(id, _)| *id == type_id).find_map(|(_, slot)| slot.upgrade())
+    }
+
+    /// Every slot that is still used.
+    pub(crate) fn all(&self) -> Vec<(TypeId, Arc<dyn AnySlot>)> {
+        let slots = self.by_scope.values().flatten();
+        slots.filter_map(|(type_id, slot)| Some((*type_id, slot.upgrade()?))).collect()
+    }
+
+    /// The slots that some changes touch, each with its changes in order.
+    pub(crate) fn touched<'a>(&self, changes: &'a [Effective]) -> Vec<(Arc<dyn AnySlot>, Vec<&'a Effective>)> {
+        let mut found: Vec<(Arc<dyn AnySlot>, Vec<&'a Effective>)> = Vec::new();
+        let mut places: HashMap<*const (), usize> = HashMap::new();
+        for change in changes {
+            for scope in change.key().path().scopes() {
+                let Some(slots) = self.by_scope.get(scope) else { continue };
+                for slot in slots.iter().filter_map(|(_, slot)| slot.upgrade()) {
+                    let address = Arc::as_ptr(&slot).cast::<()>();
+                    let place = *places.entry(address).or_insert_with(|| {
+                        found.push((slot, Vec::new()));
+                        found.len() - 1
+                    });
+                    found[place].1.push(change);
+                }
+            }
+        }
+        found
+    }
+
+    /// Forgets the slots that nobody uses any more.
+    pub(crate) fn prune(&mut self) {
+        self.by_scope.retain(|_, slots| {
+            slots.retain(|(_, slot)| slot.strong_count() > 0);
+            !slots.is_empty()
+        });
+    }
+}

@@ -1,0 +1,32 @@
+//! One copy of a watched scope: applies what the backend says and tells what really changed.
+
+mod raw;
+mod slot;
+pub(crate) mod tree;
+
+use std::sync::Arc;
+
+pub(crate) use raw::{Effective, RawStore, same_value};
+pub use slot::Undecodable;
+pub(crate) use slot::{AnySlot, Decode, LastGood, Slot, Source, Version, decode_caught};
+
+use crate::backend::Entry;
+use crate::key::Key;
+use crate::record::Registered;
+use tree::Keyed;
+
+impl Keyed for Arc<Entry> {
+    type Key = Key;
+
+    fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
+impl<T> Keyed for Registered<T> {
+    type Key = Key;
+
+    fn key(&self) -> &Key {
+        Registered::key(self)
+    }
+}

@@ -1,0 +1,329 @@
+//! The decoded records of one query, published as immutable versions that any thread can load.
+
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::raw::Effective;
+use super::tree::Tree;
+use crate::backend::Entry;
+use crate::changes::{BoundedBase, BoundedBases};
+use crate::error::{Error, ErrorKind, Result};
+use crate::feed::{Feed, FeedOwner};
+use crate::freshness::Freshness;
+use crate::key::Key;
+use crate::query::Scope;
+use crate::record::Registered;
+
+/// How many records are decoded before other work of the executor gets its turn.
+const YIELD_EVERY: usize = 512;
+
+/// How a stored value becomes a `T`.
+pub(crate) type Decode<T> = fn(&Key, &bytes::Bytes) -> Result<T>;
+
+/// The last entry that decoded, of keys whose newest one does not, by the type that could not read it. Kept by the
+/// feed, so that views opened later show it too.
+pub(crate) type LastGood = Mutex<HashMap<(TypeId, Key), Arc<Entry>>>;
+
+/// A stored record that its type cannot read.
+#[derive(Clone, Debug)]
+pub struct Undecodable {
+    /// Its key.
+    pub key: Key,
+    /// Why it does not decode.
+    pub error: Error,
+    /// Whether an earlier value of the same incarnation is still shown.
+    pub last_good_shown: bool,
+}
+
+/// One state of a slot.
+///
+/// All slots of a feed move to a new version as one: a version whose number the feed has not published yet stands back
+/// for its predecessor. So two views never show the two sides of one transaction, and no reader takes a lock.
+pub(crate) struct Version<T> {
+    pub(crate) number: u64,
+    pub(crate) synced: bool,
+    pub(crate) records: Tree<Registered<T>>,
+    published: Arc<AtomicU64>,
+    previous: ArcSwapOption<Version<T>>,
+}
+
+impl<T> Version<T> {
+    /// A version that belongs to no feed: the result of a list.
+    pub(crate) fn detached(records: Tree<Registered<T>>) -> Self {
+        Self {
+            number: 0,
+            synced: true,
+            records,
+            published: Arc::new(AtomicU64::new(u64::MAX)),
+            previous: ArcSwapOption::empty(),
+        }
+    }
+}
+
+/// What a slot is told about the feed that publishes it.
+pub(crate) struct Source<'a> {
+    pub(crate) number: u64,
+    pub(crate) published: &'a Arc<AtomicU64>,
+    pub(crate) last_good: &'a LastGood,
+}
+
+/// A slot of any type, as the feed sees it. `stage` or `rebase`, then the feed publishes the number, then `commit`.
+#[async_trait]
+pub(crate) trait AnySlot: Send + Sync {
+    fn scope(&self) -> &Scope;
+    fn number(&self) -> u64;
+    /// Prepares the version after some changes, all of this slot's scope.
+    fn stage(&self, changes: &[&Effective], source: &Source<'_>);
+    /// Prepares the version that shows `raw`, keeping the records that did not change.
+    async fn rebase(&self, raw: &Tree<Arc<Entry>>, source: &Source<'_>);
+    /// Lets go of the predecessor and wakes the streams.
+    fn commit(&self);
+    /// Wakes the streams for news of freshness.
+    fn wake(&self);
+    /// Ends the slot's streams for good.
+    fn end(&self, cause: Error);
+    /// Ties the slot to the feed that publishes it from now on.
+    fn attach(&self, feed: Arc<FeedOwner>);
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+/// The decoded records of one (type, scope), shared by every view that asks for both.
+pub(crate) struct Slot<T> {
+    scope: Scope,
+    decode: Decode<T>,
+    current: ArcSwap<Version<T>>,
+    feed: ArcSwapOption<FeedOwner>,
+    wake: watch::Sender<()>,
+    undecodable: Mutex<BTreeMap<Key, Undecodable>>,
+    ended: OnceLock<Error>,
+    bounded: BoundedBases<T>,
+}
+
+impl<T> Slot<T> {
+    /// The newest published version. No I/O and no lock: two atomic loads and a reference count.
+    pub(crate) fn load(&self) -> Arc<Version<T>> {
+        let newest = self.current.load_full();
+        if newest.number <= newest.published.load(Ordering::Acquire) {
+            return newest;
+        }
+        // Staged, not yet published: its predecessor is what is published. None: it was published just now.
+        newest.previous.load_full().unwrap_or(newest)
+    }
+}
+
+impl<T: Send + Sync + 'static> Slot<T> {
+    pub(crate) fn new(scope: Scope, decode: Decode<T>) -> Self {
+        let unsynced = Version {
+            number: 0,
+            synced: false,
+            records: Tree::new(),
+            published: Arc::new(AtomicU64::new(u64::MAX)),
+            previous: ArcSwapOption::empty(),
+        };
+        Self {
+            scope,
+            decode,
+            current: ArcSwap::from_pointee(unsynced),
+            feed: ArcSwapOption::empty(),
+            wake: watch::Sender::new(()),
+            undecodable: Mutex::new(BTreeMap::new()),
+            ended: OnceLock::new(),
+            bounded: Mutex::default(),
+        }
+    }
+
+    /// Lets a stream's base go once too much has changed since.
+    pub(crate) fn add_bounded(&self, base: &Arc<BoundedBase<T>>) {
+        self.bounded.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(base));
+    }
+
+    fn count_changes(&self, changes: usize) {
+        let mut dropped = Vec::new();
+        self.bounded.lock().unwrap_or_else(PoisonError::into_inner).retain(|base| match base.upgrade() {
+            Some(base) => {
+                dropped.extend(base.count(changes));
+                true
+            }
+            None => false,
+        });
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
+        self.wake.subscribe()
+    }
+
+    pub(crate) fn feed(&self) -> Option<Arc<Feed>> {
+        self.feed.load().as_ref().map(|owner| owner.feed())
+    }
+
+    pub(crate) fn freshness(&self) -> Freshness {
+        self.feed.load().as_ref().map_or(Freshness::Syncing, |owner| owner.feed_ref().freshness())
+    }
+
+    pub(crate) fn ended(&self) -> Option<&Error> {
+        self.ended.get()
+    }
+
+    pub(crate) fn undecodable(&self) -> Vec<Undecodable> {
+        self.undecodable.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn publish(&self, records: Tree<Registered<T>>, source: &Source<'_>) {
+        let previous = self.load();
+        self.current.store(Arc::new(Version {
+            number: source.number,
+            synced: true,
+            records,
+            published: Arc::clone(source.published),
+            previous: ArcSwapOption::new(Some(previous)),
+        }));
+    }
+
+    /// What to show for `entry`: itself decoded, or the last good record of the same incarnation, or nothing.
+    fn decoded(&self, entry: &Arc<Entry>, held: Option<&Registered<T>>, source: &Source<'_>) -> Option<Registered<T>> {
+        if let Some(held) = held
+            && Arc::ptr_eq(held.entry(), entry)
+        {
+            return Some(held.clone());
+        }
+        let result = decode_caught(self.decode, entry);
+        let mut last_good = source.last_good.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut undecodable = self.undecodable.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(value) => {
+                if !last_good.is_empty() {
+                    last_good.remove(&(TypeId::of::<T>(), entry.key.clone()));
+                }
+                if !undecodable.is_empty() {
+                    undecodable.remove(&entry.key);
+                }
+                Some(Registered::new(Arc::clone(entry), value))
+            }
+            Err(error) => {
+                let id = (TypeId::of::<T>(), entry.key.clone());
+                let held = held.filter(|held| held.entry().incarnation == entry.incarnation).cloned();
+                let kept = held.or_else(|| {
+                    let good = last_good.get(&id).filter(|good| good.incarnation == entry.incarnation)?;
+                    let value = decode_caught(self.decode, good).ok()?;
+                    Some(Registered::new(Arc::clone(good), value))
+                });
+                match &kept {
+                    Some(record) => last_good.insert(id, Arc::clone(record.entry())),
+                    None => last_good.remove(&id),
+                };
+                let told =
+                    undecodable.get(&entry.key).is_some_and(|known| known.error.to_string() == error.to_string());
+                if !told {
+                    crate::telemetry::undecodable(&entry.key, &error);
+                }
+                let report = Undecodable { key: entry.key.clone(), error, last_good_shown: kept.is_some() };
+                undecodable.insert(entry.key.clone(), report);
+                kept
+            }
+        }
+    }
+
+    fn forget(&self, key: &Key, source: &Source<'_>) {
+        let mut last_good = source.last_good.lock().unwrap_or_else(PoisonError::into_inner);
+        if !last_good.is_empty() {
+            last_good.remove(&(TypeId::of::<T>(), key.clone()));
+        }
+        let mut undecodable = self.undecodable.lock().unwrap_or_else(PoisonError::into_inner);
+        if !undecodable.is_empty() {
+            undecodable.remove(key);
+        }
+    }
+}
+
+#[async_trait]
+impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
+    fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    fn number(&self) -> u64 {
+        self.load().number
+    }
+
+    fn stage(&self, changes: &[&Effective], source: &Source<'_>) {
+        let mut records = self.load().records.clone();
+        for change in changes {
+            match change {
+                Effective::Put(entry) => match self.decoded(entry, records.get(&entry.key), source) {
+                    Some(record) => drop(records.insert(record)),
+                    None => drop(records.remove(&entry.key)),
+                },
+                Effective::Delete(key) => {
+                    self.forget(key, source);
+                    records.remove(key);
+                }
+            }
+        }
+        self.publish(records, source);
+        self.count_changes(changes.len());
+    }
+
+    async fn rebase(&self, raw: &Tree<Arc<Entry>>, source: &Source<'_>) {
+        let held = self.load().records.clone();
+        let prefix = self.scope.as_str();
+        let mut records = Vec::new();
+        for (count, entry) in raw.range_where(|key| key.path().order_against_prefix(prefix)).enumerate() {
+            if count % YIELD_EVERY == YIELD_EVERY - 1 {
+                tokio::task::yield_now().await;
+            }
+            if let Some(record) = self.decoded(entry, held.get(&entry.key), source) {
+                records.push(record);
+            }
+        }
+        self.undecodable.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| raw.get(key).is_some());
+        let changes = records.len().max(held.len());
+        self.publish(Tree::from_sorted(records), source);
+        self.count_changes(changes);
+    }
+
+    fn commit(&self) {
+        self.current.load().previous.store(None);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.wake.send_replace(());
+    }
+
+    fn end(&self, cause: Error) {
+        // The first cause stands.
+        let _ = self.ended.set(cause);
+        self.wake();
+    }
+
+    fn attach(&self, feed: Arc<FeedOwner>) {
+        self.feed.store(Some(feed));
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+impl<T> Drop for Slot<T> {
+    fn drop(&mut self) {
+        if let Some(owner) = self.feed.load().as_ref() {
+            owner.feed_ref().slot_dropped();
+        }
+    }
+}
+
+/// Decodes user-defined types: a panic of theirs is an undecodable record.
+pub(crate) fn decode_caught<T>(decode: Decode<T>, entry: &Entry) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(|| decode(&entry.key, &entry.value))).unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::InvalidValue, "decoding the value panicked: mend the record type")
+            .with_key(&entry.key))
+    })
+}
