@@ -121,6 +121,9 @@ impl<T, const N: usize> Slots<T, N> {
 
 impl<T: Keyed, const N: usize> Slots<T, N> {
     /// Where the item with this key is, or else where it would go.
+    ///
+    /// Branches, where the search of the standard library selects without: at a million items most keys are not in the
+    /// processor's cache, and a predicted branch fetches the next one before the comparison is through.
     pub(super) fn search(&self, key: &T::Key) -> Result<usize, usize> {
         let (mut low, mut high) = (0, self.len);
         while low < high {

@@ -45,7 +45,7 @@ fn check(tree: &Tree<Item>) -> u32 {
         previous = Some(item.key);
     }
     assert_eq!(tree.iter().count(), tree.len());
-    assert_eq!(tree.is_empty(), tree.len() == 0);
+    assert_eq!(tree.is_empty(), tree.iter().next().is_none());
     let Some(root) = &tree.root else { return 0 };
     if let Node::Inner(inner) = &root.node {
         assert!(inner.children.len() >= 2, "a root with one child gives way to it");
@@ -192,7 +192,9 @@ proptest! {
         }
         for (old, new) in pairs {
             let ((old, old_model), (new, new_model)) = (old.get(&versions), new.get(&versions));
+            opened::take();
             prop_assert_eq!(tree_diff(old, new), model_diff(old_model, new_model));
+            prop_assert_eq!(opened::take(), unshared(old, new), "opens what is not shared, and nothing else");
         }
     }
 
@@ -310,6 +312,11 @@ fn nodes(tree: &Tree<Item>) -> std::collections::HashSet<usize> {
     into
 }
 
+/// How many nodes belong to one of the two trees only.
+fn unshared(one: &Tree<Item>, two: &Tree<Item>) -> usize {
+    nodes(one).symmetric_difference(&nodes(two)).count()
+}
+
 #[test]
 fn an_edit_copies_one_path_when_shared_and_nothing_when_not() {
     let old = built((0..100_000).map(|key| key * 2));
@@ -377,6 +384,9 @@ fn a_difference_stays_cheap_where_boundaries_shift() {
     for key in 64..50_000 {
         tall.insert(item(key, 1));
     }
-    assert_eq!(tree_diff(&small, &tall).len(), 50_000 - 64);
-    assert_eq!(tree_diff(&tall, &small).len(), 50_000 - 64);
+    for (old, new) in [(&small, &tall), (&tall, &small)] {
+        opened::take();
+        assert_eq!(tree_diff(old, new).len(), 50_000 - 64);
+        assert_eq!(opened::take(), unshared(old, new));
+    }
 }
