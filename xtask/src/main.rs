@@ -1,2 +1,38 @@
-//! xtask
-fn main() {}
+//! The project's own tasks, run as `cargo xtask TASK`.
+//!
+//! Needs git and a Rust toolchain, and has no dependencies, so that the first run starts at once. What can be checked by
+//! reading the tree (public API, licences, boundaries between crates, house rules) is a test in `tests/guards`.
+
+mod steps;
+mod toolchain;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask TASK
+
+tasks:
+  test [--embedded]   format, lints, documentation, then every test; --embedded: only what needs Rust alone
+  api [--bless]       compare the public API of the libraries with docs/api; --bless: write docs/api anew
+  deny                cargo-deny with deny.toml: licences, advisories, sources, bans
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        // Every test there is needs Rust alone, so both forms do the same.
+        ["test"] | ["test", "--embedded"] => steps::test(),
+        ["api"] => steps::api(false),
+        ["api", "--bless"] => steps::api(true),
+        ["deny"] => steps::deny(),
+        ["help" | "-h" | "--help"] => {
+            print!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprint!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}

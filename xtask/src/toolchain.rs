@@ -1,0 +1,36 @@
+//! What a toolchain must bring, and how it is completed where it does not.
+//!
+//! There is no `rust-toolchain.toml`: it would make rustup fetch one named toolchain where another that is good enough is
+//! installed. `rust-version` in `Cargo.toml` says what is good enough, and cargo refuses what is older.
+
+use std::process::{Command, Stdio};
+
+/// The cargo that runs this program, so that a step never mixes two toolchains.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Whether `cargo NAME` can be run.
+pub(crate) fn has(name: &str) -> bool {
+    succeeds(cargo().args([name, "--version"]).stdout(Stdio::null()).stderr(Stdio::null()))
+}
+
+/// Prints which toolchain this is, and has rustup add rustfmt and clippy where they are missing, as they are from its
+/// minimal profile. A failure is left to the steps that need them: they say what they miss.
+pub(crate) fn prepare() {
+    succeeds(cargo().arg("--version"));
+    if !has("fmt") || !has("clippy") {
+        succeeds(Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]));
+    }
+}
+
+/// Runs a command to its end. What keeps it from starting is printed.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    match command.status() {
+        Ok(status) => status.success(),
+        Err(error) => {
+            eprintln!("cannot run {}: {error}", command.get_program().to_string_lossy());
+            false
+        }
+    }
+}

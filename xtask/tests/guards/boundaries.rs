@@ -1,0 +1,128 @@
+//! What each crate may depend on, directly or through others, in its library and its build script.
+
+use std::collections::BTreeSet;
+
+use crate::workspace::{Metadata, cargo, output};
+
+/// Transports and clients of stores, by name or by the start of a name before a hyphen.
+const HEAVY: &[&str] = &[
+    "etcd",
+    "h2",
+    "hyper",
+    "inotify",
+    "k8s",
+    "kube",
+    "native-tls",
+    "notify",
+    "openssl",
+    "prost",
+    "redis",
+    "reqwest",
+    "rustls",
+    "tonic",
+    "tungstenite",
+];
+
+struct Boundary {
+    package: &'static str,
+    features: &'static [&'static str],
+    /// The workspace's own crates that it may use. None of `HEAVY`, whatever it is.
+    may_use: &'static [&'static str],
+}
+
+const ALL: &[&str] = &["--all-features"];
+const DEFAULT: &[&str] = &[];
+
+/// One line for each crate of the workspace, xtask aside. See "Crates" in `docs/architecture.md`.
+const BOUNDARIES: &[Boundary] = &[
+    Boundary { package: "discovery-core", features: ALL, may_use: &[] },
+    Boundary { package: "discovery-memory", features: ALL, may_use: &["discovery-core"] },
+    Boundary { package: "discovery-file", features: ALL, may_use: &["discovery-core", "discovery-dynamo"] },
+    Boundary { package: "discovery-dynamo", features: ALL, may_use: &["discovery-core"] },
+    // Its runner may take backends, as optional dependencies.
+    Boundary { package: "discovery-conformance", features: DEFAULT, may_use: &["discovery-core"] },
+    Boundary {
+        package: "discovery-cli",
+        features: DEFAULT,
+        may_use: &["discovery-conformance", "discovery-core", "discovery-dynamo", "discovery-file", "discovery-memory"],
+    },
+];
+
+#[test]
+fn core_knows_no_store_and_no_transport() {
+    hold("discovery-core");
+}
+
+#[test]
+fn memory_uses_core_alone() {
+    hold("discovery-memory");
+}
+
+#[test]
+fn file_uses_core_and_the_dynamo_kinds_alone() {
+    hold("discovery-file");
+}
+
+#[test]
+fn dynamo_uses_no_backend() {
+    hold("discovery-dynamo");
+}
+
+#[test]
+fn conformance_uses_core_alone() {
+    hold("discovery-conformance");
+}
+
+#[test]
+fn cli_is_light_by_default() {
+    hold("discovery-cli");
+}
+
+#[test]
+fn xtask_builds_nothing_but_itself() {
+    assert_eq!(dependencies("xtask", ALL), BTreeSet::new());
+}
+
+#[test]
+fn every_crate_has_a_boundary() {
+    let metadata = Metadata::read();
+    let members: BTreeSet<&str> = metadata.members().map(|package| package.name.as_str()).collect();
+    let mut bounded: BTreeSet<&str> = BOUNDARIES.iter().map(|boundary| boundary.package).collect();
+    bounded.insert("xtask");
+    assert_eq!(members, bounded, "members of the workspace, and those named in {}", file!());
+}
+
+#[test]
+fn heavy_names_are_told_from_similar_ones() {
+    assert!(
+        ["tonic", "tonic-build", "hyper-util", "kube", "k8s-openapi", "etcd-client", "h2"].iter().all(|n| heavy(n))
+    );
+    assert!(!["tower", "h2o", "kubelet", "serde"].iter().any(|name| heavy(name)));
+}
+
+fn hold(package: &str) {
+    let boundary = BOUNDARIES.iter().find(|boundary| boundary.package == package).expect("a boundary");
+    let metadata = Metadata::read();
+    let members: BTreeSet<&str> = metadata.members().map(|package| package.name.as_str()).collect();
+    let refused: Vec<String> = dependencies(package, boundary.features)
+        .into_iter()
+        .filter(|name| heavy(name) || (members.contains(&name[..]) && !boundary.may_use.contains(&&name[..])))
+        .collect();
+    assert!(refused.is_empty(), "{package} must not depend on {refused:?}; `cargo tree -p {package} -i NAME` says how");
+}
+
+fn heavy(name: &str) -> bool {
+    HEAVY.iter().any(|heavy| name.strip_prefix(heavy).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')))
+}
+
+fn dependencies(package: &str, features: &[&str]) -> BTreeSet<String> {
+    let mut tree = cargo();
+    tree.args(["tree", "--package", package, "--edges", "normal,build", "--prefix", "none", "--format", "{p}"]);
+    let mut names: BTreeSet<String> = output(tree.args(features))
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
+    assert!(names.remove(package), "cargo tree does not list {package} itself: {names:?}");
+    names
+}
