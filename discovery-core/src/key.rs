@@ -31,8 +31,21 @@ impl FromStr for InstanceId {
 ///
 /// A `%` and a `/` inside a segment are written as `%25` and `%2F`, so two different lists of segments never share a
 /// text, and a path lies below another exactly when its text starts with the other's. Cloning copies a pointer.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Path(Arc<str>);
+
+impl Ord for Path {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // The instances of one service share their path's text.
+        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+    }
+}
+
+impl PartialOrd for Path {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Path {
     /// A path of `kind` and `segments`.

@@ -131,7 +131,8 @@ impl<T: Record> Registration<T> {
     /// without effect the value before is still stored.
     pub async fn update(&self, next: T) -> Result<Stamp> {
         self.value().check_update(&next).map_err(|error| error.with_key(&self.key).with_operation("update"))?;
-        if next.path()? != *self.key.path() || next.suffix() != self.key.suffix() {
+        let same_instance = next.instance().is_none_or(|instance| instance == self.key.instance());
+        if next.path()? != *self.key.path() || next.suffix() != self.key.suffix() || !same_instance {
             return Err(Error::new(
                 ErrorKind::InvalidKey,
                 "the new value belongs under another key: register it instead",

@@ -10,7 +10,6 @@ use super::{Discovery, Inner};
 use crate::backend::Stamp;
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::key::{InstanceId, Key, Path};
-use crate::query::Query;
 use crate::reconcile::{Wish, closed};
 use crate::record::Record;
 use crate::registration::Registration;
@@ -56,23 +55,11 @@ impl Discovery {
     /// registered already and its kind forbids the change, [`ErrorKind::Timeout`] with the backend's last error. After
     /// an error of unknown effect the core itself withdraws what may have been stored.
     pub async fn register<T: Record>(&self, record: T) -> Result<Registration<T>> {
-        let proposal = propose(record)?;
-        let neighbours = proposal.value.neighbours();
+        let proposals = vec![propose(record)?];
         let inner = Arc::clone(&self.inner);
         self.inner
             .run_limited("register", async move {
-                let placed = inner.place(proposal).await?;
-                inner.check_own::<T>(&placed)?;
-                inner.check_neighbours(&placed, neighbours.as_ref()).await?;
-                let (key, value) = (placed.key.clone(), Arc::clone(&placed.value));
-                let registration = inner.store_all(vec![placed], false).await?.pop().ok_or_else(closed)?;
-                // Two neighbours that were written at the same time see each other now, and both step back.
-                let placed = Placed { key, bytes: Bytes::new(), value };
-                if let Err(error) = inner.check_neighbours(&placed, neighbours.as_ref()).await {
-                    inner.reconciler.withdraw(registration.key(), registration.claim()).await?;
-                    return Err(error);
-                }
-                Ok(registration)
+                inner.register_proposals(proposals, false).await?.pop().ok_or_else(closed)
             })
             .await
     }
@@ -96,30 +83,9 @@ impl Discovery {
         if records.len() > max {
             return refuse(ErrorKind::TooLarge, format!("{} records, and a batch holds at most {max}", records.len()));
         }
-        let mut neighbourhoods = Vec::with_capacity(records.len());
-        let mut proposals = Vec::with_capacity(records.len());
-        for record in records {
-            neighbourhoods.push(record.neighbours());
-            proposals.push(propose(record)?);
-        }
+        let proposals = records.into_iter().map(propose).collect::<Result<Vec<_>>>()?;
         let inner = Arc::clone(&self.inner);
-        self.inner
-            .run_limited("register_all", async move {
-                let mut placed = Vec::with_capacity(proposals.len());
-                for (proposal, neighbours) in proposals.into_iter().zip(&neighbourhoods) {
-                    let one = inner.place(proposal).await?;
-                    inner.check_own::<T>(&one)?;
-                    inner.check_neighbours(&one, neighbours.as_ref()).await?;
-                    placed.push(one);
-                }
-                let twice =
-                    placed.iter().enumerate().find(|(n, one)| placed[..*n].iter().any(|other| other.key == one.key));
-                if let Some((_, one)) = twice {
-                    return Err(Error::new(ErrorKind::InvalidKey, "the batch holds this key twice").with_key(&one.key));
-                }
-                inner.store_all(placed, true).await
-            })
-            .await
+        self.inner.run_limited("register_all", async move { inner.register_proposals(proposals, true).await }).await
     }
 
     /// Registers a record of a kind that has no Rust type. The same promises and errors as [`Discovery::register`],
@@ -150,6 +116,17 @@ impl Discovery {
             })
             .await
     }
+}
+
+/// A record must go with those before it in its batch as with those that are stored.
+fn check_in_batch<T: Record>(one: &Placed<T>, before: &[Placed<T>]) -> Result<()> {
+    if before.iter().any(|other| other.key == one.key) {
+        return Err(Error::new(ErrorKind::InvalidKey, "the batch holds this key twice").with_key(&one.key));
+    }
+    let Some(query) = one.value.neighbours() else { return Ok(()) };
+    let scope = query.scope(Some(T::KIND))?;
+    let mut beside = before.iter().filter(|other| scope.contains(&other.key));
+    beside.try_for_each(|other| one.value.check_beside(&other.value).map_err(|error| error.with_key(&one.key)))
 }
 
 fn propose<T: Record>(record: T) -> Result<Proposal<T>> {
@@ -214,15 +191,39 @@ impl Inner {
         }
     }
 
-    async fn check_neighbours<T: Record>(&self, placed: &Placed<T>, neighbours: Option<&Query>) -> Result<()> {
-        let Some(query) = neighbours else { return Ok(()) };
-        let others = self.read_neighbours::<T>(query).await?;
-        let mut others = others.iter().filter(|other| *other.key() != placed.key);
-        others.try_for_each(|other| placed.value.check_beside(other).map_err(|error| error.with_key(&placed.key)))
+    /// Places, checks and stores records of one type.
+    async fn register_proposals<T: Record>(
+        self: &Arc<Self>,
+        proposals: Vec<Proposal<T>>,
+        atomic: bool,
+    ) -> Result<Vec<Registration<T>>> {
+        let mut placed: Vec<Placed<T>> = Vec::with_capacity(proposals.len());
+        for proposal in proposals {
+            let one = self.place(proposal).await?;
+            self.check_own::<T>(&one)?;
+            check_in_batch(&one, &placed)?;
+            self.check_neighbours(&one.key, &*one.value).await?;
+            placed.push(one);
+        }
+        let registrations = self.store_all(placed, atomic).await?;
+        // Two neighbours that were written at the same time see each other now, and both step back.
+        for registration in &registrations {
+            let checked = self.check_neighbours(registration.key(), &*registration.value()).await;
+            if let Err(error) = checked {
+                for registration in &registrations {
+                    self.reconciler.withdraw(registration.key(), registration.claim()).await?;
+                }
+                return Err(error);
+            }
+        }
+        Ok(registrations)
     }
 
-    async fn read_neighbours<T: Record>(&self, query: &Query) -> Result<crate::view::Snapshot<T>> {
-        self.list(query.scope(Some(T::KIND))?, query, |key, value| T::decode(key, value)).await
+    async fn check_neighbours<T: Record>(&self, key: &Key, value: &T) -> Result<()> {
+        let Some(query) = value.neighbours() else { return Ok(()) };
+        let others = self.list::<T>(query.scope(Some(T::KIND))?, &query, |key, value| T::decode(key, value)).await?;
+        let mut others = others.iter().filter(|other| other.key() != key);
+        others.try_for_each(|other| value.check_beside(other).map_err(|error| error.with_key(key)))
     }
 
     /// Wants records stored and waits until they are.

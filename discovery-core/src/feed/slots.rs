@@ -6,11 +6,14 @@ use std::sync::{Arc, Weak};
 
 use crate::store::{AnySlot, Effective};
 
+/// A slot for as long as a view uses it, with the type that it decodes to.
+type Held = (TypeId, Weak<dyn AnySlot>);
+
 /// The slots of one feed, found by the scopes that hold a changed key: the cost is the key's depth, not the number of
 /// slots.
 #[derive(Default)]
 pub(crate) struct SlotIndex {
-    by_scope: HashMap<Arc<str>, Vec<(TypeId, Weak<dyn AnySlot>)>>,
+    by_scope: HashMap<Arc<str>, Vec<Held>>,
 }
 
 impl SlotIndex {

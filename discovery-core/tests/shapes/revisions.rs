@@ -74,7 +74,8 @@ impl State {
 
     fn revoke(&mut self, lease: u64) {
         self.leases.remove(&lease);
-        let keys: Vec<_> = self.held.iter().filter(|(_, held)| held.lease == lease).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<_> =
+            self.held.iter().filter(|(_, held)| held.lease == lease).map(|(key, _)| key.clone()).collect();
         let writes: Vec<_> = keys.into_iter().map(|key| Write::Delete { key }).collect();
         self.commit(&writes, 0);
     }
@@ -154,11 +155,14 @@ impl Watcher for Client {
                         Ok(state) if from < state.compacted => {
                             Some(Err(Error::new(ErrorKind::Expired, "the history is compacted")))
                         }
-                        Ok(state) => state.history.iter().find(|(revision, _)| *revision > from).map(|(revision, changes)| {
-                            let changes: Vec<_> = changes.iter().filter(|c| scope.contains(c.key())).cloned().collect();
-                            let position = Position::from_u64(*revision);
-                            Ok((WatchEvent::Batch { changes, position }, *revision))
-                        }),
+                        Ok(state) => {
+                            state.history.iter().find(|(revision, _)| *revision > from).map(|(revision, changes)| {
+                                let changes: Vec<_> =
+                                    changes.iter().filter(|c| scope.contains(c.key())).cloned().collect();
+                                let position = Position::from_u64(*revision);
+                                Ok((WatchEvent::Batch { changes, position }, *revision))
+                            })
+                        }
                     };
                     match next {
                         Some(Ok((event, revision))) => return Some((Ok(event), (store, moved, revision))),
@@ -280,9 +284,8 @@ impl Session for Lease {
         let results = match self.alive() {
             Err(error) => vec![Err(error); batch.writes.len()],
             Ok(mut state) => {
-                let foreign = |write: &Write| {
-                    state.held.get(write.key()).is_some_and(|held| !self.own.contains(&held.lease))
-                };
+                let foreign =
+                    |write: &Write| state.held.get(write.key()).is_some_and(|held| !self.own.contains(&held.lease));
                 if batch.writes.iter().any(foreign) {
                     vec![Err(Error::new(ErrorKind::Conflict, "held by another lease")); batch.writes.len()]
                 } else {
@@ -300,7 +303,11 @@ impl Session for Lease {
         let right = |key: &Key, value: &Bytes| {
             state.held.get(key).is_some_and(|held| held.lease == self.lease && held.value == *value)
         };
-        Ok(desired.iter().filter(|(key, value)| !right(key, value)).map(|(key, _)| (key.clone(), Drift::Changed)).collect())
+        Ok(desired
+            .iter()
+            .filter(|(key, value)| !right(key, value))
+            .map(|(key, _)| (key.clone(), Drift::Changed))
+            .collect())
     }
 
     async fn lost(&self) -> Error {
