@@ -6,6 +6,8 @@ pub mod backend;
 mod backoff;
 mod capability;
 mod changes;
+#[cfg(feature = "tower")]
+mod discover;
 mod discovery;
 mod environment;
 mod error;
@@ -25,6 +27,8 @@ mod view;
 
 pub use capability::{Bounds, Capabilities};
 pub use changes::{Batch, Changes, ViewChange};
+#[cfg(feature = "tower")]
+pub use discover::Discover;
 pub use discovery::{Builder, ChangeToken, Committed, Discovery, Draft, ShutdownReport};
 pub use environment::Environment;
 pub use error::{Effect, Error, ErrorKind, Result};

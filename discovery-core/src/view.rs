@@ -127,6 +127,16 @@ impl<T: Send + Sync + 'static> View<T> {
         Changes::new(self.clone(), Some(limit))
     }
 
+    /// The changes as the stream that `tower` balancers consume: `connect` makes a service for each record that is added
+    /// or updated. An update replaces the service of its key.
+    #[cfg(feature = "tower")]
+    pub fn discover<S, F>(&self, connect: F) -> crate::Discover<T, F>
+    where
+        F: FnMut(&Registered<T>) -> S + Unpin,
+    {
+        crate::Discover::new(self.changes(), connect)
+    }
+
     /// This view restricted to the records whose value `predicate` accepts. An update that leaves (enters) the view
     /// shows as removed (added). The predicate runs on the consumer's side.
     pub fn filter(&self, predicate: impl Fn(&T) -> bool + Send + Sync + 'static) -> Self {

@@ -137,9 +137,11 @@ impl Discovery {
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         let until = Instant::now() + deadline;
         let inner = Arc::clone(&self.inner);
-        let not_withdrawn = Inner::take_leave(&inner.reconciler, deadline).await;
+        // Part of the time is kept for closing and joining, which is quick unless something hangs.
+        let for_closing = (deadline / 4).min(Duration::from_millis(500));
+        let not_withdrawn = Inner::take_leave(&inner.reconciler, deadline - for_closing).await;
         let left = until.saturating_duration_since(Instant::now());
-        let closed = match timeout(left.max(Duration::from_millis(1)), inner.backend.close()).await {
+        let closed = match timeout(left / 2, inner.backend.close()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::new(ErrorKind::Timeout, "the backend did not close in time")),
         };
