@@ -8,7 +8,9 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use common::{Fold, delete, key, kind, open, put, scope, stored, write_all};
-use discovery_core::backend::{Change, Entry, Lineage, Position, Session, WatchEvent, Watcher};
+use discovery_core::backend::{
+    Change, Entry, Lineage, Position, Registrar, Session, SessionRequest, WatchEvent, Watcher,
+};
 use discovery_core::{ErrorKind, Scope};
 use discovery_memory::{Cluster, MemoryBackend};
 use futures_util::StreamExt;
@@ -23,7 +25,7 @@ async fn fill(session: &dyn Session, service: &str, ids: std::ops::Range<u64>) {
 async fn setting() -> (Cluster, MemoryBackend, Box<dyn Session>) {
     let cluster = Cluster::builder().history(100).build();
     let backend = cluster.connect_with_ttl(Duration::from_secs(3_600));
-    let session = discovery_core::backend::Registrar::open(&backend, &Default::default()).await.expect("a session");
+    let session = backend.open(&SessionRequest::default()).await.expect("a session");
     (cluster, backend, session)
 }
 
@@ -357,9 +359,10 @@ async fn watches_that_open_amid_writes_end_with_the_same_set() {
     let mut writers = tokio::task::JoinSet::new();
     let mut readers = tokio::task::JoinSet::new();
     for id in 0..256 {
-        let backend = cluster.connect();
+        // Real time passes here, and nobody renews.
+        let backend = cluster.connect_with_ttl(Duration::from_secs(3_600));
         writers.spawn(async move {
-            let session = open(&backend).await;
+            let session = backend.open(&SessionRequest::default()).await.expect("a session");
             for value in ["1", "2", "3"] {
                 stored(&*session, put(&key("a", id), value)).await;
                 tokio::task::yield_now().await;
