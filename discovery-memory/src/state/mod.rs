@@ -47,6 +47,9 @@ pub(crate) struct Lease {
     pub(crate) ttl: Duration,
 }
 
+/// What a key is to hold: a value and whose it is, or nothing.
+type Wanted = Option<(Bytes, Option<Lease>)>;
+
 /// Something that happens at an instant.
 #[derive(Debug)]
 enum Due {
@@ -167,7 +170,7 @@ impl State {
 
     /// Commits one transaction: each key once, `None` to remove it. The incarnation and the revision of what is stored
     /// are set here. Answers the new revision.
-    fn commit(&mut self, writes: Vec<(Key, Option<(Bytes, Option<Lease>)>)>) -> u64 {
+    fn commit(&mut self, writes: Vec<(Key, Wanted)>) -> u64 {
         self.revision += 1;
         let revision = self.revision;
         let mut transaction = Transaction { changes: Vec::new(), undo: Vec::with_capacity(writes.len()) };

@@ -68,6 +68,7 @@ pub(crate) fn kind<T>(result: Result<T>) -> ErrorKind {
 /// A watch with the map that its events come to.
 pub(crate) struct Fold {
     stream: WatchStream,
+    pub(crate) scope: Scope,
     pub(crate) records: BTreeMap<Key, String>,
     pub(crate) incarnations: BTreeMap<Key, u64>,
     pub(crate) position: Option<Position>,
@@ -95,6 +96,7 @@ impl Fold {
     pub(crate) async fn lazy(backend: &MemoryBackend, scope: &Scope, after: Option<&Position>) -> Self {
         Self {
             stream: backend.watch(scope, after).await.expect("a watch"),
+            scope: scope.clone(),
             records: BTreeMap::new(),
             incarnations: BTreeMap::new(),
             position: after.cloned(),
@@ -118,6 +120,11 @@ impl Fold {
             self.apply(event);
         }
         Some(item)
+    }
+
+    /// The bare stream, from here on.
+    pub(crate) fn into_stream(self) -> WatchStream {
+        self.stream
     }
 
     pub(crate) async fn ended(&mut self) -> bool {
@@ -164,9 +171,13 @@ impl Fold {
 
     /// Reads until the condition holds.
     pub(crate) async fn until(&mut self, mut condition: impl FnMut(&Self) -> bool) {
-        while !condition(self) {
-            self.step().await.expect("an event");
-        }
+        let within = Duration::from_secs(600);
+        let reading = async {
+            while !condition(self) {
+                self.step().await.expect("an event");
+            }
+        };
+        tokio::time::timeout(within, reading).await.expect("it did not come to this");
     }
 
     /// Reads until the watch has reached `target`.
