@@ -13,7 +13,7 @@ pub(crate) const MIN_TTL: Duration = Duration::from_millis(100);
 /// The time to live where nobody asks for another.
 pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(10);
 /// How often a watch says that it is alive.
-pub(crate) const PROGRESS: Duration = Duration::from_millis(500);
+pub(crate) const PROGRESS: Duration = Duration::from_millis(200);
 /// The most entries of one part of a snapshot.
 pub(crate) const CHUNK: usize = 1_000;
 
@@ -24,7 +24,7 @@ pub(crate) fn bounds(default_ttl: Duration) -> Bounds {
     bounds.default_ttl = Some(default_ttl);
     bounds.slack = Duration::from_millis(200);
     bounds.recovery = Duration::from_secs(1);
-    bounds.silence = Some(Duration::from_secs(2));
+    bounds.silence = Some(Duration::from_millis(800));
     bounds.max_batch = MAX_BATCH;
     bounds.max_watches = 64;
     bounds.max_value = MAX_VALUE;

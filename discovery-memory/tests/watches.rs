@@ -121,13 +121,13 @@ async fn an_incarnation_changes_with_absence_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_broken_twice_a_second() {
+async fn silence_is_broken_well_before_the_watch_counts_as_dead() {
     let (_cluster, backend, _session) = setting().await;
     let mut fold = Fold::open(&backend, &scope("a")).await;
     for _ in 0..10 {
         let start = Instant::now();
         assert!(matches!(fold.step().await, Ok(WatchEvent::Progress(_))));
-        assert_eq!(start.elapsed(), Duration::from_millis(500));
+        assert!(start.elapsed() * 2 < backend.bounds().silence.expect("a bound"));
     }
 }
 

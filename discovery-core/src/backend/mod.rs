@@ -68,8 +68,8 @@ pub trait Watcher: Send + Sync + 'static {
     /// The smallest scope that this store can watch and that covers `scope`.
     fn coarsen(&self, scope: &Scope) -> Scope;
 
-    /// A position that holds every write acknowledged before this call. Open watches of `scope` reach it within the
-    /// declared propagation bound, also when nothing changes. `None`: this store has no such thing, and the core
+    /// A position that holds every write acknowledged before this call. Open watches that cover `scope` reach it within
+    /// the declared propagation bound, also when nothing changes. `None`: this store has no such thing, and the core
     /// reads a new snapshot instead.
     ///
     /// # Errors

@@ -136,14 +136,16 @@ pub trait Session: Send + Sync + 'static {
     /// writes are done, for stores that keep an owner's records in one object.
     ///
     /// Obligations: a put of a key that another live owner holds is a [`Conflict`](crate::ErrorKind::Conflict)
-    /// (`[exclusive]`); a write that arrives late, after this session was lost or superseded, changes nothing; an
-    /// error that may have had an effect says so.
+    /// (`[exclusive]`); a write that arrives late, after this session was lost or superseded or after a later publish of
+    /// this session wrote the same key, changes nothing; an error that may have had an effect says so. Where an atomic
+    /// batch fails, every write answers the error, and nothing is written.
     async fn publish(&self, batch: &WriteBatch, desired: &Desired) -> Vec<Result<Stamp>>;
 
     /// Compares the store with `desired` and answers what differs. Reads no more than the owner's own records.
     ///
     /// # Errors
-    /// Where the store cannot be asked; the core tries again.
+    /// [`SessionLost`](crate::ErrorKind::SessionLost) where the session is known to be gone, as in
+    /// [`Session::renew`]; else where the store cannot be asked, and the core tries again.
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>>;
 
     /// Resolves when the backend learns by itself that the session is lost. May stay pending for ever.
