@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{Fold, delete, key, kind, open, put, scope, stored, write_all};
 use discovery_core::backend::{
-    Change, Entry, Lineage, Position, Registrar, Session, SessionRequest, WatchEvent, Watcher,
+    Backend, Change, Entry, Lineage, Position, Registrar, Session, SessionRequest, WatchEvent, Watcher,
 };
 use discovery_core::{ErrorKind, Scope};
 use discovery_memory::{Cluster, MemoryBackend};
