@@ -1,0 +1,3 @@
+//! con
+use crate::case::cases;
+cases! {}

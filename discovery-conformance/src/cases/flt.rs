@@ -1,0 +1,3 @@
+//! flt
+use crate::case::cases;
+cases! {}

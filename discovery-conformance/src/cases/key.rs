@@ -1,0 +1,3 @@
+//! key
+use crate::case::cases;
+cases! {}

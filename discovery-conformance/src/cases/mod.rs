@@ -1,0 +1,30 @@
+//! The cases, by the sections of the contract.
+
+mod con;
+mod flt;
+mod key;
+mod liv;
+mod ord;
+mod plain;
+mod rdy;
+mod reg;
+mod wat;
+mod wire;
+
+use crate::case::Case;
+
+/// Every case of the suite, in the contract's order.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    let sections = [
+        reg::CASES,
+        liv::CASES,
+        wat::CASES,
+        ord::CASES,
+        flt::CASES,
+        con::CASES,
+        key::CASES,
+        rdy::CASES,
+        wire::CASES,
+    ];
+    sections.into_iter().flatten()
+}

@@ -1,0 +1,3 @@
+//! ord
+use crate::case::cases;
+cases! {}

@@ -1,0 +1,165 @@
+//! The backend's traits without the core: sessions that cases renew themselves, watches that they read themselves.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use discovery_core::backend::{
+    Backend, Change, Desired, Lineage, Position, Registrar, Session, SessionRequest, Stamp, WatchEvent, WatchStream,
+    Write, WriteBatch,
+};
+use discovery_core::{InstanceId, Key, Result, Scope};
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout_at};
+
+use crate::case::{CaseResult, fail};
+use crate::trial::Trial;
+
+/// A write of some JSON.
+pub(super) fn put(key: &Key, value: impl Into<Bytes>) -> Write {
+    Write::Put { key: key.clone(), value: value.into() }
+}
+
+/// A session that nothing renews.
+pub(super) struct Plain {
+    pub(super) session: Box<dyn Session>,
+    desired: Mutex<Desired>,
+}
+
+impl Plain {
+    /// A first session of the n-th owner.
+    pub(super) async fn open(t: &Trial, n: usize) -> CaseResult<Self> {
+        Self::request(t, n, None).await
+    }
+
+    /// One that follows a session that the owner gave up.
+    pub(super) async fn again(t: &Trial, n: usize, id: InstanceId) -> CaseResult<Self> {
+        Self::request(t, n, Some(id)).await
+    }
+
+    async fn request(t: &Trial, n: usize, id: Option<InstanceId>) -> CaseResult<Self> {
+        let ttl = t.capabilities().ttl.then(|| t.ttl());
+        let session = t.backend(n).await?.open(&SessionRequest::new(ttl, id)).await?;
+        Ok(Self { session, desired: Mutex::default() })
+    }
+
+    pub(super) fn id(&self) -> InstanceId {
+        self.session.id()
+    }
+
+    pub(super) async fn renew(&self) -> CaseResult {
+        if self.session.effective_ttl().is_some() {
+            self.session.renew().await?;
+        }
+        Ok(())
+    }
+
+    /// Independent writes, and what became of each.
+    pub(super) async fn publish(&self, writes: Vec<Write>) -> Vec<Result<Stamp>> {
+        let desired = {
+            let mut desired = self.desired.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for write in &writes {
+                match write {
+                    Write::Put { key, value } => drop(desired.insert(key.clone(), value.clone())),
+                    Write::Delete { key } => drop(desired.remove(key)),
+                }
+            }
+            desired.clone()
+        };
+        self.session.publish(&WriteBatch { writes, atomic: false }, &desired).await
+    }
+
+    /// Writes that all have to succeed.
+    pub(super) async fn write(&self, writes: Vec<Write>) -> CaseResult {
+        for result in self.publish(writes).await {
+            result?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) -> Result<()> {
+        self.session.close().await
+    }
+}
+
+/// A watch of everything, read as it comes.
+pub(super) struct RawWatch {
+    stream: WatchStream,
+    /// What the snapshots and batches so far add up to.
+    pub(super) state: BTreeMap<Key, Bytes>,
+    /// The history of the newest snapshot.
+    pub(super) lineage: Lineage,
+    pub(super) position: Option<Position>,
+    /// How often each key was deleted.
+    pub(super) deletes: BTreeMap<Key, usize>,
+}
+
+impl RawWatch {
+    /// Opens one and reads its snapshot.
+    pub(super) async fn open(t: &Trial, backend: &dyn Backend) -> CaseResult<Self> {
+        let scope = backend.coarsen(&Scope::all());
+        let stream = backend.watch(&scope, None).await?;
+        let mut watch = Self {
+            stream,
+            state: BTreeMap::new(),
+            lineage: Lineage::Unknown,
+            position: None,
+            deletes: BTreeMap::new(),
+        };
+        let until = Instant::now() + t.propagation();
+        while watch.position.is_none() {
+            if watch.event(until).await?.is_none() {
+                return Err(fail!("the watch has no snapshot within {:?}", t.propagation()));
+            }
+        }
+        Ok(watch)
+    }
+
+    /// The next event, applied; `None` at `until`.
+    pub(super) async fn event(&mut self, until: Instant) -> CaseResult<Option<WatchEvent>> {
+        let event = match timeout_at(until, self.stream.next()).await {
+            Err(_) => return Ok(None),
+            Ok(None) => return Err(fail!("the watch ended")),
+            Ok(Some(event)) => event?,
+        };
+        match &event {
+            WatchEvent::SnapshotStart { lineage } => {
+                self.lineage = *lineage;
+                self.state.clear();
+            }
+            WatchEvent::SnapshotChunk(entries) => {
+                self.state.extend(entries.iter().map(|entry| (entry.key.clone(), entry.value.clone())));
+            }
+            WatchEvent::SnapshotEnd(position) | WatchEvent::Progress(position) => {
+                self.position = Some(position.clone());
+            }
+            WatchEvent::Batch { changes, position } => {
+                for change in changes {
+                    match change {
+                        Change::Put(entry) => drop(self.state.insert(entry.key.clone(), entry.value.clone())),
+                        Change::Delete(key) => {
+                            self.state.remove(key);
+                            *self.deletes.entry(key.clone()).or_default() += 1;
+                        }
+                    }
+                }
+                self.position = Some(position.clone());
+            }
+            _ => {}
+        }
+        Ok(Some(event))
+    }
+
+    /// The changes of the next batch.
+    pub(super) async fn batch(&mut self, limit: Duration) -> CaseResult<Vec<Change>> {
+        let until = Instant::now() + limit;
+        loop {
+            match self.event(until).await? {
+                Some(WatchEvent::Batch { changes, .. }) => return Ok(changes),
+                Some(_) => {}
+                None => return Err(fail!("no batch within {limit:?}")),
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! rdy
+use crate::case::cases;
+cases! {}

@@ -1,0 +1,540 @@
+//! REG: registration.
+
+use std::time::Duration;
+
+use discovery_core::backend::{Desired, Write, WriteBatch};
+use discovery_core::{Discovery, Effect, ErrorKind, Registration};
+use futures_util::future::{join_all, try_join_all};
+use tokio::time::{Instant, sleep};
+
+use super::plain::{Plain, put};
+use crate::case::{CaseResult, cases, ensure, fail};
+use crate::follow::Told;
+use crate::item::Item;
+use crate::trial::{Set, Trial, registered, shown};
+use crate::world::Fault;
+
+cases! {
+    reg_01_ok_means_listed;
+    reg_01_ok_means_listed_beside_an_open_view;
+    reg_02_no_effect_is_never_shown;
+    reg_02_lost_acknowledgement_converges {DropAcks};
+    reg_02_timed_out_write_is_compensated {DelayWrites};
+    reg_03_repeat_is_silent;
+    reg_03_equal_json_is_silent;
+    reg_04_update_is_never_absent;
+    reg_05_exactly_one_owner ["exclusive"];
+    reg_05_one_deterministic_winner -"exclusive";
+    reg_06_loser_leaves_nothing;
+    reg_06_rolled_back_batch_leaves_nothing ["exclusive", "batch"];
+    reg_07_many_registrars;
+    reg_08_deregister_then_register;
+    reg_09_expiry_of_an_earlier_session_takes_nothing ["ttl"];
+    reg_09_write_of_an_earlier_session_is_fenced {Revoke};
+    reg_09_late_write_never_overwrites {DelayWrites};
+    reg_10_deregister_is_idempotent;
+    reg_10_deregister_takes_only_its_own;
+    reg_11_deregistered_is_gone_at_once;
+    reg_12_concurrent_registers_of_one_owner;
+    reg_13_closing_removes_all;
+    reg_13_closing_out_of_reach_expires ["ttl"] {Cut};
+    reg_14_dropped_guard_deregisters;
+    reg_14_shutdown_names_what_is_left {Cut};
+    reg_15_batch_is_seen_as_one ["batch"];
+    reg_15_batch_is_one_transaction ["batch"];
+    reg_15_too_large_a_batch_writes_nothing ["batch"];
+}
+
+async fn register_many(discovery: &Discovery, items: impl IntoIterator<Item = Item>) -> CaseResult<Vec<Registration<Item>>> {
+    Ok(try_join_all(items.into_iter().map(|item| discovery.register(item))).await?)
+}
+
+async fn reg_01_ok_means_listed(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let mut held = Vec::new();
+    for n in 0..20 {
+        let item = Item::at(["a", "b"]).id(n + 1).n(n);
+        let one = writer.register(item.clone()).await?;
+        for (who, list) in [("another process", &reader), ("its owner", &writer)] {
+            let found = list.get::<Item>(one.key()).await?;
+            let found = found.ok_or_else(|| fail!("{who} does not list {} after Ok", one.key()))?;
+            ensure!(*found.value() == item, "{who} lists {:?} for {item:?}", found.value());
+        }
+        held.push(one);
+    }
+    let listed = t.listed(&t.owner(2).await?).await?;
+    ensure!(listed == registered(&held), "a new process lists {listed:?}");
+    Ok(())
+}
+
+async fn reg_01_ok_means_listed_beside_an_open_view(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let _view = t.view(&reader).await?;
+    let mut held = Vec::new();
+    for n in 0..20 {
+        held.push(writer.register(Item::at(["a"]).id(n + 1).n(n)).await?);
+        let listed = t.listed(&reader).await?;
+        ensure!(listed == registered(&held), "after {} registrations the list has {}", held.len(), listed.len());
+    }
+    Ok(())
+}
+
+async fn reg_02_no_effect_is_never_shown(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let mut follow = t.follow(&reader).await?;
+    let large = Item::at(["large"]).padded(t.bounds().max_value);
+    let refused = [(large, ErrorKind::TooLarge), (Item::at(["bad", ""]), ErrorKind::InvalidKey)];
+    for (item, kind) in refused {
+        match writer.register(item).await {
+            Ok(_) => return Err(fail!("a registration that must be refused as {kind} was taken")),
+            Err(error) => {
+                ensure!(error.kind() == kind, "{} and not {kind}: {error}", error.kind());
+                ensure!(error.effect() == Effect::None, "refused before any I/O, and the effect is unknown: {error}");
+            }
+        }
+    }
+    follow.quiet(t.a_while()).await?;
+    ensure!(t.listed(&reader).await?.is_empty(), "a refused registration is listed");
+    Ok(())
+}
+
+async fn reg_02_lost_acknowledgement_converges(t: &Trial) -> CaseResult {
+    let reader = t.owner(1).await?;
+    let writer = t.build(t.builder(0).await?.operation_timeout(t.bounds().recovery)).await?;
+    let _kept = writer.register(Item::at(["kept"])).await?;
+    let mut follow = t.follow(&reader).await?;
+    t.inject(Fault::DropAcks(0, true)).await?;
+    let first = writer.register(Item::at(["x"]).id(7).n(1)).await;
+    t.inject(Fault::DropAcks(0, false)).await?;
+    let one = match first {
+        Ok(one) => one,
+        Err(error) => {
+            ensure!(error.effect() == Effect::Unknown, "the write may have happened, and the error denies it: {error}");
+            writer.register(Item::at(["x"]).id(7).n(1)).await?
+        }
+    };
+    let key = one.key().clone();
+    follow.until(t.recovery(), "the retry converges", |fold| fold.get(&key) == Some(&1)).await?;
+    follow.quiet(t.recovery()).await?;
+    ensure!(t.listed(&reader).await?.len() == 2, "not exactly one record after the retry");
+    Ok(())
+}
+
+async fn reg_02_timed_out_write_is_compensated(t: &Trial) -> CaseResult {
+    let reader = t.owner(1).await?;
+    let limit = t.bounds().recovery;
+    let writer = t.build(t.builder(0).await?.operation_timeout(limit)).await?;
+    let kept = writer.register(Item::at(["kept"])).await?;
+    t.inject(Fault::DelayWrites(0, Some(limit * 3))).await?;
+    match writer.register(Item::at(["x"]).n(1)).await {
+        Ok(_) => return Err(fail!("registered within {limit:?} though its write takes three times as long")),
+        Err(error) => {
+            ensure!(error.effect() == Effect::Unknown, "the write is under way, and the error denies it: {error}");
+        }
+    }
+    t.inject(Fault::DelayWrites(0, None)).await?;
+    sleep(limit * 4).await;
+    t.lists(&reader, t.recovery(), &registered([&kept])).await?;
+    t.follow(&reader).await?.quiet(t.recovery()).await
+}
+
+async fn reg_03_repeat_is_silent(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let first = writer.register(Item::at(["x"]).n(1)).await?;
+    let mut follow = t.follow(&reader).await?;
+    let mut again = Vec::new();
+    for _ in 0..3 {
+        again.push(writer.register(Item::at(["x"]).n(1)).await?);
+    }
+    ensure!(again.iter().all(|one| one.key() == first.key()), "a repeated registration stands under another key");
+    follow.quiet(t.a_while()).await?;
+    ensure!(t.listed(&reader).await?.len() == 1, "more than one record");
+    Ok(())
+}
+
+async fn reg_03_equal_json_is_silent(t: &Trial) -> CaseResult {
+    let reader = t.owner(1).await?;
+    let plain = Plain::open(t, 0).await?;
+    let item = Item::at(["x"]).n(1);
+    let key = item.key(plain.id())?;
+    plain.write(vec![put(&key, r#"{"place":["x"],"n":1}"#)]).await?;
+    let mut follow = t.follow(&reader).await?;
+    plain.write(vec![put(&key, r#"{ "n": 1, "place": [ "x" ] }"#)]).await?;
+    follow.quiet(t.a_while()).await
+}
+
+async fn reg_04_update_is_never_absent(t: &Trial) -> CaseResult {
+    const LAST: u64 = 100;
+    let (writer, reader, lister) = (t.owner(0).await?, t.owner(1).await?, t.owner(2).await?);
+    let one = writer.register(Item::at(["x"])).await?;
+    let key = one.key().clone();
+    let mut follow = t.follow(&reader).await?;
+    let update = async {
+        for n in 1..=LAST {
+            one.update(Item::at(["x"]).n(n)).await?;
+        }
+        CaseResult::Ok(())
+    };
+    let list = async {
+        let mut seen = 0;
+        while seen < LAST {
+            let listed = t.listed(&lister).await?;
+            let n = *listed.get(&key).ok_or_else(|| fail!("absent from a list after {seen}"))?;
+            ensure!(n >= seen, "a list shows {n} after {seen}");
+            seen = n;
+            tokio::task::yield_now().await;
+        }
+        CaseResult::Ok(())
+    };
+    let follow = async {
+        follow.until(t.propagation() * 100, "the last update", |fold| fold.get(&key) == Some(&LAST)).await?;
+        let gone = follow.told.iter().find(|told| !matches!(told, Told::Updated(..)));
+        ensure!(gone.is_none(), "an updated record was told as {gone:?}");
+        CaseResult::Ok(())
+    };
+    let (updated, listed, followed) = tokio::join!(update, list, follow);
+    updated.and(listed).and(followed)
+}
+
+async fn reg_05_exactly_one_owner(t: &Trial) -> CaseResult {
+    const CLAIMANTS: usize = 6;
+    let reader = t.owner(CLAIMANTS).await?;
+    let owners = try_join_all((0..CLAIMANTS).map(|n| t.owner(n))).await?;
+    for round in 0..5 {
+        let place = format!("round{round}");
+        let claims = owners.iter().zip(0..).map(|(owner, n)| owner.register(Item::at([&place]).id(7).n(n)));
+        let mut held = Vec::new();
+        for claim in join_all(claims).await {
+            match claim {
+                Ok(one) => held.push(one),
+                Err(error) => ensure!(error.kind() == ErrorKind::Conflict, "a loser gets {}: {error}", error.kind()),
+            }
+        }
+        ensure!(held.len() == 1, "{} of {CLAIMANTS} owners hold one key", held.len());
+        let listed = t.listed(&reader).await?;
+        ensure!(listed == registered(&held), "the list shows {listed:?} and the winner is {:?}", held[0].value());
+        held[0].deregister().await?;
+    }
+    Ok(())
+}
+
+async fn reg_05_one_deterministic_winner(t: &Trial) -> CaseResult {
+    let (one, two) = (t.owner(0).await?, t.owner(1).await?);
+    let (first, second) = tokio::join!(
+        one.register(Item::at(["x"]).id(7).n(1)),
+        two.register(Item::at(["x"]).id(7).n(2)),
+    );
+    let readers = [t.owner(2).await?, t.owner(3).await?];
+    let sets = try_join_all(readers.iter().map(|reader| t.listed(reader))).await?;
+    ensure!(sets[0] == sets[1] && sets[0].len() == 1, "readers see {sets:?}");
+    let winner = sets[0].values().next().copied().unwrap_or_default();
+    let loser = if winner == 1 { second } else { first };
+    match loser {
+        Err(error) => ensure!(error.kind() == ErrorKind::Conflict, "the loser gets {}: {error}", error.kind()),
+        Ok(loser) => {
+            let told = loser.wait_for(|state| matches!(state, discovery_core::RegistrationState::Failed(_)));
+            t.within(t.recovery(), "the loser learns of its conflict", told).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn reg_06_loser_leaves_nothing(t: &Trial) -> CaseResult {
+    let (winner, loser, reader) = (t.owner(0).await?, t.owner(1).await?, t.owner(2).await?);
+    let won = winner.register(Item::at(["x"]).id(7).n(1)).await?;
+    let own = loser.register(Item::at(["own"])).await?;
+    let mut follow = t.follow(&reader).await?;
+    if let Ok(lost) = loser.register(Item::at(["x"]).id(7).n(2)).await {
+        let told = lost.wait_for(|state| matches!(state, discovery_core::RegistrationState::Failed(_)));
+        t.within(t.recovery(), "the loser learns of its conflict", told).await?;
+    }
+    follow.quiet(t.recovery()).await?;
+    ensure!(t.listed(&reader).await? == registered([&won, &own]), "the loser left something behind");
+    won.deregister().await?;
+    follow.folds_to(t.propagation(), &registered([&own])).await?;
+    follow.quiet(t.recovery()).await
+}
+
+async fn reg_06_rolled_back_batch_leaves_nothing(t: &Trial) -> CaseResult {
+    let (winner, loser, reader) = (t.owner(0).await?, t.owner(1).await?, t.owner(2).await?);
+    let won = winner.register(Item::at(["x"]).id(7).n(1)).await?;
+    let mut follow = t.follow(&reader).await?;
+    let batch = vec![Item::at(["first"]), Item::at(["x"]).id(7).n(2), Item::at(["last"])];
+    match loser.register_all(batch).await {
+        Ok(_) => return Err(fail!("a batch with another owner's key was taken")),
+        Err(error) => ensure!(error.kind() == ErrorKind::Conflict, "{} and not conflict: {error}", error.kind()),
+    }
+    follow.quiet(t.recovery()).await?;
+    ensure!(t.listed(&reader).await? == registered([&won]), "half of a refused batch is listed");
+    Ok(())
+}
+
+async fn reg_07_many_registrars(t: &Trial) -> CaseResult {
+    const OWNERS: usize = 16;
+    const EACH: u64 = 16;
+    let reader = t.owner(OWNERS).await?;
+    let mut follow = t.follow(&reader).await?;
+    let owners = try_join_all((0..OWNERS).map(|n| t.owner(n))).await?;
+    let of = |owner: u64| (0..EACH).map(move |n| Item::at(["a", "b"]).id(owner * EACH + n + 1).n(n));
+    let held = try_join_all(owners.iter().zip(0..).map(|(owner, n)| register_many(owner, of(n)))).await?;
+    let expected = registered(held.iter().flatten());
+    ensure!(expected.len() == OWNERS * EACH as usize, "{} distinct keys", expected.len());
+    for owner in owners.iter().chain([&reader]).step_by(4) {
+        let listed = t.listed(owner).await?;
+        ensure!(listed == expected, "a list has {} of {}", listed.len(), expected.len());
+    }
+    follow.folds_to(t.propagation(), &expected).await?;
+    ensure!(shown(follow.view()) == expected, "the view is not what its stream folds to");
+    Ok(())
+}
+
+async fn reg_08_deregister_then_register(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let mut one = writer.register(Item::at(["x"])).await?;
+    let mut follow = t.follow(&reader).await?;
+    for n in 1..=20 {
+        one.deregister().await?;
+        one = writer.register(Item::at(["x"]).n(n)).await?;
+        follow.folds_to(t.propagation(), &registered([&one])).await?;
+    }
+    // Without waiting for the answer: the wish to remove comes first, the wish to store last.
+    for n in 21..=40 {
+        drop(one);
+        one = writer.register(Item::at(["x"]).n(n)).await?;
+    }
+    follow.folds_to(t.propagation(), &registered([&one])).await?;
+    follow.quiet(t.a_while()).await
+}
+
+async fn reg_09_expiry_of_an_earlier_session_takes_nothing(t: &Trial) -> CaseResult {
+    let reader = t.owner(1).await?;
+    let first = Plain::open(t, 0).await?;
+    let key = Item::at(["x"]).key(first.id())?;
+    first.write(vec![put(&key, r#"{"place":["x"],"n":1}"#)]).await?;
+    // The owner gives its first session up for lost before the store does, and takes a second one.
+    let second = Plain::again(t, 0, first.id()).await?;
+    second.write(vec![put(&key, r#"{"place":["x"],"n":1}"#)]).await?;
+    let mut follow = t.follow(&reader).await?;
+    let until = Instant::now() + t.death() * 2;
+    while Instant::now() < until {
+        second.renew().await?;
+        follow.quiet(t.ttl() / 4).await?;
+    }
+    ensure!(t.listed(&reader).await? == Set::from([(key, 1)]), "the earlier session took the record with it");
+    Ok(())
+}
+
+async fn reg_09_write_of_an_earlier_session_is_fenced(t: &Trial) -> CaseResult {
+    let reader = t.owner(1).await?;
+    let first = Plain::open(t, 0).await?;
+    let key = Item::at(["x"]).key(first.id())?;
+    let other = Item::at(["other"]).key(first.id())?;
+    first.write(vec![put(&key, r#"{"place":["x"],"n":1}"#)]).await?;
+    t.inject(Fault::Revoke(0)).await?;
+    let second = Plain::again(t, 0, first.id()).await?;
+    second.write(vec![put(&key, r#"{"place":["x"],"n":2}"#)]).await?;
+    let late = vec![Write::Delete { key: key.clone() }];
+    for writes in [late, vec![put(&key, r#"{"place":["x"],"n":1}"#)], vec![put(&other, r#"{"place":["other"],"n":1}"#)]] {
+        let answers = first.publish(writes).await;
+        ensure!(answers.iter().all(Result::is_err), "a write of a session that was lost is answered with Ok");
+    }
+    // The answer of a lost session's close is of no interest; its effect is.
+    let _ = first.close().await;
+    second.renew().await?;
+    let listed = t.listed(&reader).await?;
+    ensure!(listed == Set::from([(key, 2)]), "a write of the session before took effect: {listed:?}");
+    Ok(())
+}
+
+async fn reg_09_late_write_never_overwrites(t: &Trial) -> CaseResult {
+    let reader = t.owner(1).await?;
+    let limit = t.bounds().recovery;
+    let writer = t.build(t.builder(0).await?.operation_timeout(limit)).await?;
+    let one = writer.register(Item::at(["x"]).n(1)).await?;
+    t.inject(Fault::DelayWrites(0, Some(limit * 4))).await?;
+    // Answered with a time-out; it reaches the store much later.
+    let _ = one.update(Item::at(["x"]).n(2)).await;
+    t.inject(Fault::DelayWrites(0, None)).await?;
+    let key = one.key().clone();
+    t.eventually(t.recovery(), "a later update is stored", async || {
+        one.update(Item::at(["x"]).n(3)).await.map_err(|error| error.to_string())
+    })
+    .await?;
+    let mut follow = t.follow(&reader).await?;
+    follow.until(t.propagation(), "the later update", |fold| fold.get(&key) == Some(&3)).await?;
+    follow.quiet(limit * 8).await
+}
+
+async fn reg_10_deregister_is_idempotent(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let first = writer.register(Item::at(["x"]).n(1)).await?;
+    first.deregister().await?;
+    first.deregister().await?;
+    let second = writer.register(Item::at(["x"]).n(2)).await?;
+    first.deregister().await?;
+    drop(first);
+    ensure!(
+        t.listed(&reader).await? == registered([&second]),
+        "a guard of an earlier registration withdrew the next one"
+    );
+    t.follow(&reader).await?.quiet(t.a_while()).await
+}
+
+async fn reg_10_deregister_takes_only_its_own(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let base = || Item::at(["a", "b"]).id(7);
+    let items = [base(), base().suffixed("one"), base().suffixed("two"), base().id(8), Item::at(["a", "b", "c"]).id(7)];
+    let mut held = register_many(&writer, items).await?;
+    while held.len() > 1 {
+        held.remove(0).deregister().await?;
+        let listed = t.listed(&reader).await?;
+        ensure!(listed == registered(&held), "others went with it: {listed:?}");
+    }
+    Ok(())
+}
+
+async fn reg_11_deregistered_is_gone_at_once(t: &Trial) -> CaseResult {
+    let (writer, reader, lister) = (t.owner(0).await?, t.owner(1).await?, t.owner(2).await?);
+    let mut follow = t.follow(&reader).await?;
+    for n in 0..10 {
+        let one = writer.register(Item::at(["x"]).n(n)).await?;
+        let key = one.key().clone();
+        follow.folds_to(t.propagation(), &registered([&one])).await?;
+        one.deregister().await?;
+        for list in [&lister, &reader] {
+            ensure!(t.listed(list).await?.is_empty(), "still listed after deregister answered Ok");
+        }
+        follow.until(t.propagation(), "Removed", |fold| fold.is_empty()).await?;
+        ensure!(follow.told_of(&key).last() == Some(&Told::Removed(key.clone(), n)), "no Removed for {key}");
+    }
+    Ok(())
+}
+
+async fn reg_12_concurrent_registers_of_one_owner(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let first = register_many(&writer, (0..64).map(|n| Item::at([format!("p{}", n % 4)]).id(n + 1).n(n))).await?;
+    let (second, gone) = tokio::join!(
+        register_many(&writer, (64..128).map(|n| Item::at([format!("p{}", n % 4)]).id(n + 1).n(n))),
+        try_join_all(first[..32].iter().map(Registration::deregister)),
+    );
+    gone?;
+    let second = second?;
+    let expected = registered(first[32..].iter().chain(&second));
+    let listed = t.listed(&reader).await?;
+    ensure!(listed.len() == 96 && listed == expected, "{} records listed and not 96", listed.len());
+    Ok(())
+}
+
+async fn reg_13_closing_removes_all(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let mut follow = t.follow(&reader).await?;
+    let held = register_many(&writer, (0..10).map(|n| Item::at(["x"]).id(n + 1))).await?;
+    follow.folds_to(t.propagation(), &registered(&held)).await?;
+    let report = writer.shutdown(t.recovery()).await;
+    ensure!(report.is_clean(), "the shutdown left something: {report:?}");
+    follow.folds_to(t.propagation(), &Set::new()).await?;
+    follow.quiet(t.recovery()).await
+}
+
+async fn reg_13_closing_out_of_reach_expires(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let mut follow = t.follow(&reader).await?;
+    let held = register_many(&writer, (0..10).map(|n| Item::at(["x"]).id(n + 1))).await?;
+    follow.folds_to(t.propagation(), &registered(&held)).await?;
+    t.inject(Fault::Cut(0)).await?;
+    let _ = writer.shutdown(Duration::from_millis(200)).await;
+    follow.folds_to(t.death(), &Set::new()).await?;
+    t.inject(Fault::Heal(0)).await?;
+    follow.quiet(t.recovery()).await
+}
+
+async fn reg_14_dropped_guard_deregisters(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let mut follow = t.follow(&reader).await?;
+    let kept = writer.register(Item::at(["kept"])).await?;
+    let one = writer.register(Item::at(["x"])).await?;
+    follow.folds_to(t.propagation(), &registered([&kept, &one])).await?;
+    drop(one);
+    follow.folds_to(t.propagation(), &registered([&kept])).await?;
+    // A guard that lives while another of the same record is dropped keeps it.
+    let twin = writer.register(Item::at(["kept"])).await?;
+    drop(twin);
+    follow.quiet(t.a_while()).await?;
+    let report = writer.shutdown(t.recovery()).await;
+    ensure!(report.is_clean(), "the shutdown left something: {report:?}");
+    follow.folds_to(t.propagation(), &Set::new()).await
+}
+
+async fn reg_14_shutdown_names_what_is_left(t: &Trial) -> CaseResult {
+    let writer = t.owner(0).await?;
+    let held = register_many(&writer, (0..3).map(|n| Item::at(["x"]).id(n + 1))).await?;
+    t.inject(Fault::Cut(0)).await?;
+    let limit = Duration::from_millis(500);
+    let report = t.within(limit + t.recovery(), "shutdown", writer.shutdown(limit)).await?;
+    let mut named = report.not_withdrawn.clone();
+    named.sort();
+    let expected: Vec<_> = registered(&held).into_keys().collect();
+    ensure!(named == expected, "{expected:?} could not be withdrawn, and the report names {named:?}");
+    Ok(())
+}
+
+async fn reg_15_batch_is_seen_as_one(t: &Trial) -> CaseResult {
+    let (writer, reader, lister) = (t.owner(0).await?, t.owner(1).await?, t.owner(2).await?);
+    let size = t.bounds().max_batch;
+    ensure!(size >= 2, "[batch] is claimed with max_batch {size}");
+    let mut follow = t.follow(&reader).await?;
+    let batch = (0..size as u64).map(|n| Item::at(["x"]).id(n + 1).n(n)).collect();
+    let write = async { CaseResult::Ok(writer.register_all::<Item>(batch).await?) };
+    let list = async {
+        loop {
+            let count = t.listed(&lister).await?.len();
+            ensure!(count == 0 || count == size, "a list shows {count} of {size}");
+            if count == size {
+                return CaseResult::Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (held, listed) = tokio::join!(write, list);
+    let held = held?;
+    listed?;
+    while follow.fold.len() < size {
+        let batch = follow.next(t.propagation()).await?.ok_or_else(|| fail!("the batch does not arrive"))?;
+        let count = batch.changes().len();
+        ensure!(count == 0 || count == size, "a batch of the stream has {count} of {size} records");
+    }
+    ensure!(follow.fold == registered(&held), "the stream folds to something else");
+    Ok(())
+}
+
+async fn reg_15_batch_is_one_transaction(t: &Trial) -> CaseResult {
+    let size = t.bounds().max_batch.min(64);
+    let backend = t.backend(1).await?;
+    let mut watch = super::plain::RawWatch::open(t, &*backend).await?;
+    let writer = t.owner(0).await?;
+    let held = writer.register_all((0..size as u64).map(|n| Item::at(["x"]).id(n + 1)).collect::<Vec<_>>()).await?;
+    let changes = watch.batch(t.propagation()).await?;
+    ensure!(changes.len() == held.len(), "the store's batch has {} of {} changes", changes.len(), held.len());
+    Ok(())
+}
+
+async fn reg_15_too_large_a_batch_writes_nothing(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let size = t.bounds().max_batch as u64 + 1;
+    match writer.register_all((0..size).map(|n| Item::at(["x"]).id(n + 1)).collect::<Vec<_>>()).await {
+        Ok(_) => return Err(fail!("a batch of {size} was taken")),
+        Err(error) => ensure!(error.kind() == ErrorKind::TooLarge, "{} and not too_large: {error}", error.kind()),
+    }
+    // The backend itself refuses it too.
+    let plain = Plain::open(t, 2).await?;
+    let keys = (0..size).map(|n| Item::at(["y"]).id(n + 1).key(plain.id())).collect::<Result<Vec<_>, _>>()?;
+    let writes = keys.iter().map(|key| put(key, r#"{"place":["y"],"n":0}"#)).collect();
+    let desired = keys.iter().map(|key| (key.clone(), r#"{"place":["y"],"n":0}"#.into())).collect::<Desired>();
+    let answers = plain.session.publish(&WriteBatch { writes, atomic: true }, &desired).await;
+    let refused = |answer: &discovery_core::Result<_>| {
+        answer.as_ref().is_err_and(|error: &discovery_core::Error| error.kind() == ErrorKind::TooLarge)
+    };
+    ensure!(answers.iter().all(refused), "the backend does not answer too_large to each write");
+    ensure!(t.listed(&reader).await?.is_empty(), "a batch above the limit wrote something");
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! wire
+use crate::case::cases;
+cases! {}

@@ -1,0 +1,152 @@
+//! Runs cases, each in a world and on a runtime of its own.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use discovery_core::{Bounds, Capabilities};
+use futures_util::FutureExt;
+
+use crate::case::{Case, CaseResult, End, fail};
+use crate::trial::Trial;
+use crate::world::{Clock, Factory, Hook};
+
+/// How long a case may take by the clock on the wall, whatever the bounds say.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// How long one may take on a paused clock, where an hour costs nothing.
+const PAUSED_LIMIT: Duration = Duration::from_secs(86_400 * 2);
+
+/// How a case went.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case", tag = "outcome", content = "detail")]
+pub enum Outcome {
+    /// The statement holds.
+    Passed,
+    /// It does not, and how that showed.
+    Failed(String),
+    /// The backend does not claim what the case is about.
+    NotClaimed(String),
+    /// The factory cannot do the faults that the case needs.
+    NoHook(String),
+    /// The case came to no judgement.
+    Skipped(String),
+}
+
+/// A case and how it went.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Ran {
+    /// The case's name.
+    pub name: &'static str,
+    /// The statement it is a case of.
+    pub statement: String,
+    /// `core`, or the capability it belongs to.
+    pub profile: &'static str,
+    /// How it went.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// How long it took by the clock on the wall.
+    pub took: Duration,
+    /// The faults that it did.
+    pub faults: BTreeSet<Hook>,
+}
+
+/// What a backend says of itself, asked before the first case.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Claims {
+    /// What it claims.
+    pub capabilities: Capabilities,
+    /// The bounds that it declares.
+    pub bounds: Bounds,
+    /// The faults that its factory offers.
+    pub hooks: Vec<Hook>,
+    /// Which clock its cases run on.
+    pub clock: Clock,
+    /// How many times a bound is waited for.
+    pub patience: u32,
+}
+
+/// Asks a factory what its backend claims.
+///
+/// # Errors
+/// What keeps a first world from being made.
+pub fn claims(factory: &dyn Factory) -> Result<Claims, String> {
+    let clock = factory.clock();
+    let trial = on_runtime(clock, async || {
+        let trial = Trial::new(factory, clock).await?;
+        let claims = (trial.capabilities(), trial.bounds());
+        trial.finish().await;
+        Ok(claims)
+    });
+    let (capabilities, bounds) = trial.map_err(|end| end.to_string())?;
+    let mut hooks = factory.hooks();
+    hooks.sort_unstable();
+    hooks.dedup();
+    Ok(Claims { capabilities, bounds, hooks, clock, patience: factory.patience() })
+}
+
+/// Runs one case, or says why it does not run. Blocks until it is over.
+pub fn run(factory: &dyn Factory, claims: &Claims, case: &Case) -> Ran {
+    let started = Instant::now();
+    let (outcome, faults) = judge(factory, claims, case);
+    Ran {
+        name: case.name,
+        statement: case.statement(),
+        profile: case.profile(),
+        outcome,
+        took: started.elapsed(),
+        faults,
+    }
+}
+
+fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTreeSet<Hook>) {
+    if let Some(why) = case.not_for(&claims.capabilities) {
+        return (Outcome::NotClaimed(why), BTreeSet::new());
+    }
+    let missing: Vec<_> = case.missing(&claims.hooks).map(|hook| hook.to_string()).collect();
+    if !missing.is_empty() {
+        return (Outcome::NoHook(format!("no hook for {}", missing.join(", "))), BTreeSet::new());
+    }
+    if case.clock == Some(Clock::Paused) && claims.clock == Clock::Real {
+        let why = "needs a clock that can be paused".to_owned();
+        return (Outcome::NoHook(why), BTreeSet::new());
+    }
+    let clock = case.clock.unwrap_or(claims.clock);
+    let mut faults = BTreeSet::new();
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        on_runtime(clock, async || {
+            let trial = Trial::new(factory, clock).await?;
+            let limit = if clock == Clock::Paused { PAUSED_LIMIT } else { LIMIT };
+            let case = AssertUnwindSafe((case.run)(&trial)).catch_unwind();
+            let result = match tokio::time::timeout(limit, case).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(panic)) => Err(fail!("the case panicked: {}", said(&*panic))),
+                Err(_) => Err(fail!("the case did not end within {limit:?}")),
+            };
+            faults = trial.injected();
+            trial.finish().await;
+            result
+        })
+    }));
+    let outcome = match result {
+        Ok(Ok(())) => Outcome::Passed,
+        Ok(Err(End::Failed(why))) => Outcome::Failed(why),
+        Ok(Err(End::Skipped(why))) => Outcome::Skipped(why),
+        Err(panic) => Outcome::Failed(format!("the case panicked: {}", said(&*panic))),
+    };
+    (outcome, faults)
+}
+
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+fn on_runtime<T>(clock: Clock, work: impl AsyncFnOnce() -> CaseResult<T>) -> CaseResult<T> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().start_paused(clock == Clock::Paused);
+    let runtime = builder.build().map_err(|error| fail!("no runtime: {error}"))?;
+    let result = runtime.block_on(work());
+    runtime.shutdown_background();
+    result
+}
