@@ -1,6 +1,7 @@
 //! The handle on the in-memory backend: what users rely on beyond what every backend promises.
 
 mod choosing;
+mod measuring;
 mod owning;
 mod watching;
 
