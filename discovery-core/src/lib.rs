@@ -1,6 +1,4 @@
-//! Service discovery: processes register what they serve, others find it and hear of changes at once.
-//!
-//! This crate knows records, sessions, views and faults; a backend knows one store.
+#![doc = include_str!("../README.md")]
 
 pub mod backend;
 mod backoff;

@@ -330,15 +330,28 @@ impl Inner {
         position: Option<Position>,
     ) -> Result<()> {
         let slot = Arc::clone(slot);
+        let patience = self.backend.bounds().propagation;
         self.run_limited("reached", async move {
             loop {
                 if let Some(error) = slot.ended() {
                     return Err(error.clone());
                 }
                 let Some(feed) = slot.feed() else { continue };
+                // A watch need not hear of writes outside its scope, and a store need not say where a write stands: a
+                // barrier answers for both, where the position alone does not come.
+                let barrier = async {
+                    if position.is_some() {
+                        tokio::time::sleep(patience).await;
+                    }
+                    feed.catch_up().await
+                };
                 let reached = match &position {
-                    Some(position) => feed.reach(position).await,
-                    None => feed.catch_up().await,
+                    Some(position) => tokio::select! {
+                        biased;
+                        reached = feed.reach(position) => reached,
+                        caught_up = barrier => caught_up,
+                    },
+                    None => barrier.await,
                 };
                 match reached {
                     // The slot may have moved to a wider watch meanwhile: ask that one.

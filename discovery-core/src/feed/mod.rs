@@ -81,6 +81,7 @@ pub(crate) struct Feed {
     progress: watch::Sender<Progress>,
     openings: AtomicU64,
     slot_dropped: Notify,
+    reopen: Notify,
 }
 
 /// Keeps a feed open: held by its slots and by whoever is about to attach one. The feed closes with the last.
@@ -121,6 +122,7 @@ impl Feed {
             progress: watch::Sender::new(Progress::default()),
             openings: AtomicU64::new(0),
             slot_dropped: Notify::new(),
+            reopen: Notify::new(),
         });
         let cancel = tasks.child_token();
         let task = run::Task::new(Arc::clone(&feed), inbox, settings);

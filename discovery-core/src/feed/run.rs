@@ -29,6 +29,14 @@ enum Stop {
     Released(oneshot::Sender<Released>),
 }
 
+/// What a stream is left waiting for.
+enum Next {
+    Event(Option<Result<WatchEvent>>),
+    /// Somebody asked for a new snapshot.
+    Reopen,
+    Silence,
+}
+
 /// Why a stream is left.
 enum Leave {
     Failed(Error),
@@ -55,8 +63,9 @@ pub(super) struct Task {
     number: u64,
     published: Arc<AtomicU64>,
     position: Option<Position>,
-    /// The newest opening of the watch, and the one that somebody waits for.
+    /// The newest opening of the watch, the one whose snapshot is complete, and the one that somebody waits for.
     opening: u64,
+    snapshot_of: u64,
     wanted_opening: u64,
     meter: FeedMeter,
 }
@@ -76,6 +85,7 @@ impl Task {
             published: Arc::default(),
             position: None,
             opening: 0,
+            snapshot_of: 0,
             wanted_opening: 0,
             meter,
         }
@@ -151,7 +161,7 @@ impl Task {
     /// One life of the watch.
     async fn serve(&mut self, backoff: &mut Backoff) -> Result<Leave, Stop> {
         // A snapshot that somebody waits for must not be spared by resuming.
-        let resume = (self.wanted_opening <= self.opening).then(|| self.position.clone()).flatten();
+        let resume = (self.wanted_opening <= self.snapshot_of).then(|| self.position.clone()).flatten();
         self.opening += 1;
         self.feed.openings.store(self.opening, Ordering::Release);
         let feed = Arc::clone(&self.feed);
@@ -167,21 +177,43 @@ impl Task {
 
     async fn listen(&mut self, stream: &mut WatchStream, backoff: &mut Backoff) -> Result<Leave, Stop> {
         let silence = self.feed.backend.bounds().silence;
+        let feed = Arc::clone(&self.feed);
+        let opened = Instant::now();
+        let mut resumed = false;
         let mut staging: Option<(Lineage, Vec<Entry>)> = None;
         let mut started = false;
         loop {
             let limit = if started && staging.is_none() { silence } else { Some(self.settings.open_timeout) };
             let next = async {
-                match limit {
-                    Some(limit) => timeout(limit, stream.next()).await.map_err(|_| limit),
-                    None => Ok(stream.next().await),
+                let silence = async {
+                    match limit {
+                        Some(limit) => sleep(limit).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    event = stream.next() => Next::Event(event),
+                    () = feed.reopen.notified() => Next::Reopen,
+                    () = silence => Next::Silence,
                 }
             };
             let event = match self.alongside(next).await? {
-                Ok(Some(Ok(event))) => event,
-                Ok(Some(Err(error))) => return Ok(Leave::Failed(error)),
-                Ok(None) => return Ok(Leave::Failed(Error::new(ErrorKind::Unavailable, "the store ended the watch"))),
-                Err(limit) => return Ok(Leave::Failed(silent(limit, "the watch went silent"))),
+                Next::Event(Some(Ok(event))) => Some(event),
+                Next::Event(Some(Err(error))) => return Ok(self.fail(error, opened, backoff)),
+                Next::Event(None) => {
+                    let error = Error::new(ErrorKind::Unavailable, "the store ended the watch");
+                    return Ok(self.fail(error, opened, backoff));
+                }
+                Next::Silence => return Ok(Leave::Failed(silent(limit.unwrap_or_default(), "the watch went silent"))),
+                Next::Reopen => None,
+            };
+            // A snapshot that is wanted is under way, unless this opening resumed or came before the wish.
+            let Some(event) = event else {
+                if self.wanted_opening > self.opening || (resumed && self.wanted_opening > self.snapshot_of) {
+                    return Ok(Leave::Reopen);
+                }
+                continue;
             };
             match event {
                 WatchEvent::SnapshotStart { lineage } => staging = Some((lineage, Vec::new())),
@@ -195,25 +227,38 @@ impl Task {
                         return Ok(Leave::Failed(broken("a snapshot's end without its start")));
                     };
                     self.resync(entries, lineage).await;
-                    self.settled(position, backoff).await;
+                    self.settled(position).await;
                     started = true;
                 }
                 WatchEvent::Resumed => {
                     started = true;
+                    resumed = true;
                     self.live();
+                    // Somebody may have asked for a snapshot since the watch was opened.
+                    feed.reopen.notify_one();
                 }
                 WatchEvent::Batch { changes, position } => {
                     self.apply(changes);
-                    self.settled(position, backoff).await;
+                    self.settled(position).await;
+                    backoff.reset();
                 }
-                WatchEvent::Progress(position) => self.settled(position, backoff).await,
+                WatchEvent::Progress(position) => {
+                    self.settled(position).await;
+                    backoff.reset();
+                }
                 WatchEvent::Interrupted(error) => self.failed(&error),
                 WatchEvent::Recovered => self.live(),
             }
-            if self.wanted_opening > self.opening && staging.is_none() {
-                return Ok(Leave::Reopen);
-            }
         }
+    }
+
+    /// A stream that ended: what it delivered is proof of progress only if it went on for a while. A store that answers
+    /// each opening with a snapshot and an error is asked less and less often.
+    fn fail(&self, error: Error, opened: Instant, backoff: &mut Backoff) -> Leave {
+        if opened.elapsed() > self.feed.backend.bounds().recovery {
+            backoff.reset();
+        }
+        Leave::Failed(error)
     }
 
     /// Awaits `work` while commands are answered and timers kept. `work` is never dropped half-way but at a stop.
@@ -259,7 +304,10 @@ impl Task {
                 // The caller may have given up; the slot then goes with the reply.
                 let _ = reply.send(slot.into_any());
             }
-            Command::Reopen { opening } => self.wanted_opening = self.wanted_opening.max(opening),
+            Command::Reopen { opening } => {
+                self.wanted_opening = self.wanted_opening.max(opening);
+                self.feed.reopen.notify_one();
+            }
             Command::Release { reply } => return Err(Stop::Released(reply)),
             Command::Adopt { released, owner, reply } => {
                 for (_, slot) in &released.slots {
@@ -286,8 +334,7 @@ impl Task {
     }
 
     /// After a sign of life from the store.
-    async fn settled(&mut self, position: Position, backoff: &mut Backoff) {
-        backoff.reset();
+    async fn settled(&mut self, position: Position) {
         self.position = Some(position);
         self.feed.progress.send_modify(|progress| progress.position.clone_from(&self.position));
         if !self.adoptions.is_empty() {
@@ -328,6 +375,7 @@ impl Task {
         self.raw.replace(entries, lineage, self.settings.resync_grace);
         let slots = self.slots.all();
         self.rebase(slots.iter().map(|(_, slot)| slot)).await;
+        self.snapshot_of = self.opening;
         self.feed.progress.send_modify(|progress| progress.snapshot_of = self.opening);
         self.meter.records.set(self.raw.len() as f64);
     }

@@ -2,7 +2,7 @@
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::{Command, Feed, FeedOwner, FeedSettings, Released};
@@ -22,12 +22,19 @@ pub(crate) struct Scopes {
     backend: Arc<dyn Backend>,
     tasks: TaskScope,
     settings: FeedSettings,
-    open: Mutex<BTreeMap<Scope, Weak<FeedOwner>>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    open: BTreeMap<Scope, Weak<FeedOwner>>,
+    /// Narrower feeds that a merge has not closed yet: they still hold a watch each.
+    retiring: Vec<Weak<FeedOwner>>,
 }
 
 impl Scopes {
     pub(crate) fn new(backend: Arc<dyn Backend>, tasks: TaskScope, settings: FeedSettings) -> Self {
-        Self { backend, tasks, settings, open: Mutex::default() }
+        Self { backend, tasks, settings, table: Mutex::default() }
     }
 
     /// The slot of this type and scope: one that is open already, or a new one in the watch that covers it.
@@ -59,54 +66,62 @@ impl Scopes {
 
     /// The open feed that covers `scope`, if there is one.
     pub(crate) fn covering(&self, scope: &Scope) -> Option<Arc<FeedOwner>> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.iter().filter(|(held, _)| held.covers(scope)).find_map(|(_, owner)| owner.upgrade())
+        let table = self.table();
+        table.open.iter().filter(|(held, _)| held.covers(scope)).find_map(|(_, owner)| owner.upgrade())
     }
 
     /// The open feeds inside `scope`.
     pub(crate) fn inside(&self, scope: &Scope) -> Vec<Arc<FeedOwner>> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.iter().filter(|(held, _)| scope.covers(held)).filter_map(|(_, owner)| owner.upgrade()).collect()
+        let table = self.table();
+        table.open.iter().filter(|(held, _)| scope.covers(held)).filter_map(|(_, owner)| owner.upgrade()).collect()
     }
 
     fn forget(&self, feed: &Arc<Feed>) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table();
         let ended = |owner: &Weak<FeedOwner>| owner.upgrade().is_none_or(|owner| Arc::ptr_eq(&owner.feed, feed));
-        if open.get(&feed.scope).is_some_and(ended) {
-            open.remove(&feed.scope);
+        if table.open.get(&feed.scope).is_some_and(ended) {
+            table.open.remove(&feed.scope);
         }
     }
 
     /// Finds or opens the feed for `wanted`. Merges where `wanted` would be one watch too many.
     fn feed_for(self: &Arc<Self>, wanted: &Scope) -> Arc<FeedOwner> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|_, owner| owner.strong_count() > 0);
+        let mut guard = self.table();
+        let table = &mut *guard;
+        table.open.retain(|_, owner| owner.strong_count() > 0);
+        table.retiring.retain(|owner| owner.strong_count() > 0);
         // The map is ordered, a covering scope is a prefix: the widest comes first.
-        if let Some(owner) = open.iter().filter(|(held, _)| held.covers(wanted)).find_map(|(_, owner)| owner.upgrade())
-        {
+        let mut covering = table.open.iter().filter(|(held, _)| held.covers(wanted));
+        if let Some(owner) = covering.find_map(|(_, owner)| owner.upgrade()) {
             return owner;
         }
-        let scope = self.place(wanted, &open);
+        let scope = self.place(wanted, table);
         let owner = Feed::open(scope.clone(), Arc::clone(&self.backend), &self.tasks, self.settings);
-        let narrower: Vec<_> =
-            open.iter().filter(|(held, _)| scope.covers(held)).filter_map(|(_, owner)| owner.upgrade()).collect();
-        open.retain(|held, _| !scope.covers(held));
-        open.insert(scope, Arc::downgrade(&owner));
-        drop(open);
+        let inside = table.open.iter().filter(|(held, _)| scope.covers(held));
+        let narrower: Vec<_> = inside.filter_map(|(_, owner)| owner.upgrade()).collect();
+        table.open.retain(|held, _| !scope.covers(held));
+        table.retiring.extend(narrower.iter().map(Arc::downgrade));
+        table.open.insert(scope, Arc::downgrade(&owner));
+        drop(guard);
         if !narrower.is_empty() {
             self.tasks.spawn(Arc::clone(self).merge(Arc::clone(&owner), narrower));
         }
         owner
     }
 
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The scope to open for `wanted`: itself, or an ancestor where too many watches are open already.
-    fn place(&self, wanted: &Scope, open: &BTreeMap<Scope, Weak<FeedOwner>>) -> Scope {
+    fn place(&self, wanted: &Scope, table: &Table) -> Scope {
         // While a merge is under way the wider watch is open beside the narrower ones: one is kept in reserve.
-        let full = open.len() + 1 >= self.backend.bounds().max_watches.max(2);
+        let held = table.open.len() + table.retiring.len();
+        let full = held + 1 >= self.backend.bounds().max_watches.max(2);
         let mut scope = wanted.clone();
         while let Some(parent) = scope.parent() {
             let parent = self.backend.coarsen(&parent);
-            let below = open.keys().filter(|held| parent.covers(held)).count();
+            let below = table.open.keys().filter(|held| parent.covers(held)).count();
             if below >= SIBLINGS || (full && below > 0) {
                 return parent;
             }

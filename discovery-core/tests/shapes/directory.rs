@@ -1,6 +1,7 @@
 //! A store that can only be listed: no revisions, no history, no barrier.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use discovery_core::backend::{
     Backend, Change, ChangeLog, Desired, Drift, Entry, Health, Incarnation, Lineage, Position, Registrar, Session,
     SessionRequest, Stamp, WatchEvent, WatchStream, Watcher, Write, WriteBatch,
 };
-use discovery_core::{Bounds, Capabilities, Error, ErrorKind, InstanceId, Key, Result, Scope};
+use discovery_core::{Bounds, Capabilities, Error, ErrorKind, InstanceId, Key, Query, Result, Scope, ViewOptions};
 use futures_util::{StreamExt, stream};
 use tokio::time::sleep;
 
-use crate::carries_a_registration;
+use crate::{Worker, carries_a_registration, handle, worker};
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -147,6 +148,117 @@ impl Backend for Directory {
     async fn close(&self) -> Result<()> {
         Ok(())
     }
+}
+
+/// A directory that tells nothing unless something changes, and closes each watch soon after its snapshot.
+struct Quiet {
+    directory: Directory,
+    opened: AtomicU64,
+    closes: bool,
+}
+
+#[async_trait]
+impl Watcher for Quiet {
+    async fn watch(&self, scope: &Scope, _: Option<&Position>) -> Result<WatchStream> {
+        let count = self.opened.fetch_add(1, Ordering::Relaxed);
+        let entries = self.directory.read(scope);
+        let entries = entries.iter().map(|(key, value)| entry(key, value)).collect();
+        let first = WatchEvent::snapshot(Lineage::Unknown, entries, Position::from_u64(count)).map(Ok);
+        if self.closes {
+            Ok(stream::iter(first).boxed())
+        } else {
+            Ok(stream::iter(first).chain(stream::pending()).boxed())
+        }
+    }
+
+    fn coarsen(&self, scope: &Scope) -> Scope {
+        self.directory.coarsen(scope)
+    }
+
+    async fn barrier(&self, _: &Scope) -> Result<Option<Position>> {
+        Ok(None)
+    }
+
+    fn reached(&self, at: &Position, target: &Position) -> bool {
+        self.directory.reached(at, target)
+    }
+}
+
+#[async_trait]
+impl Registrar for Quiet {
+    async fn open(&self, request: &SessionRequest) -> Result<Box<dyn Session>> {
+        self.directory.open(request).await
+    }
+}
+
+#[async_trait]
+impl Backend for Quiet {
+    fn name(&self) -> &str {
+        "quiet"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none()
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds::default()
+    }
+
+    fn admit(&self, _: &Key, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    async fn health(&self) -> Result<Health> {
+        self.directory.health().await
+    }
+
+    fn change_log(&self) -> Option<&dyn ChangeLog> {
+        None
+    }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn quiet(closes: bool) -> Arc<Quiet> {
+    let directory = Directory { files: Files::default(), id: 1 };
+    Arc::new(Quiet { directory, opened: AtomicU64::new(0), closes })
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_of_a_quiet_scope_read_it_anew_and_share_the_reading() {
+    let backend = quiet(false);
+    let discovery = handle(Arc::clone(&backend) as Arc<dyn Backend>).await;
+    let view = discovery.view::<Worker>(Query::all()).await.expect("a view");
+    let mine = discovery.register(worker("a", "one")).await.expect("registered");
+    let opened = backend.opened.load(Ordering::Relaxed);
+    let list = || discovery.list::<Worker>(Query::all());
+    let (one, two, three) = tokio::join!(list(), list(), list());
+    for listed in [one, two, three] {
+        assert_eq!(listed.expect("a list").len(), 1);
+    }
+    assert_eq!(backend.opened.load(Ordering::Relaxed), opened + 1, "one reading for all three");
+    assert_eq!(view.load().len(), 1);
+    mine.update(worker("a", "two")).await.expect("updated");
+    view.reached(&mine.stamp()).await.expect("reached");
+    assert_eq!(view.load().nth(0).expect("the record").address, "two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_closes_each_watch_after_its_snapshot_is_asked_less_and_less_often() {
+    let backend = quiet(true);
+    let discovery = handle(Arc::clone(&backend) as Arc<dyn Backend>).await;
+    let lazy = ViewOptions::default().lazy();
+    let _view = discovery.view_with::<Worker>(Query::all(), lazy).await.expect("a view");
+    let opened = |backend: &Quiet| backend.opened.load(Ordering::Relaxed);
+    sleep(Duration::from_secs(30)).await;
+    let settled = opened(&backend);
+    sleep(Duration::from_secs(30)).await;
+    let recovery = backend.bounds().recovery;
+    let most = Duration::from_secs(30).as_millis() / (recovery / 4).as_millis();
+    assert!(u128::from(opened(&backend) - settled) <= most, "{} openings in 30 s", opened(&backend) - settled);
 }
 
 #[tokio::test(start_paused = true)]
