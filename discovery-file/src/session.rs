@@ -1,0 +1,189 @@
+//! Sessions: an owner file, and the records that it claims.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use discovery_core::backend::{Desired, Drift, Session, Stamp, Write, WriteBatch};
+use discovery_core::{Effect, Error, ErrorKind, InstanceId, Key, Result, TaskScope};
+use tokio::sync::watch;
+
+use crate::owner::OwnerFile;
+use crate::place::Place;
+use crate::record::{Ledger, Records};
+
+/// How often record files are renewed, whatever the time to live: the reference removes what is ten seconds old.
+const PULSE: Duration = Duration::from_secs(3);
+
+/// A session of the file backend.
+#[derive(Debug)]
+pub(crate) struct FileSession {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    id: InstanceId,
+    ttl: Duration,
+    place: Place,
+    owner: OwnerFile,
+    ledger: Arc<Ledger>,
+    /// Held over each group of writes: one that was given up by its caller ends before the next begins.
+    writing: Mutex<()>,
+    lost: watch::Sender<Option<Error>>,
+}
+
+impl FileSession {
+    /// Blocks. The session's record files are renewed on `tasks` for as long as it is there.
+    pub(crate) fn open(
+        place: &Place,
+        ledger: Arc<Ledger>,
+        id: InstanceId,
+        ttl: Duration,
+        tasks: &TaskScope,
+    ) -> Result<Self> {
+        let owner = OwnerFile::create(place, id, ttl)?;
+        let inner = Inner {
+            id,
+            ttl,
+            place: place.clone(),
+            owner,
+            ledger,
+            writing: Mutex::new(()),
+            lost: watch::Sender::new(None),
+        };
+        let inner = Arc::new(inner);
+        tasks.spawn(pulse(Arc::downgrade(&inner)));
+        Ok(Self { inner })
+    }
+
+    /// Runs `work` on a thread that may block. Dropping the future stops it before its next step.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Inner, &AtomicBool) -> T + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.inner);
+        let given_up = Arc::new(AtomicBool::new(false));
+        let _guard = GiveUp(Arc::clone(&given_up));
+        blocking(operation, move || work(&inner, &given_up)).await
+    }
+}
+
+async fn pulse(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(PULSE).await;
+        let Some(inner) = inner.upgrade() else { return };
+        match blocking("renew", move || inner.noting("renew", inner.records().renew())).await.flatten() {
+            Err(error) if error.kind() == ErrorKind::SessionLost => return,
+            Err(error) => tracing::warn!(%error, "record files cannot be renewed: a reference process may remove them"),
+            Ok(()) => {}
+        }
+    }
+}
+
+struct GiveUp(Arc<AtomicBool>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Runs `work` on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        Error::new(ErrorKind::Internal, "the work on the files did not end: please report it")
+            .with_backend("file")
+            .with_operation(operation)
+            .with_effect(Effect::Unknown)
+            .with_source(error)
+    })
+}
+
+impl Inner {
+    fn records(&self) -> Records<'_> {
+        Records { place: &self.place, owner: &self.owner, ledger: &self.ledger }
+    }
+
+    /// Remembers that the session is lost, where that is what an operation found.
+    fn noting<T>(&self, operation: &'static str, result: Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            let error = error.with_operation(operation);
+            if error.kind() == ErrorKind::SessionLost {
+                self.lost.send_replace(Some(error.clone()));
+            }
+            error
+        })
+    }
+
+    fn write(&self, write: &Write) -> Result<Stamp> {
+        match write {
+            Write::Put { key, value } => self.records().put(key, value),
+            Write::Delete { key } => self.records().delete(key),
+        }
+        .map(|()| Stamp::unordered())
+        .map_err(|error| error.with_key(write.key()))
+    }
+}
+
+fn superseded() -> Error {
+    Error::new(ErrorKind::Unavailable, "the caller gave this write up before it began").with_backend("file")
+}
+
+#[async_trait]
+impl Session for FileSession {
+    fn id(&self) -> InstanceId {
+        self.inner.id
+    }
+
+    fn effective_ttl(&self) -> Option<Duration> {
+        Some(self.inner.ttl)
+    }
+
+    async fn renew(&self) -> Result<Duration> {
+        let ttl = self.inner.ttl;
+        self.blocking("renew", move |inner, _| inner.noting("renew", inner.owner.touch()).map(|()| ttl)).await?
+    }
+
+    async fn publish(&self, batch: &WriteBatch, _desired: &Desired) -> Vec<Result<Stamp>> {
+        let writes = batch.writes.clone();
+        let published = self
+            .blocking("publish", move |inner, given_up| {
+                let _turn = inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut results = Vec::with_capacity(writes.len());
+                for write in &writes {
+                    let result = if given_up.load(Ordering::Acquire) { Err(superseded()) } else { inner.write(write) };
+                    results.push(inner.noting("publish", result));
+                }
+                results
+            })
+            .await;
+        published.unwrap_or_else(|error| vec![Err(error); batch.writes.len()])
+    }
+
+    async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
+        let desired = desired.clone();
+        self.blocking("verify", move |inner, _| inner.noting("verify", inner.records().verify(&desired))).await?
+    }
+
+    async fn lost(&self) -> Error {
+        let mut lost = self.inner.lost.subscribe();
+        match lost.wait_for(Option::is_some).await.map(|error| error.clone()) {
+            Ok(Some(error)) => error,
+            _ => self.inner.owner.lost(),
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.blocking("close", |inner, _| {
+            let _turn = inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.records().close().map_err(|error| error.with_operation("close"))
+        })
+        .await?
+    }
+}

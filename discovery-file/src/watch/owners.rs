@@ -1,0 +1,123 @@
+//! Which owners live, and which files they claim, as one watcher sees it.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use discovery_core::Result;
+
+use crate::owner::{Claim, End, Owner};
+use crate::place::Place;
+use crate::record::GRACE;
+
+/// For how long the close of an owner file may come before the end of its lock.
+const CLOSE_TO_UNLOCK: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct Known {
+    owner: Owner,
+    /// When this watcher saw the last renewal, by its own monotonic clock.
+    renewal_seen: Instant,
+    end: Option<End>,
+}
+
+/// The owners of one shared directory.
+#[derive(Debug, Default)]
+pub(crate) struct Owners {
+    known: HashMap<String, Known>,
+    by_claim: HashMap<Claim, String>,
+    suspects: HashMap<String, Instant>,
+}
+
+impl Owners {
+    /// Whether the owner of this file lives; `None` where no owner claims it.
+    pub(crate) fn lives(&self, claim: &Claim) -> Option<bool> {
+        self.known.get(self.by_claim.get(claim)?).map(|known| known.end.is_none())
+    }
+
+    /// Those that are over, to be removed.
+    pub(crate) fn over(&self) -> impl Iterator<Item = (Owner, End)> + '_ {
+        self.known.values().filter_map(|known| Some((known.owner.clone(), known.end?)))
+    }
+
+    /// Somebody closed this owner file: the owner, if that is its death.
+    pub(crate) fn suspect(&mut self, name: String, now: Instant) {
+        self.suspects.insert(name, now + CLOSE_TO_UNLOCK);
+    }
+
+    /// Whether some death has still to be found out about.
+    pub(crate) fn suspicious(&self) -> bool {
+        !self.suspects.is_empty()
+    }
+
+    /// Asks after those who may just have died. Answers whether one has.
+    pub(crate) fn check_suspects(&mut self, place: &Place, now: Instant) -> Result<bool> {
+        let mut died = false;
+        let suspects: Vec<_> = self.suspects.iter().map(|(name, deadline)| (name.clone(), *deadline)).collect();
+        for (name, deadline) in suspects {
+            self.look(place, &name, now)?;
+            let over = self.known.get(&name).is_none_or(|known| known.end.is_some());
+            died |= over;
+            if over || now >= deadline {
+                self.suspects.remove(&name);
+            }
+        }
+        Ok(died)
+    }
+
+    /// Looks at every owner file.
+    pub(crate) fn refresh(&mut self, place: &Place, now: Instant) -> Result<()> {
+        let names = Owner::names(place)?;
+        let gone: Vec<_> = self.known.keys().filter(|known| !names.contains(known)).cloned().collect();
+        for name in gone {
+            self.forget(&name);
+        }
+        names.iter().try_for_each(|name| self.look(place, name, now))
+    }
+
+    /// Starts the clocks anew: this watcher itself was stopped, and owners may have been stopped with it.
+    pub(crate) fn forgive(&mut self, now: Instant) {
+        for known in self.known.values_mut() {
+            known.renewal_seen = now;
+        }
+    }
+
+    fn forget(&mut self, name: &str) {
+        if self.known.remove(name).is_some() {
+            self.by_claim.retain(|_, owner| owner != name);
+        }
+    }
+
+    fn look(&mut self, place: &Place, name: &str, now: Instant) -> Result<()> {
+        let Some((state, alive)) = Owner::probe(place, name)? else {
+            self.forget(name);
+            return Ok(());
+        };
+        let before = self.known.get(name);
+        let unread =
+            before.is_none_or(|known| (known.owner.state.nonce, known.owner.state.size) != (state.nonce, state.size));
+        let renewed = before.is_none_or(|known| known.owner.state.renewed != state.renewed);
+        let renewal_seen = before.filter(|_| !renewed).map_or(now, |known| known.renewal_seen);
+        if unread {
+            // A file that only grew keeps its claims.
+            if before.is_some_and(|known| known.owner.state.nonce != state.nonce) {
+                self.forget(name);
+            }
+            let Some(owner) = Owner::read(place, name)? else { return Ok(()) };
+            for claim in &owner.claims {
+                self.by_claim.insert(claim.clone(), name.to_owned());
+            }
+            self.known.insert(name.to_owned(), Known { owner, renewal_seen, end: None });
+        }
+        if let Some(known) = self.known.get_mut(name) {
+            known.owner.state = state;
+            known.renewal_seen = renewal_seen;
+            let silent = now.duration_since(renewal_seen) > known.owner.ttl + GRACE;
+            known.end = match (alive, silent) {
+                (false, _) => Some(End::Death),
+                (true, true) => Some(End::Silence(state.renewed)),
+                (true, false) => None,
+            };
+        }
+        Ok(())
+    }
+}

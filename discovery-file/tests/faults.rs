@@ -1,0 +1,65 @@
+//! Directories that cannot be used: what the errors are, and that nothing is lost.
+
+mod common;
+
+use std::fs;
+use std::path::Path as FilePath;
+
+use common::*;
+use discovery_core::backend::{Backend, Registrar, SessionRequest, Watcher};
+use discovery_core::{ErrorKind, Scope};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_in_the_directorys_place() {
+    let parent = tempfile::tempdir().unwrap();
+    let root = parent.path().join("kv");
+    fs::write(&root, "").unwrap();
+    let error = try_backend(&root).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(error.to_string().contains(root.to_str().unwrap()), "{error}");
+
+    // Further down, and only later.
+    fs::remove_file(&root).unwrap();
+    let backend = backend(&root).await;
+    let session = session(&backend, 7).await;
+    fs::write(root.join("v1"), "").unwrap();
+    assert_eq!(put(&*session, &key(7), "1").await.unwrap_err().kind(), ErrorKind::InvalidConfig);
+    let error = backend.watch(&endpoints(), None).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert_eq!(backend.list(&Scope::all()).await.unwrap_err().kind(), ErrorKind::InvalidConfig);
+    fs::remove_file(root.join("v1")).unwrap();
+    put(&*session, &key(7), "1").await.unwrap();
+    assert_eq!(backend.list(&Scope::all()).await.unwrap().0.len(), 1);
+}
+
+/// Not even root may make directories there.
+const REFUSING: &str = "/sys/discovery";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_may_not_be_written() {
+    let backend = backend(FilePath::new(REFUSING)).await;
+    let error = backend.open(&SessionRequest::default()).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    assert!(error.to_string().contains(REFUSING) && !error.to_string().contains('\n'), "{error}");
+    let fold = Fold::open(&backend, &endpoints()).await;
+    assert!(fold.entries.is_empty(), "reading is possible all the same");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_while_watching_keeps_the_last_known_set() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = backend(root.path()).await;
+    let session = session(&backend, 7).await;
+    put(&*session, &key(7), "1").await.unwrap();
+    let mut fold = Fold::open(&backend, &endpoints()).await;
+    let (bucket, away) = (root.path().join("v1"), root.path().join("away"));
+    fs::rename(&bucket, &away).unwrap();
+    fs::write(&bucket, "").unwrap();
+    fold.until("the fault", |fold| fold.interrupted).await;
+    fs::remove_file(&bucket).unwrap();
+    fs::rename(&away, &bucket).unwrap();
+    fold.until("the recovery", |fold| !fold.interrupted && fold.value(&key(7)) == Some(b"1")).await;
+    put(&*session, &key(7), "2").await.unwrap();
+    fold.until("the update", |fold| fold.value(&key(7)) == Some(b"2")).await;
+    backend.health().await.unwrap();
+}
