@@ -166,7 +166,8 @@ async fn a_killed_owner_is_gone_at_once() {
         took.push(start.elapsed());
     }
     took.sort();
-    assert!(took[2] < Duration::from_millis(500), "{took:?}");
+    // The pulse alone, without the notice of the close, would take 250 ms in the middle.
+    assert!(took[2] < Duration::from_millis(100), "{took:?}");
     let start = Instant::now();
     while !tree(root.path()).is_empty() {
         assert!(start.elapsed() < DEADLINE, "what the dead left is not removed: {:?}", tree(root.path()));

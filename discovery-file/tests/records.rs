@@ -287,6 +287,49 @@ async fn many_owners_at_once_all_end_in_every_view() {
     assert!(tree(root.path()).is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_come_and_go_show_as_what_they_were() {
+    let root = tempfile::tempdir().unwrap();
+    let (watching, writing) = (backend(root.path()).await, backend(root.path()).await);
+    let mut fold = Fold::open(&watching, &endpoints()).await;
+    let writer = tokio::spawn(async move {
+        let session = session(&writing, 1).await;
+        for n in 0..300_u64 {
+            put(&*session, &key(n % 3), &n.to_string()).await.unwrap();
+            if n % 2 == 0 {
+                delete(&*session, &key(n % 3)).await.unwrap();
+            }
+        }
+        session
+    });
+    // Readings beside the watch must not show what its notices then show again.
+    while !writer.is_finished() {
+        fold.settle(&watching, &endpoints()).await;
+    }
+    let session = writer.await.unwrap();
+    fold.settle(&watching, &endpoints()).await;
+    let listed = watching.list(&endpoints()).await.unwrap().0;
+    assert_eq!(fold.entries.values().cloned().collect::<Vec<_>>(), listed);
+    let mut last = std::collections::BTreeMap::new();
+    for change in &fold.changes {
+        let state = match change {
+            Change::Put(entry) => {
+                Some((std::str::from_utf8(&entry.value).unwrap().parse::<u64>().unwrap(), entry.incarnation))
+            }
+            Change::Delete(_) => None,
+        };
+        let before = last.insert(change.key().clone(), state).flatten();
+        match (before, state) {
+            (Some((old, same)), Some((new, incarnation))) => {
+                assert!(new > old && same == incarnation, "{change:?} after {old}")
+            }
+            (None, None) => panic!("{change:?} twice"),
+            _ => {}
+        }
+    }
+    drop(session);
+}
+
 #[tokio::test]
 async fn ids_and_limits() {
     let root = tempfile::tempdir().unwrap();
