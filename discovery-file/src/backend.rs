@@ -16,8 +16,7 @@ use rustix::fs::Access;
 use crate::config::{Config, DIRECTORY_VARIABLE, MIN_TTL};
 use crate::fault::fault;
 use crate::place::{Place, Spot};
-use crate::record::Ledger;
-use crate::session::{FileSession, blocking};
+use crate::session::{FileSession, Sessions, blocking};
 use crate::watch::Mirror;
 use crate::{MAX_VALUE, NAME};
 
@@ -26,7 +25,7 @@ use crate::{MAX_VALUE, NAME};
 pub struct FileBackend {
     place: Place,
     ttl: Duration,
-    ledger: Arc<Ledger>,
+    sessions: Arc<Sessions>,
     mirror: Arc<Mirror>,
     tasks: TaskScope,
 }
@@ -73,7 +72,7 @@ impl FileBackend {
             mirror: Mirror::new(place.clone(), context.tasks.clone()),
             place,
             ttl: config.ttl.max(MIN_TTL),
-            ledger: Arc::default(),
+            sessions: Arc::default(),
             tasks: context.tasks.clone(),
         })
     }
@@ -123,9 +122,9 @@ impl Registrar for FileBackend {
         // As the reference's ids on stores with leases: positive as an i64, and not zero.
         let id = request.instance.unwrap_or_else(|| InstanceId(fastrand::u64(1..=i64::MAX as u64)));
         let ttl = request.ttl.unwrap_or(self.ttl).max(MIN_TTL);
-        let (place, ledger) = (self.place.clone(), Arc::clone(&self.ledger));
+        let (place, sessions) = (self.place.clone(), Arc::clone(&self.sessions));
         let tasks = self.tasks.clone();
-        let session = blocking("open", move || FileSession::open(&place, ledger, id, ttl, &tasks)).await?;
+        let session = blocking("open", move || FileSession::open(&place, &sessions, id, ttl, &tasks)).await?;
         Ok(Box::new(session.map_err(|error| named(error, "open"))?))
     }
 }

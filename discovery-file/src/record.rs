@@ -78,12 +78,9 @@ impl Records<'_> {
         self.owner.check()?;
         match Nonce::at(&path).map_err(|error| fault(&path, error))? {
             None => self.create(key, spot, &temporary, &path),
+            // An earlier session's file becomes this one's by a new file in its place: no two owners ever claim one.
             Some(nonce) if held.as_ref().is_some_and(|held| held.nonce == nonce) => {
-                if holds(&path, nonce, value)? {
-                    self.claim(key, spot, nonce)
-                } else {
-                    self.replace(key, spot, &temporary, &path)
-                }
+                self.replace(key, spot, &temporary, &path)
             }
             Some(nonce) => {
                 let claim = Claim { spot: spot.clone(), nonce };

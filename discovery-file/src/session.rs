@@ -16,6 +16,13 @@ use crate::record::{Ledger, Records};
 /// How often record files are renewed, whatever the time to live: the reference removes what is ten seconds old.
 const PULSE: Duration = Duration::from_secs(3);
 
+/// What the sessions of one handle share, one after another.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    ledger: Arc<Ledger>,
+    latest: Mutex<Weak<Inner>>,
+}
+
 /// A session of the file backend.
 #[derive(Debug)]
 pub(crate) struct FileSession {
@@ -35,10 +42,11 @@ struct Inner {
 }
 
 impl FileSession {
-    /// Blocks. The session's record files are renewed on `tasks` for as long as it is there.
+    /// Opens a session; an earlier one of the same handle writes nothing any more. Blocks. The session's record files
+    /// are renewed on `tasks` for as long as it is there.
     pub(crate) fn open(
         place: &Place,
-        ledger: Arc<Ledger>,
+        sessions: &Sessions,
         id: InstanceId,
         ttl: Duration,
         tasks: &TaskScope,
@@ -49,11 +57,16 @@ impl FileSession {
             ttl,
             place: place.clone(),
             owner,
-            ledger,
+            ledger: Arc::clone(&sessions.ledger),
             writing: Mutex::new(()),
             lost: watch::Sender::new(None),
         };
         let inner = Arc::new(inner);
+        let mut latest = sessions.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(earlier) = std::mem::replace(&mut *latest, Arc::downgrade(&inner)).upgrade() {
+            earlier.supersede();
+        }
+        drop(latest);
         tasks.spawn(pulse(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
@@ -121,13 +134,27 @@ impl Inner {
         })
     }
 
+    /// Ends this session's writes, the one under way included.
+    fn supersede(&self) {
+        let error =
+            Error::new(ErrorKind::SessionLost, "a later session of this handle has taken over").with_backend("file");
+        self.lost.send_replace(Some(error));
+        drop(self.writing.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn check(&self) -> Result<()> {
+        self.lost.borrow().clone().map_or(Ok(()), Err)
+    }
+
     fn write(&self, write: &Write) -> Result<Stamp> {
-        match write {
-            Write::Put { key, value } => self.records().put(key, value),
-            Write::Delete { key } => self.records().delete(key),
-        }
-        .map(|()| Stamp::unordered())
-        .map_err(|error| error.with_key(write.key()))
+        let records = self.records();
+        self.check()
+            .and_then(|()| match write {
+                Write::Put { key, value } => records.put(key, value),
+                Write::Delete { key } => records.delete(key),
+            })
+            .map(|()| Stamp::unordered())
+            .map_err(|error| error.with_key(write.key()))
     }
 }
 
@@ -147,7 +174,8 @@ impl Session for FileSession {
 
     async fn renew(&self) -> Result<Duration> {
         let ttl = self.inner.ttl;
-        self.blocking("renew", move |inner, _| inner.noting("renew", inner.owner.touch()).map(|()| ttl)).await?
+        let renew = |inner: &Inner| inner.check().and_then(|()| inner.owner.touch());
+        self.blocking("renew", move |inner, _| inner.noting("renew", renew(inner)).map(|()| ttl)).await?
     }
 
     async fn publish(&self, batch: &WriteBatch, _desired: &Desired) -> Vec<Result<Stamp>> {
@@ -168,7 +196,8 @@ impl Session for FileSession {
 
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
         let desired = desired.clone();
-        self.blocking("verify", move |inner, _| inner.noting("verify", inner.records().verify(&desired))).await?
+        let verify = move |inner: &Inner| inner.check().and_then(|()| inner.records().verify(&desired));
+        self.blocking("verify", move |inner, _| inner.noting("verify", verify(inner))).await?
     }
 
     async fn lost(&self) -> Error {
@@ -182,7 +211,9 @@ impl Session for FileSession {
     async fn close(&self) -> Result<()> {
         self.blocking("close", |inner, _| {
             let _turn = inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            inner.records().close().map_err(|error| error.with_operation("close"))
+            // Records of a session that is lost are the next one's by now.
+            let closed = if inner.check().is_ok() { inner.records().close() } else { inner.owner.remove() };
+            closed.map_err(|error| error.with_operation("close"))
         })
         .await?
     }

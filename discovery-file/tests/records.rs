@@ -181,6 +181,27 @@ async fn a_lost_session_says_so_and_the_next_one_takes_over_unseen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_later_session_supersedes_the_one_before() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = backend(root.path()).await;
+    let first = backend.open(&request(7, Duration::from_secs(1))).await.unwrap();
+    put(&*first, &key(7), "1").await.unwrap();
+    let second = session(&backend, 7).await;
+    put(&*second, &key(7), "1").await.unwrap();
+    for refused in [put(&*first, &key(7), "2").await, delete(&*first, &key(7)).await, first.renew().await.map(drop)] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::SessionLost);
+    }
+    let mut fold = Fold::open(&backend, &endpoints()).await;
+    // Neither its end by silence nor its close takes what is the next one's.
+    wait_for("the expiry of the first one", || !root.path().join(".discovery/owners/7").exists()).await;
+    first.close().await.unwrap();
+    drop(first);
+    fold.settle(&backend, &endpoints()).await;
+    assert_eq!(fold.value(&key(7)), Some(&b"1"[..]));
+    assert!(fold.changes.is_empty(), "{:?}", fold.changes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn foreign_files_are_read_as_far_as_they_are_records() {
     let root = tempfile::tempdir().unwrap();
     let bucket = root.path().join("v1/instances");
