@@ -1,0 +1,241 @@
+//! A watch of a store that can only be listed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt, stream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::backend::{Change, Entry, Lineage, Position, WatchEvent, WatchStream, Watcher};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
+use crate::query::Scope;
+
+/// Hints that something may have changed. Each makes a watch list at once.
+pub type Nudges = BoxStream<'static, ()>;
+
+/// How far lists that hints ask for stay apart at least: a store that is written all the time is not listed all the time.
+const GAP: Duration = Duration::from_millis(20);
+
+/// A store that can be listed, and may hint that it is time to.
+#[async_trait]
+pub trait Lister: Send + Sync + 'static {
+    /// Every record of `scope`, as one committed state of the store that is no older than this call, each key once.
+    /// Records outside the scope do no harm. An incarnation changes whenever its key was absent meanwhile, also between two calls.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked. Never an empty list instead: absent records are shown as removed.
+    async fn list(&self, scope: &Scope) -> Result<Vec<Entry>>;
+
+    /// Hints that something may have changed since this call. One that is missing or lost delays what it was about
+    /// until the next list, and nothing else; one too many costs a list. Where the stream ends, the watch ends with an
+    /// error and is opened again. The default has none.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked; the watch is opened again with back-off.
+    async fn nudges(&self) -> Result<Nudges> {
+        Ok(stream::pending().boxed())
+    }
+
+    /// How often a watch lists when nothing nudges it.
+    fn interval(&self) -> Duration {
+        Duration::from_millis(500)
+    }
+
+    /// See [`Watcher::coarsen`]. The default lists each scope by itself.
+    fn coarsen(&self, scope: &Scope) -> Scope {
+        scope.clone()
+    }
+}
+
+/// The watches of a [`Lister`].
+///
+/// A watch begins with a snapshot. Each list after that is one [`WatchEvent::Batch`] of what differs from the one
+/// before, or else [`WatchEvent::Progress`] as a sign of life. A list that fails is the stream's last item, and the core
+/// opens the watch again. There is no task: a stream lists while it is polled, and dropping it at any time, a list under
+/// way included, leaves nothing behind.
+///
+/// A barrier is a list that begins after the call. Open watches begin one at once.
+#[derive(Debug)]
+pub struct Polling<L> {
+    shared: Arc<Shared<L>>,
+}
+
+#[derive(Debug)]
+struct Shared<L> {
+    lister: L,
+    /// Counts the beginnings and the ends of lists, and barriers, so that their order can be told.
+    clock: AtomicU64,
+    /// The newest barrier.
+    barrier: watch::Sender<u64>,
+}
+
+/// When a list began and ended, by the clock of its [`Polling`]. What it shows was the store's state in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    began: u64,
+    ended: u64,
+}
+
+impl Span {
+    fn position(self) -> Position {
+        Position([self.began.to_be_bytes(), self.ended.to_be_bytes()].concat().into())
+    }
+
+    fn parse(position: &Position) -> Option<Self> {
+        let (began, ended) = position.0.split_first_chunk().map(|(began, rest)| (*began, rest))?;
+        Some(Self { began: u64::from_be_bytes(began), ended: u64::from_be_bytes(ended.try_into().ok()?) })
+    }
+
+    /// Two lists that overlap in time may show the store in either order.
+    fn reached(self, target: Self) -> bool {
+        self == target || self.began >= target.ended
+    }
+}
+
+impl<L: Lister> Polling<L> {
+    /// Watches of `lister`.
+    pub fn new(lister: L) -> Self {
+        Self { shared: Arc::new(Shared { lister, clock: AtomicU64::new(0), barrier: watch::Sender::new(0) }) }
+    }
+
+    /// The store.
+    pub fn lister(&self) -> &L {
+        &self.shared.lister
+    }
+}
+
+impl<L: Lister> Shared<L> {
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    async fn list(&self, scope: &Scope) -> Result<(Vec<Entry>, Span)> {
+        let began = self.tick();
+        let mut entries = self.lister.list(scope).await?;
+        let span = Span { began, ended: self.tick() };
+        entries.retain(|entry| scope.contains(&entry.key));
+        Ok((entries, span))
+    }
+}
+
+#[async_trait]
+impl<L: Lister> Watcher for Polling<L> {
+    async fn watch(&self, scope: &Scope, _: Option<&Position>) -> Result<WatchStream> {
+        // Hints first: what changes after the list must not be missed.
+        let nudges = self.shared.lister.nudges().await?;
+        let barrier = self.shared.barrier.subscribe();
+        let (entries, span) = self.shared.list(scope).await?;
+        let seen = entries.iter().map(|entry| (entry.key.clone(), entry.clone())).collect();
+        let first = WatchEvent::snapshot(Lineage::Unknown, entries, span.position()).map(Ok);
+        let shared = Arc::clone(&self.shared);
+        let (scope, listed) = (scope.clone(), Instant::now());
+        let poller = Poller { shared, scope, nudges, barrier, seen, span, listed, gap: GAP };
+        let rest = stream::unfold(Some(poller), |poller| async move {
+            let mut poller = poller?;
+            Some(match poller.next().await {
+                Ok(event) => (Ok(event), Some(poller)),
+                Err(error) => (Err(error), None),
+            })
+        });
+        Ok(stream::iter(first).chain(rest).boxed())
+    }
+
+    async fn list(&self, scope: &Scope) -> Result<(Vec<Entry>, Position)> {
+        let (entries, span) = self.shared.list(scope).await?;
+        Ok((entries, span.position()))
+    }
+
+    fn coarsen(&self, scope: &Scope) -> Scope {
+        self.shared.lister.coarsen(scope)
+    }
+
+    async fn barrier(&self, _: &Scope) -> Result<Option<Position>> {
+        let now = self.shared.tick();
+        self.shared.barrier.send_modify(|newest| *newest = now.max(*newest));
+        Ok(Some(Span { began: now, ended: now }.position()))
+    }
+
+    fn reached(&self, at: &Position, target: &Position) -> bool {
+        matches!((Span::parse(at), Span::parse(target)), (Some(at), Some(target)) if at.reached(target))
+    }
+}
+
+/// One open watch.
+struct Poller<L> {
+    shared: Arc<Shared<L>>,
+    scope: Scope,
+    nudges: Nudges,
+    barrier: watch::Receiver<u64>,
+    /// What the stream has told so far.
+    seen: BTreeMap<Key, Entry>,
+    /// The newest list, and when it ended.
+    span: Span,
+    listed: Instant,
+    gap: Duration,
+}
+
+impl<L: Lister> Poller<L> {
+    async fn next(&mut self) -> Result<WatchEvent> {
+        self.due().await?;
+        let began = Instant::now();
+        let (entries, span) = self.shared.list(&self.scope).await?;
+        self.span = span;
+        self.listed = Instant::now();
+        // However large the set, hints keep the store busy for half of the time at most.
+        self.gap = GAP.max(self.listed - began);
+        let changes = self.advance(entries);
+        let position = span.position();
+        Ok(if changes.is_empty() { WatchEvent::Progress(position) } else { WatchEvent::Batch { changes, position } })
+    }
+
+    /// Waits until it is time for another list.
+    async fn due(&mut self) -> Result<()> {
+        let began = self.span.began;
+        let interval = self.shared.lister.interval();
+        let Self { nudges, barrier, listed, gap, .. } = self;
+        // The sender lives in `shared`.
+        let barrier = barrier.wait_for(|newest| *newest > began).map(drop);
+        let hinted = async {
+            let hint = nudges.next().await;
+            sleep_until(*listed + *gap).await;
+            hint
+        };
+        let hint = tokio::select! {
+            biased;
+            () = barrier => Some(()),
+            hint = hinted => hint,
+            () = sleep_until(*listed + interval) => Some(()),
+        };
+        if hint.is_none() {
+            return Err(Error::new(ErrorKind::Unavailable, "the store's notifications ended: is it reachable?"));
+        }
+        // One list answers all the hints that wait. Bounded, because hints may come as fast as they are taken.
+        for _ in 0..1024 {
+            if nudges.next().now_or_never().flatten().is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what was listed and answers how it differs from what the stream has told.
+    fn advance(&mut self, entries: Vec<Entry>) -> Vec<Change> {
+        let mut now = BTreeMap::new();
+        let mut changes = Vec::new();
+        for entry in entries {
+            if self.seen.remove(&entry.key).as_ref() != Some(&entry) {
+                changes.push(Change::Put(entry.clone()));
+            }
+            now.insert(entry.key.clone(), entry);
+        }
+        let gone = std::mem::replace(&mut self.seen, now);
+        changes.extend(gone.into_keys().map(Change::Delete));
+        changes
+    }
+}
