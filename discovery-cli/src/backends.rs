@@ -1,0 +1,91 @@
+//! The backends that are linked in, and handles on the one in force.
+
+use std::time::Duration;
+
+use discovery_core::{BACKEND_VARIABLE, Discovery, Environment, Registry, Selection, select};
+#[cfg(feature = "file")]
+use discovery_file as _;
+#[cfg(feature = "memory")]
+use discovery_memory as _;
+use serde::Serialize;
+
+use crate::failure::{Failure, Outcome};
+use crate::output::{Format, Table, json_line};
+
+/// How long withdrawing and closing may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Serialize)]
+struct BackendLine {
+    name: &'static str,
+    aliases: &'static [&'static str],
+    chosen: bool,
+    summary: &'static str,
+    #[serde(rename = "crate")]
+    origin: &'static str,
+}
+
+/// `discovery backends`
+pub(crate) fn backends(backend: Option<&str>, format: Format) -> Outcome {
+    let (name, reason) = chosen(backend);
+    let lines: Vec<_> = Registry::linked()
+        .iter()
+        .map(|factory| BackendLine {
+            name: factory.name,
+            aliases: factory.aliases,
+            chosen: factory.name == name || factory.aliases.contains(&name.as_str()),
+            summary: factory.summary,
+            origin: factory.origin,
+        })
+        .collect();
+    if format == Format::Json {
+        return json_line(&mut std::io::stdout().lock(), &lines);
+    }
+    let mut table = Table::new(&["", "NAME", "ALSO", "CRATE", "WHAT IT IS"]);
+    for line in &lines {
+        let mark = if line.chosen { "*" } else { "" };
+        table.row([mark, line.name, &line.aliases.join(" "), line.origin, line.summary].map(str::to_owned).to_vec());
+    }
+    table.print()?;
+    if lines.iter().any(|line| line.chosen) {
+        crate::output::line(&mut std::io::stdout().lock(), format!("\n* in force: {reason}"))
+    } else {
+        Err(Registry::linked().find(&name).map_or_else(Failure::from, |_| Failure::failed(reason)))
+    }
+}
+
+/// The backend's name and why it is that one.
+pub(crate) fn chosen(backend: Option<&str>) -> (String, String) {
+    match backend {
+        Some(name) => (name.to_owned(), "--backend names it".to_owned()),
+        None => {
+            let Selection { backend, reason, .. } = select(&Environment::process());
+            (backend, reason)
+        }
+    }
+}
+
+/// A handle on the backend in force.
+pub(crate) async fn connect(backend: Option<&str>) -> Outcome<Discovery> {
+    let mut environment = Environment::process();
+    if let Some(name) = backend {
+        environment = environment.with(BACKEND_VARIABLE, name);
+    }
+    Ok(Discovery::builder().environment(environment).build().await?)
+}
+
+/// Withdraws what is held and closes the handle; says what could not be withdrawn.
+pub(crate) async fn close(discovery: &Discovery) -> Outcome {
+    let report = discovery.shutdown(FAREWELL).await;
+    if !report.not_withdrawn.is_empty() {
+        let keys: Vec<_> = report.not_withdrawn.iter().map(ToString::to_string).collect();
+        return Err(Failure::failed(format!(
+            "not withdrawn within {FAREWELL:?}: {}: gone once the time to live has passed",
+            keys.join(", ")
+        )));
+    }
+    match report.error {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,138 @@
+//! A worker of the demo: serves requests at a real address, registers it, and leaves in order when told to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use discovery_core::Discovery;
+use discovery_dynamo::{Endpoint, Model};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::told::{Moment, WorkerTold, die_with, hear_parent, tell_parent};
+use super::{COMPONENT, ENDPOINT, MODEL, NAMESPACE};
+use crate::backends::close;
+use crate::failure::{Failure, Outcome};
+use crate::signals::StopSignals;
+
+/// What a request takes, in place of a model's work.
+const WORK: Duration = Duration::from_millis(40);
+/// No request is longer.
+const REQUEST: u64 = 1024;
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArguments {
+    /// Who starts it.
+    #[arg(long)]
+    parent: u32,
+    /// A port that it must not take: the one that it had before.
+    #[arg(long)]
+    not_port: Option<u16>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    accepted: AtomicU64,
+    answered: AtomicU64,
+}
+
+pub(crate) async fn worker(arguments: WorkerArguments) -> Outcome {
+    die_with(arguments.parent)?;
+    let mut stop = StopSignals::listen()?;
+    let mut parent = hear_parent::<()>();
+    let (listener, address) = listen(arguments.not_port).await?;
+    let discovery = Discovery::from_env().await?;
+    let asked = Moment::now();
+    let endpoint = discovery.register(Endpoint::new(NAMESPACE, COMPONENT, ENDPOINT).tcp(address.to_string())).await?;
+    let card = json!({ "display_name": MODEL, "source_path": MODEL });
+    let model = discovery.register(Model::new(NAMESPACE, COMPONENT, ENDPOINT, card)).await?;
+    let instance = endpoint.instance();
+    tell_parent(&WorkerTold::Ready {
+        instance: instance.to_string(),
+        address: address.to_string(),
+        asked,
+        at: Moment::now(),
+    })?;
+
+    let counters = Arc::new(Counters::default());
+    let mut requests = JoinSet::new();
+    let serve = async |requests: &mut JoinSet<()>, until: &mut (dyn Future<Output = ()> + Unpin)| loop {
+        tokio::select! {
+            () = &mut *until => return,
+            Ok((stream, _)) = listener.accept() => {
+                counters.accepted.fetch_add(1, Ordering::Relaxed);
+                let counters = Arc::clone(&counters);
+                let answer = format!("{instance}");
+                requests.spawn(async move { answer_one(stream, &answer, &counters).await });
+            }
+            Some(_) = requests.join_next() => {}
+        }
+    };
+    let mut orphaned = false;
+    {
+        let told = async {
+            tokio::select! {
+                () = stop.stop() => {}
+                // The end of standard input: whoever started it is gone.
+                _ = parent.recv() => orphaned = true,
+            }
+        };
+        serve(&mut requests, &mut std::pin::pin!(told)).await;
+    }
+    if orphaned {
+        return Err(Failure::failed("demo: the parent process is gone"));
+    }
+
+    // In the order of a good leave: out of discovery first, while requests that are on their way are still served.
+    tell_parent(&WorkerTold::Draining { at: Moment::now() })?;
+    let deregister = async {
+        let gone = tokio::try_join!(endpoint.deregister(), model.deregister());
+        let in_flight = counters.accepted.load(Ordering::Relaxed) - counters.answered.load(Ordering::Relaxed);
+        (gone, in_flight, Moment::now())
+    };
+    let mut outcome = None;
+    serve(&mut requests, &mut std::pin::pin!(async { outcome = Some(deregister.await) })).await;
+    let Some((gone, in_flight, at)) = outcome else { return Err(Failure::failed("demo: not deregistered")) };
+    gone?;
+    tell_parent(&WorkerTold::Deregistered { in_flight, at })?;
+    serve(&mut requests, &mut std::pin::pin!(sleep(discovery.bounds().propagation))).await;
+    drop(listener);
+    while requests.join_next().await.is_some() {}
+    tell_parent(&WorkerTold::Finished {
+        accepted: counters.accepted.load(Ordering::Relaxed),
+        answered: counters.answered.load(Ordering::Relaxed),
+    })?;
+    close(&discovery).await
+}
+
+/// A free port of this machine, but not `not`.
+async fn listen(not: Option<u16>) -> Outcome<(TcpListener, SocketAddr)> {
+    let failed = |error: std::io::Error| Failure::failed(format!("demo: no port to listen on at 127.0.0.1: {error}"));
+    let bind = async || {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok::<_, Failure>((listener, address))
+    };
+    let first = bind().await?;
+    // While the first is held, a second one cannot be the same.
+    if Some(first.1.port()) == not { bind().await } else { Ok(first) }
+}
+
+/// A request is a line, and so is its answer: who answers, and the request.
+async fn answer_one(stream: TcpStream, instance: &str, counters: &Counters) {
+    let mut stream = BufReader::new(stream);
+    let mut request = String::new();
+    let read = (&mut stream).take(REQUEST).read_line(&mut request).await;
+    if read.is_ok_and(|length| length > 0) {
+        sleep(WORK).await;
+        let answer = format!("{instance} {request}");
+        // Whoever asked may have gone elsewhere meanwhile.
+        let _ = stream.get_mut().write_all(answer.as_bytes()).await;
+    }
+    counters.answered.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,31 @@
+//! A registration of any type.
+
+use discovery_core::{Key, Registration, RegistrationState, Result};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+/// A registration without its type.
+pub(crate) trait Guard: Send + Sync {
+    fn key(&self) -> &Key;
+    /// Resolves once the state is another than `known`. Cancel-safe.
+    fn changed<'a>(&'a self, known: &'a RegistrationState) -> BoxFuture<'a, RegistrationState>;
+    fn deregister(&self) -> BoxFuture<'_, Result<()>>;
+}
+
+impl<T: Send + Sync + 'static> Guard for Registration<T> {
+    fn key(&self) -> &Key {
+        self.key()
+    }
+
+    fn changed<'a>(&'a self, known: &'a RegistrationState) -> BoxFuture<'a, RegistrationState> {
+        self.wait_for(|state| state.as_str() != known.as_str()).boxed()
+    }
+
+    fn deregister(&self) -> BoxFuture<'_, Result<()>> {
+        self.deregister().boxed()
+    }
+}
+
+pub(crate) fn guard<T: Send + Sync + 'static>(registration: Registration<T>) -> Box<dyn Guard> {
+    Box::new(registration)
+}
