@@ -89,17 +89,8 @@ impl fmt::Debug for Case {
 }
 
 /// Every section of the contract with the number of its statements.
-pub const SECTIONS: [(&str, usize); 9] = [
-    ("REG", 15),
-    ("LIV", 11),
-    ("WAT", 8),
-    ("ORD", 10),
-    ("FLT", 17),
-    ("CON", 7),
-    ("KEY", 7),
-    ("RDY", 5),
-    ("WIRE", 3),
-];
+pub const SECTIONS: [(&str, usize); 9] =
+    [("REG", 15), ("LIV", 11), ("WAT", 8), ("ORD", 10), ("FLT", 17), ("CON", 7), ("KEY", 7), ("RDY", 5), ("WIRE", 3)];
 
 /// The statements that this suite has no case for, and where they are judged.
 pub const ELSEWHERE: [(&str, &str); 3] = [

@@ -19,6 +19,7 @@ mod world;
 pub use case::{Case, CaseResult, ELSEWHERE, End, Run, SECTIONS};
 pub use cases::all as cases;
 pub use item::Item;
+pub use report::{Report, Statements, Tally, Verdict};
 pub use run::{Claims, Outcome, Ran, claims, run};
 pub use trial::Trial;
 pub use world::{Clock, Factory, Fault, Hook, World};

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use discovery_core::backend::{
-    Backend, ChangeLog, Desired, Drift, Entry, Health, Position, Registrar, Session, SessionRequest, Stamp, WatchStream,
-    Watcher, WriteBatch,
+    Backend, ChangeLog, Desired, Drift, Entry, Health, Position, Registrar, Session, SessionRequest, Stamp,
+    WatchStream, Watcher, WriteBatch,
 };
 use discovery_core::{Bounds, Capabilities, Error, ErrorKind, InstanceId, Key, Result, Scope};
 use futures_util::StreamExt;

@@ -1,3 +1,487 @@
-//! flt
-use crate::case::cases;
-cases! {}
+//! FLT: faults of the connection, the store's history, its members and its permissions.
+
+use std::time::Duration;
+
+use discovery_core::{ErrorKind, Query, Registration, RegistrationState, ViewOptions};
+use futures_util::future::try_join_all;
+use tokio::time::{Instant, sleep};
+
+use crate::case::{CaseResult, cases, ensure, fail};
+use crate::follow::{Follow, Told};
+use crate::item::Item;
+use crate::probe::{Call, Watching};
+use crate::trial::{Set, Trial, registered, shown};
+use crate::world::Fault;
+
+cases! {
+    flt_01_cut_and_healed {Cut};
+    flt_02_forgotten_history_is_resynchronised {Cut, Compact};
+    flt_03_resync_is_never_partial {Cut, Compact};
+    flt_04_recreated_in_the_gap_is_new ["incarnation"] {Cut};
+    flt_04_recreated_in_a_forgotten_gap_is_new ["incarnation"] {Cut, Compact};
+    flt_05_quiet_prefix_stays_quiet {Cut, Compact};
+    flt_06_half_open_watch_is_found {HalfOpen};
+    flt_06_half_open_renewals_are_found ["ttl"] {HalfOpen};
+    flt_07_lost_member_costs_nothing ["cluster"] {LoseMember};
+    flt_08_outage_serves_the_last_set {Outage};
+    flt_09_outage_beyond_the_ttl ["ttl"] {Outage};
+    flt_10_lost_data_is_put_back {LoseData};
+    flt_10_older_data_is_put_back {RollBack};
+    flt_10_withdrawn_stays_withdrawn_in_older_data {RollBack};
+    flt_10_grace_hides_the_loss {LoseData};
+    flt_10_grace_needs_a_proven_loss {Delete};
+    flt_11_open_while_down_keeps_trying {Outage};
+    flt_11_open_while_down_fails_fast {Outage};
+    flt_12_transient_failures_end_no_stream;
+    flt_12_what_ends_a_stream;
+    flt_13_reconnects_back_off;
+    flt_13_only_progress_resets_the_delay;
+}
+
+/// Ten records, of which the writer then updates, removes and adds some while the reader cannot see it.
+struct Gap {
+    held: Vec<Registration<Item>>,
+}
+
+impl Gap {
+    async fn prepare(writer: &discovery_core::Discovery) -> CaseResult<Self> {
+        let held = try_join_all((0..10).map(|n| writer.register(Item::at(["x"]).id(n + 1).n(n)))).await?;
+        Ok(Self { held })
+    }
+
+    /// The updated record keeps its place; the removed and the added ones are at the ends.
+    async fn write(&mut self, writer: &discovery_core::Discovery) -> CaseResult {
+        self.held[0].update(Item::at(["x"]).id(1).n(100)).await?;
+        self.held.pop().ok_or_else(|| fail!("ten records"))?.deregister().await?;
+        self.held.push(writer.register(Item::at(["x"]).id(11).n(11)).await?);
+        Ok(())
+    }
+
+    /// What a stream tells of it, in the order of keys.
+    fn check(&self, follow: &Follow) -> CaseResult {
+        let mut told = follow.told.clone();
+        told.sort_by(|a, b| a.key().cmp(b.key()));
+        let told = told.iter().map(|told| match told {
+            Told::Added(_, n) => ('+', *n),
+            Told::Updated(_, _, n) => ('~', *n),
+            Told::Removed(_, n) => ('-', *n),
+        });
+        let told: Vec<_> = told.collect();
+        ensure!(told == [('~', 100), ('-', 9), ('+', 11)], "one updated, one removed, one added; told: {told:?}");
+        Ok(())
+    }
+}
+
+async fn flt_01_cut_and_healed(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let mut gap = Gap::prepare(&writer).await?;
+    let mut follow = t.follow(&reader).await?;
+    t.inject(Fault::Cut(1)).await?;
+    gap.write(&writer).await?;
+    sleep(t.bounds().propagation).await;
+    t.inject(Fault::Heal(1)).await?;
+    follow.folds_to(t.recovery(), &registered(&gap.held)).await?;
+    follow.freshness(t.recovery(), "live again", |freshness| freshness.is_live()).await?;
+    gap.check(&follow)?;
+    follow.quiet(t.a_while()).await
+}
+
+async fn flt_02_forgotten_history_is_resynchronised(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let mut gap = Gap::prepare(&writer).await?;
+    let mut follow = t.follow(&reader).await?;
+    t.inject(Fault::Cut(1)).await?;
+    gap.write(&writer).await?;
+    t.inject(Fault::Compact).await?;
+    let last = writer.register(Item::at(["a"]).n(0)).await?;
+    last.deregister().await?;
+    t.inject(Fault::Heal(1)).await?;
+    follow.folds_to(t.recovery(), &registered(&gap.held)).await?;
+    follow.freshness(t.recovery(), "live again", |freshness| freshness.is_live()).await?;
+    gap.check(&follow)?;
+    follow.quiet(t.a_while()).await
+}
+
+async fn flt_03_resync_is_never_partial(t: &Trial) -> CaseResult {
+    const SIZE: u64 = 3_000;
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let held = try_join_all((0..SIZE).map(|n| writer.register(Item::at(["x"]).id(n + 1)))).await?;
+    let view = t.view(&reader).await?;
+    t.eventually(t.propagation(), "the view is whole", async || match view.load().len() as u64 {
+        SIZE => Ok(()),
+        count => Err(count.to_string()),
+    })
+    .await?;
+    for round in 1..=5 {
+        t.inject(Fault::Cut(1)).await?;
+        held[0].update(Item::at(["x"]).id(1).n(round)).await?;
+        t.inject(Fault::Compact).await?;
+        held[0].update(Item::at(["x"]).id(1).n(round + 100)).await?;
+        t.inject(Fault::Heal(1)).await?;
+        let until = Instant::now() + t.recovery();
+        loop {
+            let snapshot = view.load();
+            ensure!(snapshot.len() as u64 == SIZE, "a reader sees {} of {SIZE} records", snapshot.len());
+            if snapshot.get(held[0].key()).is_some_and(|item| item.n == round + 100) {
+                break;
+            }
+            ensure!(Instant::now() < until, "not resynchronised within {:?}", t.recovery());
+            // Between any two steps of the core where tasks share a thread, now and then where they do not.
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+                ensure!(view.load().len() as u64 == SIZE, "a reader sees {} of {SIZE} records", view.load().len());
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    Ok(())
+}
+
+async fn recreate(t: &Trial, forget: bool) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let one = writer.register(Item::at(["x"]).n(1)).await?;
+    let other = writer.register(Item::at(["y"]).n(2)).await?;
+    let mut follow = t.follow(&reader).await?;
+    t.inject(Fault::Cut(1)).await?;
+    let key = one.key().clone();
+    one.deregister().await?;
+    let again = writer.register(Item::at(["x"]).n(1)).await?;
+    if forget {
+        t.inject(Fault::Compact).await?;
+        other.update(Item::at(["y"]).n(3)).await?;
+    }
+    t.inject(Fault::Heal(1)).await?;
+    let until = Instant::now() + t.recovery();
+    while follow.told_of(&key).is_empty() {
+        let left = until.saturating_duration_since(Instant::now());
+        follow.next(left).await?.ok_or_else(|| fail!("deleted and recreated in the gap: silence"))?;
+    }
+    let expected = [Told::Removed(key.clone(), 1), Told::Added(key.clone(), 1)];
+    ensure!(follow.told_of(&key) == expected, "deleted and recreated in the gap: {:?}", follow.told_of(&key));
+    follow.folds_to(t.propagation(), &registered([&again, &other])).await
+}
+
+async fn flt_04_recreated_in_the_gap_is_new(t: &Trial) -> CaseResult {
+    recreate(t, false).await
+}
+
+async fn flt_04_recreated_in_a_forgotten_gap_is_new(t: &Trial) -> CaseResult {
+    recreate(t, true).await
+}
+
+async fn flt_05_quiet_prefix_stays_quiet(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let quiet = writer.register(Item::at(["quiet"])).await?;
+    let busy = writer.register(Item::at(["busy"])).await?;
+    let view = reader.view::<Item>(Query::path(["quiet"])).await?;
+    let mut follow = Follow::start(&view, t.propagation()).await?;
+    for n in 1..=20 {
+        busy.update(Item::at(["busy"]).n(n)).await?;
+    }
+    t.inject(Fault::Compact).await?;
+    t.inject(Fault::Cut(1)).await?;
+    follow.quiet(t.bounds().propagation).await?;
+    t.inject(Fault::Heal(1)).await?;
+    follow.quiet(t.recovery()).await?;
+    ensure!(view.freshness().is_live(), "the view is {}", view.freshness().as_str());
+    quiet.update(Item::at(["quiet"]).n(1)).await?;
+    follow.folds_to(t.propagation(), &registered([&quiet])).await
+}
+
+async fn flt_06_half_open_watch_is_found(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let mut gap = Gap::prepare(&writer).await?;
+    let mut follow = t.follow(&reader).await?;
+    t.inject(Fault::HalfOpen(1)).await?;
+    gap.write(&writer).await?;
+    follow.freshness(t.recovery(), "stale", |freshness| freshness.stale_for().is_some()).await?;
+    ensure!(follow.told.is_empty(), "a dead connection told {:?}", follow.told);
+    t.inject(Fault::Heal(1)).await?;
+    follow.freshness(t.recovery(), "live again", |freshness| freshness.is_live()).await?;
+    follow.folds_to(t.propagation(), &registered(&gap.held)).await?;
+    gap.check(&follow)
+}
+
+async fn flt_06_half_open_renewals_are_found(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let one = writer.register(Item::at(["x"])).await?;
+    let mut follow = t.follow(&reader).await?;
+    t.inject(Fault::HalfOpen(0)).await?;
+    let lost = one.wait_for(|state| matches!(state, RegistrationState::Lost(_)));
+    t.within(t.ttl() + t.propagation(), "the registration says that it is lost", lost).await?;
+    follow.folds_to(t.death(), &Set::new()).await?;
+    t.inject(Fault::Heal(0)).await?;
+    follow.folds_to(t.recovery(), &registered([&one])).await
+}
+
+async fn flt_07_lost_member_costs_nothing(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let one = writer.register(Item::at(["x"])).await?;
+    let mut follow = t.follow(&reader).await?;
+    t.inject(Fault::LoseMember).await?;
+    follow.quiet(t.ttl() * 3).await?;
+    t.eventually(t.recovery(), "a write", async || {
+        one.update(Item::at(["x"]).n(1)).await.map_err(|error| error.to_string())
+    })
+    .await?;
+    follow.folds_to(t.recovery(), &registered([&one])).await?;
+    t.inject(Fault::RestoreMember).await?;
+    follow.quiet(t.recovery()).await
+}
+
+async fn flt_08_outage_serves_the_last_set(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let held = try_join_all((0..5).map(|n| writer.register(Item::at(["x"]).id(n + 1)))).await?;
+    let expected = registered(&held);
+    let mut follow = t.follow(&reader).await?;
+    let began = Instant::now();
+    t.inject(Fault::Outage).await?;
+    follow.freshness(t.recovery(), "stale", |freshness| freshness.stale_for().is_some()).await?;
+    let view = follow.view().clone();
+    match view.freshness() {
+        discovery_core::Freshness::Stale { since, cause } => {
+            ensure!(since >= began, "stale since before the outage");
+            ensure!(!cause.message().is_empty(), "stale without a cause");
+        }
+        other => return Err(fail!("the stream says stale, the view says {}", other.as_str())),
+    }
+    // Shorter than the time to live: the outage alone removes nothing, now or after it.
+    let rest = if t.capabilities().ttl { t.ttl() / 4 } else { t.recovery() };
+    follow.quiet(rest).await?;
+    ensure!(shown(&view) == expected, "during the outage the view shows {:?}", shown(&view));
+    t.inject(Fault::Restore).await?;
+    follow.freshness(t.recovery(), "live again", |freshness| freshness.is_live()).await?;
+    ensure!(shown(&view) == expected, "after the outage the view shows {:?}", shown(&view));
+    let gone: Vec<_> = follow.told.iter().filter(|told| matches!(told, Told::Removed(..))).collect();
+    ensure!(gone.is_empty(), "the outage removed {gone:?}");
+    Ok(())
+}
+
+async fn flt_09_outage_beyond_the_ttl(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let held = try_join_all((0..5).map(|n| writer.register(Item::at(["x"]).id(n + 1)))).await?;
+    let mut follow = t.follow(&reader).await?;
+    t.inject(Fault::Outage).await?;
+    follow.quiet(t.death() * 2).await?;
+    t.inject(Fault::Restore).await?;
+    t.lists(&t.owner(2).await?, t.recovery(), &registered(&held)).await?;
+    follow.settles_to(t.recovery(), &registered(&held)).await?;
+    for one in &held {
+        let told = follow.told_of(one.key());
+        ensure!(told.len() <= 2, "removed more than once around one outage: {told:?}");
+        ensure!(one.state().is_registered(), "the registration says {}", one.state().as_str());
+    }
+    follow.quiet(t.death()).await
+}
+
+async fn flt_10_lost_data_is_put_back(t: &Trial) -> CaseResult {
+    let (writers, reader) = (try_join_all((0..3).map(|n| t.owner(n))).await?, t.owner(3).await?);
+    let items = writers.iter().zip(0..).map(|(writer, n)| writer.register(Item::at(["x"]).id(n + 1).n(n)));
+    let held = try_join_all(items).await?;
+    let mut follow = t.follow(&reader).await?;
+    for _ in 0..3 {
+        t.inject(Fault::LoseData).await?;
+        t.lists(&t.owner(3).await?, t.recovery(), &registered(&held)).await?;
+        follow.settles_to(t.propagation(), &registered(&held)).await?;
+        for one in &held {
+            t.within(t.recovery(), "registered again", one.wait_for(RegistrationState::is_registered)).await?;
+        }
+    }
+    follow.quiet(t.death()).await
+}
+
+async fn flt_10_older_data_is_put_back(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let kept = writer.register(Item::at(["kept"])).await?;
+    let mut follow = t.follow(&reader).await?;
+    let new = writer.register(Item::at(["new"])).await?;
+    kept.update(Item::at(["kept"]).n(1)).await?;
+    let expected = registered([&kept, &new]);
+    follow.folds_to(t.propagation(), &expected).await?;
+    t.inject(Fault::RollBack(2)).await?;
+    t.lists(&reader, t.recovery(), &expected).await?;
+    follow.settles_to(t.propagation(), &expected).await?;
+    follow.quiet(t.death()).await
+}
+
+async fn flt_10_withdrawn_stays_withdrawn_in_older_data(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let kept = writer.register(Item::at(["kept"])).await?;
+    let gone = writer.register(Item::at(["gone"])).await?;
+    gone.deregister().await?;
+    let mut follow = t.follow(&reader).await?;
+    t.inject(Fault::RollBack(1)).await?;
+    // At the latest when the session that it came back with has ended.
+    let limit = t.recovery() + if t.capabilities().ttl { t.death() } else { Duration::ZERO };
+    t.lists(&reader, limit, &registered([&kept])).await?;
+    follow.settles_to(t.propagation(), &registered([&kept])).await
+}
+
+async fn flt_10_grace_hides_the_loss(t: &Trial) -> CaseResult {
+    let writer = t.owner(0).await?;
+    let reader = t.build(t.builder(1).await?.resync_grace(t.recovery() * 2)).await?;
+    let held = try_join_all((0..5).map(|n| writer.register(Item::at(["x"]).id(n + 1)))).await?;
+    let dead = t.owner(2).await?.register(Item::at(["dead"])).await?;
+    let mut follow = t.follow(&reader).await?;
+    t.inject(Fault::Cut(2)).await?;
+    t.inject(Fault::LoseData).await?;
+    follow.quiet(t.recovery()).await?;
+    let owners: Set = shown(follow.view()).into_iter().filter(|(key, _)| key != dead.key()).collect();
+    ensure!(owners == registered(&held), "the view does not show the records that came back");
+    t.lists(&t.owner(3).await?, t.recovery(), &registered(&held)).await?;
+    // What does not come back goes when the grace is over.
+    follow.folds_to(t.recovery() * 2, &registered(&held)).await?;
+    let told = follow.told.clone();
+    ensure!(told == [Told::Removed(dead.key().clone(), 0)], "told: {told:?}");
+    t.inject(Fault::Heal(2)).await
+}
+
+async fn flt_10_grace_needs_a_proven_loss(t: &Trial) -> CaseResult {
+    let writer = t.owner(0).await?;
+    let reader = t.build(t.builder(1).await?.resync_grace(Duration::from_secs(3_600))).await?;
+    let one = writer.register(Item::at(["x"])).await?;
+    let mut follow = t.follow(&reader).await?;
+    one.deregister().await?;
+    follow.folds_to(t.propagation(), &Set::new()).await?;
+    let two = writer.register(Item::at(["y"])).await?;
+    follow.folds_to(t.propagation(), &registered([&two])).await?;
+    t.inject(Fault::Delete(two.key().clone())).await?;
+    follow.until(t.propagation(), "a deleted record leaves", |fold| fold.is_empty()).await
+}
+
+async fn flt_11_open_while_down_keeps_trying(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let held = try_join_all((0..3).map(|n| writer.register(Item::at(["x"]).id(n + 1)))).await?;
+    t.inject(Fault::Outage).await?;
+    let restore = async {
+        sleep(t.ttl() / 4).await;
+        t.inject(Fault::Restore).await
+    };
+    let opening = reader.view_with::<Item>(Query::all(), ViewOptions::default().deadline(t.recovery() + t.ttl()));
+    let (view, restored) = tokio::join!(opening, restore);
+    restored?;
+    let view = view?;
+    ensure!(shown(&view) == registered(&held), "the first state is {:?}", shown(&view));
+    // A handle that is built while the store is down serves once it is up.
+    t.inject(Fault::Outage).await?;
+    let late = t.owner(2).await?;
+    let registering = late.register(Item::at(["late"]));
+    let restore = async {
+        sleep(t.ttl() / 4).await;
+        t.inject(Fault::Restore).await
+    };
+    let (one, restored) = tokio::join!(registering, restore);
+    restored?;
+    ensure!(one?.state().is_registered(), "registered, and not so");
+    Ok(())
+}
+
+async fn flt_11_open_while_down_fails_fast(t: &Trial) -> CaseResult {
+    let reader = t.owner(0).await?;
+    t.inject(Fault::Outage).await?;
+    let opening = reader.view_with::<Item>(Query::all(), ViewOptions::default().fail_fast());
+    match t.within(t.recovery(), "the call", opening).await? {
+        Ok(view) => Err(fail!("a store that is down shows {:?}", shown(&view))),
+        Err(error) => {
+            ensure!(error.is_temporary(), "an outage is told as permanent: {error}");
+            Ok(())
+        }
+    }
+}
+
+async fn flt_12_transient_failures_end_no_stream(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let probe = t.backend(1).await?;
+    let one = writer.register(Item::at(["x"])).await?;
+    let mut follow = t.follow(&reader).await?;
+    for n in 1..=10u64 {
+        let kinds = [ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::Expired, ErrorKind::Internal];
+        probe.spoil_watches(match n as usize % 5 {
+            4 => Some(Watching::Mute),
+            kind => Some(Watching::Refused(kinds[kind])),
+        });
+        probe.break_watches();
+        one.update(Item::at(["x"]).n(n)).await?;
+        follow.freshness(t.recovery(), "stale", |freshness| freshness.stale_for().is_some()).await?;
+        probe.spoil_watches(None);
+        follow.folds_to(t.recovery(), &registered([&one])).await?;
+        follow.freshness(t.recovery(), "live again", |freshness| freshness.is_live()).await?;
+    }
+    ensure!(follow.told.len() == 10, "ten updates were told as {} changes", follow.told.len());
+    Ok(())
+}
+
+async fn flt_12_what_ends_a_stream(t: &Trial) -> CaseResult {
+    for (n, kind) in [ErrorKind::InvalidQuery, ErrorKind::Unsupported].into_iter().enumerate() {
+        let reader = t.owner(n).await?;
+        let mut follow = t.follow(&reader).await?;
+        let probe = t.backend(n).await?;
+        probe.spoil_watches(Some(Watching::Refused(kind)));
+        probe.break_watches();
+        follow.ends(t.recovery()).await?;
+        let cause = follow.view().ended().ok_or_else(|| fail!("the stream ended, and the view does not say why"))?;
+        ensure!(cause.kind() == kind, "the view says that it ended for {}", cause.kind());
+        let again = reader.view::<Item>(Query::all()).await.err();
+        let again = again.ok_or_else(|| fail!("a view that the backend refuses was opened"))?;
+        ensure!(again.kind() == kind, "a view that the backend refuses fails with {}", again.kind());
+    }
+    let reader = t.owner(2).await?;
+    let mut follow = t.follow(&reader).await?;
+    reader.shutdown(t.recovery()).await;
+    follow.ends(t.propagation()).await?;
+    ensure!(reader.view::<Item>(Query::all()).await.is_err(), "a handle that was shut down opens a view");
+    Ok(())
+}
+
+async fn flt_13_reconnects_back_off(t: &Trial) -> CaseResult {
+    let reader = t.owner(0).await?;
+    let probe = t.backend(0).await?;
+    let follow = t.follow(&reader).await?;
+    let before = probe.count(Call::Watch);
+    probe.spoil_watches(Some(Watching::Refused(ErrorKind::Unavailable)));
+    probe.break_watches();
+    sleep(t.bounds().recovery * 10).await;
+    let times = probe.times(Call::Watch)[before..].to_vec();
+    // At once, doubling from something small up to a cap: some twenty tries in ten times R, never hundreds.
+    ensure!((5..=80).contains(&times.len()), "{} tries in ten times R", times.len());
+    let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let longest = gaps.iter().max().copied().unwrap_or_default();
+    ensure!(longest <= t.bounds().recovery.mul_f64(1.2), "a pause of {longest:?} is longer than R");
+    ensure!(gaps[0] * 4 <= longest, "the pauses do not grow: {gaps:?}");
+    let late = &gaps[gaps.len() / 2..];
+    ensure!(late.iter().any(|gap| *gap != late[0]), "the pauses have no jitter: {late:?}");
+    probe.spoil_watches(None);
+    let until = Instant::now() + t.recovery();
+    while !follow.view().freshness().is_live() {
+        ensure!(Instant::now() < until, "not live within R after the store is back");
+        sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+async fn flt_13_only_progress_resets_the_delay(t: &Trial) -> CaseResult {
+    let (reader, writer) = (t.owner(0).await?, t.owner(1).await?);
+    let probe = t.backend(0).await?;
+    let mut follow = t.follow(&reader).await?;
+    let before = probe.count(Call::Watch);
+    // Watches open, and fail before they say anything.
+    probe.spoil_watches(Some(Watching::Mute));
+    probe.break_watches();
+    sleep(t.bounds().recovery * 10).await;
+    let tries = probe.count(Call::Watch) - before;
+    ensure!(tries <= 80, "{tries} tries in ten times R: opening alone must not reset the delay");
+    // After progress the delay is small again.
+    probe.spoil_watches(None);
+    let one = writer.register(Item::at(["x"])).await?;
+    follow.folds_to(t.recovery(), &registered([&one])).await?;
+    one.update(Item::at(["x"]).n(1)).await?;
+    follow.folds_to(t.propagation(), &registered([&one])).await?;
+    let before = probe.count(Call::Watch);
+    probe.break_watches();
+    let again = t.eventually(t.recovery(), "the watch is opened again", async || {
+        probe.times(Call::Watch).get(before).copied().ok_or_else(|| "not yet".to_owned())
+    });
+    let (began, again) = (Instant::now(), again.await?);
+    ensure!(again - began <= t.bounds().recovery / 4, "after progress the first delay is {:?}", again - began);
+    Ok(())
+}

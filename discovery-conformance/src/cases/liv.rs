@@ -19,6 +19,7 @@ use crate::world::Fault;
 cases! {
     liv_01_live_owner_keeps_its_records;
     liv_02_dead_owner_is_removed {Crash};
+    liv_02_death_notice_is_prompt ["death_notice"] {Crash};
     liv_02_unrenewed_session_expires_in_time ["ttl"];
     liv_03_leader_change_removes_nobody ["lease"] {LeaderChange};
     liv_04_stopped_owner_comes_back ["ttl"] {Pause};
@@ -62,6 +63,16 @@ async fn liv_02_dead_owner_is_removed(t: &Trial) -> CaseResult {
         ensure!(follow.told_of(one.key()).len() == 1, "{} was told as {:?}", one.key(), follow.told_of(one.key()));
     }
     follow.quiet(t.recovery()).await
+}
+
+async fn liv_02_death_notice_is_prompt(t: &Trial) -> CaseResult {
+    let writer = t.build(t.builder(0).await?.ttl(Duration::from_secs(3_600))).await?;
+    let reader = t.owner(1).await?;
+    let one = writer.register(Item::at(["x"])).await?;
+    let mut follow = t.follow(&reader).await?;
+    ensure!(follow.fold == registered([&one]), "not visible while alive");
+    t.inject(Fault::Crash(0)).await?;
+    follow.folds_to(t.recovery(), &Set::new()).await
 }
 
 async fn liv_02_unrenewed_session_expires_in_time(t: &Trial) -> CaseResult {
@@ -163,7 +174,8 @@ async fn liv_06_lost_session_is_told(t: &Trial) -> CaseResult {
     let one = writer.register(Item::at(["x"])).await?;
     let mut follow = t.follow(&reader).await?;
     t.inject(Fault::Cut(0)).await?;
-    let lost = t.within(t.ttl() + t.propagation(), "the registration says that it is lost", one.wait_for(is_lost)).await;
+    let lost =
+        t.within(t.ttl() + t.propagation(), "the registration says that it is lost", one.wait_for(is_lost)).await;
     lost?;
     follow.folds_to(t.death(), &Set::new()).await?;
     ensure!(is_lost(&one.state()), "the record is gone, and its registration says {}", one.state().as_str());
@@ -187,7 +199,11 @@ async fn liv_06_validity_counts_from_sending(t: &Trial) -> CaseResult {
     sleep(slow + t.propagation() / 2).await;
     t.inject(Fault::Cut(0)).await?;
     t.within(ttl * 2, "the registration says that it is lost", one.wait_for(is_lost)).await?;
-    ensure!(sent.elapsed() <= ttl + t.propagation(), "said to be valid {:?} after the renewal was sent", sent.elapsed());
+    ensure!(
+        sent.elapsed() <= ttl + t.propagation(),
+        "said to be valid {:?} after the renewal was sent",
+        sent.elapsed()
+    );
     t.inject(Fault::Heal(0)).await
 }
 
@@ -307,6 +323,10 @@ async fn liv_11_storm_removes_each_once(t: &Trial) -> CaseResult {
     let mut dead = Vec::with_capacity(STORM);
     for n in 0..STORM {
         dead.push(open(n).await?);
+        if n % 100 == 0 {
+            // Read along, lest the watch falls behind the store's history.
+            while watch.event(Instant::now() + Duration::from_millis(1)).await?.is_some() {}
+        }
         if n % 500 == 0 {
             try_join_all(survivors.iter().chain(&dead).map(|(_, plain)| plain.renew())).await?;
         }

@@ -8,6 +8,7 @@ mod ord;
 mod plain;
 mod rdy;
 mod reg;
+mod trust;
 mod wat;
 mod wire;
 
@@ -21,6 +22,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         wat::CASES,
         ord::CASES,
         flt::CASES,
+        trust::CASES,
         con::CASES,
         key::CASES,
         rdy::CASES,

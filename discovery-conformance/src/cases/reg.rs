@@ -45,7 +45,10 @@ cases! {
     reg_15_too_large_a_batch_writes_nothing ["batch"];
 }
 
-async fn register_many(discovery: &Discovery, items: impl IntoIterator<Item = Item>) -> CaseResult<Vec<Registration<Item>>> {
+async fn register_many(
+    discovery: &Discovery,
+    items: impl IntoIterator<Item = Item>,
+) -> CaseResult<Vec<Registration<Item>>> {
     Ok(try_join_all(items.into_iter().map(|item| discovery.register(item))).await?)
 }
 
@@ -220,10 +223,8 @@ async fn reg_05_exactly_one_owner(t: &Trial) -> CaseResult {
 
 async fn reg_05_one_deterministic_winner(t: &Trial) -> CaseResult {
     let (one, two) = (t.owner(0).await?, t.owner(1).await?);
-    let (first, second) = tokio::join!(
-        one.register(Item::at(["x"]).id(7).n(1)),
-        two.register(Item::at(["x"]).id(7).n(2)),
-    );
+    let (first, second) =
+        tokio::join!(one.register(Item::at(["x"]).id(7).n(1)), two.register(Item::at(["x"]).id(7).n(2)),);
     let readers = [t.owner(2).await?, t.owner(3).await?];
     let sets = try_join_all(readers.iter().map(|reader| t.listed(reader))).await?;
     ensure!(sets[0] == sets[1] && sets[0].len() == 1, "readers see {sets:?}");
@@ -334,7 +335,8 @@ async fn reg_09_write_of_an_earlier_session_is_fenced(t: &Trial) -> CaseResult {
     let second = Plain::again(t, 0, first.id()).await?;
     second.write(vec![put(&key, r#"{"place":["x"],"n":2}"#)]).await?;
     let late = vec![Write::Delete { key: key.clone() }];
-    for writes in [late, vec![put(&key, r#"{"place":["x"],"n":1}"#)], vec![put(&other, r#"{"place":["other"],"n":1}"#)]] {
+    for writes in [late, vec![put(&key, r#"{"place":["x"],"n":1}"#)], vec![put(&other, r#"{"place":["other"],"n":1}"#)]]
+    {
         let answers = first.publish(writes).await;
         ensure!(answers.iter().all(Result::is_err), "a write of a session that was lost is answered with Ok");
     }

@@ -1,1 +1,256 @@
-//! Reports.
+//! Reports: what ran, on which claims, and what it comes to.
+
+mod junit;
+mod markdown;
+mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::case::{ELSEWHERE, SECTIONS};
+use crate::run::{Claims, Outcome, Ran};
+use crate::world::Hook;
+
+/// What a run comes to, as WIRE 3 of the contract says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Verdict {
+    /// Every case of the core and of each claimed capability ran and passed.
+    #[serde(rename = "passed")]
+    Passed,
+    /// Every case that could run passed; some faults cannot be done to this backend.
+    #[serde(rename = "passed (black box)")]
+    PassedBlackBox,
+    /// A case that should have run did not, and not for want of a hook.
+    #[serde(rename = "partial")]
+    Partial,
+    /// A case failed.
+    #[serde(rename = "failed")]
+    Failed,
+}
+
+impl Verdict {
+    /// Whether a run of this verdict exits with 0.
+    pub fn is_success(self) -> bool {
+        matches!(self, Self::Passed | Self::PassedBlackBox)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Passed => "passed",
+            Self::PassedBlackBox => "passed (black box)",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// How the cases of one profile went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// How many passed.
+    pub passed: usize,
+    /// How many failed.
+    pub failed: usize,
+    /// How many did not run though the backend claims what they are about.
+    pub not_run: usize,
+}
+
+/// A whole run on one backend.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The suite's version.
+    pub suite: &'static str,
+    /// The backend's name.
+    pub backend: String,
+    /// What it claims and declares.
+    pub claims: Claims,
+    /// How long the run took.
+    pub duration: Duration,
+    /// The seed of the randomised run, where there was one.
+    pub seed: Option<u64>,
+    /// The command that does the same again.
+    pub reproduce: String,
+    /// Every case, those that did not run included.
+    pub cases: Vec<Ran>,
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// The faults that the factory cannot do and that some case of this backend needs.
+    pub missing_hooks: BTreeSet<String>,
+    /// The faults that were done.
+    pub faults: BTreeSet<Hook>,
+    /// By profile: `core`, and each claimed capability.
+    pub profiles: BTreeMap<&'static str, Tally>,
+    /// The statements that have a case which ran, of all.
+    pub statements: Statements,
+}
+
+/// How much of the contract was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Statements {
+    /// Those with a case that ran.
+    pub ran: usize,
+    /// All that the contract has.
+    pub of: usize,
+    /// Those that no case ran for, with the reason.
+    pub not_ran: BTreeMap<String, String>,
+}
+
+impl Report {
+    /// Sums a run up. `expected` is how many cases the suite has: a run of fewer is partial.
+    pub fn new(
+        backend: &str,
+        claims: Claims,
+        cases: Vec<Ran>,
+        expected: usize,
+        duration: Duration,
+        reproduce: String,
+    ) -> Self {
+        let mut profiles = BTreeMap::from([("core", Tally::default())]);
+        for (name, claimed) in claims.capabilities.entries() {
+            if claimed {
+                profiles.insert(name, Tally::default());
+            }
+        }
+        let mut faults = BTreeSet::new();
+        let mut missing_hooks = BTreeSet::new();
+        for case in &cases {
+            faults.extend(case.faults.iter().copied());
+            let Some(tally) = profiles.get_mut(case.profile) else { continue };
+            match &case.outcome {
+                Outcome::Passed => tally.passed += 1,
+                Outcome::Failed(_) => tally.failed += 1,
+                Outcome::NoHook(why) => {
+                    tally.not_run += 1;
+                    missing_hooks.insert(why.clone());
+                }
+                Outcome::Skipped(_) => tally.not_run += 1,
+                Outcome::NotClaimed(_) => {}
+            }
+        }
+        let is = |wanted: fn(&Outcome) -> bool| cases.iter().any(|case| wanted(&case.outcome));
+        let verdict = if is(|outcome| matches!(outcome, Outcome::Failed(_))) {
+            Verdict::Failed
+        } else if cases.len() < expected || is(|outcome| matches!(outcome, Outcome::Skipped(_))) {
+            Verdict::Partial
+        } else if missing_hooks.is_empty() {
+            Verdict::Passed
+        } else {
+            Verdict::PassedBlackBox
+        };
+        Self {
+            suite: env!("CARGO_PKG_VERSION"),
+            backend: backend.to_owned(),
+            claims,
+            duration,
+            seed: None,
+            reproduce,
+            statements: Statements::of(&cases),
+            cases,
+            verdict,
+            missing_hooks,
+            faults,
+            profiles,
+        }
+    }
+
+    /// The same report with the seed of its randomised run.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// For people, on a terminal.
+    pub fn text(&self) -> String {
+        text::render(self)
+    }
+
+    /// For programs.
+    ///
+    /// # Errors
+    /// None in practice: every part of a report can be written as JSON.
+    pub fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(self)
+    }
+
+    /// For services that collect test results: JUnit's XML.
+    pub fn junit(&self) -> String {
+        junit::render(self)
+    }
+
+    /// For a page beside a backend's documentation.
+    pub fn markdown(&self) -> String {
+        markdown::render(self)
+    }
+}
+
+impl Statements {
+    fn of(cases: &[Ran]) -> Self {
+        let mut not_ran = BTreeMap::new();
+        let (mut ran, mut of) = (0, 0);
+        for (section, count) in SECTIONS {
+            for number in 1..=count {
+                of += 1;
+                let statement = format!("{section} {number}");
+                let mut mine = cases.iter().filter(|case| case.statement == statement).peekable();
+                if mine.peek().is_none() {
+                    let elsewhere = ELSEWHERE.iter().find(|(known, _)| *known == statement);
+                    not_ran.insert(statement, elsewhere.map_or("not selected", |(_, why)| why).to_owned());
+                    continue;
+                }
+                let mut reason = None;
+                let any = mine.any(|case| match &case.outcome {
+                    Outcome::Passed | Outcome::Failed(_) => true,
+                    Outcome::NotClaimed(why) | Outcome::NoHook(why) | Outcome::Skipped(why) => {
+                        reason = Some(why.clone());
+                        false
+                    }
+                });
+                match reason {
+                    _ if any => ran += 1,
+                    reason => drop(not_ran.insert(statement, reason.unwrap_or_default())),
+                }
+            }
+        }
+        Self { ran, of, not_ran }
+    }
+}
+
+/// The word and the reason of an outcome.
+fn told(outcome: &Outcome) -> (&'static str, &str) {
+    match outcome {
+        Outcome::Passed => ("passed", ""),
+        Outcome::Failed(why) => ("failed", why),
+        Outcome::NotClaimed(why) => ("not claimed", why),
+        Outcome::NoHook(why) => ("no hook", why),
+        Outcome::Skipped(why) => ("skipped", why),
+    }
+}
+
+/// The declared bounds, in words.
+fn bounds(claims: &Claims) -> Vec<(&'static str, String)> {
+    let bounds = &claims.bounds;
+    let optional = |duration: Option<Duration>| duration.map_or_else(|| "none".to_owned(), |some| format!("{some:?}"));
+    vec![
+        ("P (propagation)", format!("{:?}", bounds.propagation)),
+        ("R (recovery)", format!("{:?}", bounds.recovery)),
+        ("S (slack)", format!("{:?}", bounds.slack)),
+        ("TTL, at least", optional(bounds.min_ttl)),
+        ("TTL, by default", optional(bounds.default_ttl)),
+        ("silence", optional(bounds.silence)),
+        ("max_batch", bounds.max_batch.to_string()),
+        ("max_watches", bounds.max_watches.to_string()),
+        ("max_value", format!("{} bytes", bounds.max_value)),
+        ("patience", format!("{} times a bound", claims.patience)),
+    ]
+}
+
+/// Names, joined.
+fn joined<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
+    let names: Vec<_> = names.into_iter().map(|name| name.to_string()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

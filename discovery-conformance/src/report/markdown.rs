@@ -1,0 +1,45 @@
+//! The report for a page.
+
+use std::fmt::Write;
+
+use super::{Report, bounds, joined, told};
+
+pub(super) fn render(report: &Report) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = write(report, &mut out);
+    out
+}
+
+fn write(report: &Report, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "# Conformance of {}: {}\n", cell(&report.backend), report.verdict)?;
+    writeln!(out, "Suite {}, {:.1?}. Again: `{}`\n", report.suite, report.duration, report.reproduce)?;
+    if let Some(seed) = report.seed {
+        writeln!(out, "Seed of the randomised run: {seed}\n")?;
+    }
+    writeln!(out, "| profile | passed | failed | not run |\n|---|---|---|---|")?;
+    for (name, tally) in &report.profiles {
+        writeln!(out, "| {name} | {} | {} | {} |", tally.passed, tally.failed, tally.not_run)?;
+    }
+    writeln!(out, "\n| bound | declared |\n|---|---|")?;
+    for (name, value) in bounds(&report.claims) {
+        writeln!(out, "| {name} | {value} |")?;
+    }
+    writeln!(out, "\nFaults done: {}. Missing hooks: {}.\n", joined(&report.faults), joined(&report.missing_hooks))?;
+    writeln!(out, "Statements: {} of {}.\n", report.statements.ran, report.statements.of)?;
+    writeln!(out, "| statement | case | outcome | detail |\n|---|---|---|---|")?;
+    for case in &report.cases {
+        let (word, why) = told(&case.outcome);
+        writeln!(out, "| {} | `{}` | {word} | {} |", case.statement, case.name, cell(why))?;
+    }
+    writeln!(out, "\n| statement without a case that ran | why |\n|---|---|")?;
+    for (statement, why) in &report.statements.not_ran {
+        writeln!(out, "| {statement} | {} |", cell(why))?;
+    }
+    Ok(())
+}
+
+/// Text that stays in its cell.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
