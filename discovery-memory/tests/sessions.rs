@@ -122,15 +122,20 @@ async fn a_later_session_of_the_handle_takes_over_and_fences_the_earlier_one() {
     }
     assert_eq!(kind(first.renew().await), ErrorKind::SessionLost);
 
-    // What still lives under the first session would go with it, so it counts as changed.
+    // What still lives under the first session would go with it, so it counts as changed; what nobody wants is told.
     let desired = Desired::from([(kept.clone(), Bytes::from("1")), (moved.clone(), Bytes::from("1"))]);
     let drift = second.verify(&desired).await.expect("verified");
-    assert_eq!(drift.len(), 2);
+    let unwanted = |drift: &[(Key, Drift)]| -> Vec<Key> {
+        drift.iter().filter(|(_, drift)| matches!(drift, Drift::Unwanted)).map(|(key, _)| key.clone()).collect()
+    };
+    assert_eq!((drift.len(), unwanted(&drift)), (3, vec![left.clone()]));
     let before = cluster.revision();
     stored(&*second, put(&kept, "1")).await;
     assert_eq!(cluster.revision(), before, "an equal value changes nothing");
     stored(&*second, put(&moved, "2")).await;
-    assert!(second.verify(&Desired::from([(kept.clone(), Bytes::from("1"))])).await.expect("verified").is_empty());
+    let desired = Desired::from([(kept.clone(), Bytes::from("1")), (moved.clone(), Bytes::from("2"))]);
+    let drift = second.verify(&desired).await.expect("verified");
+    assert_eq!((drift.len(), unwanted(&drift)), (1, vec![left.clone()]));
 
     // The first session expires, and takes only what did not move.
     advance(TTL / 2).await;

@@ -36,7 +36,9 @@ pub trait Registrar: Send + Sync + 'static {
     /// registration: a process that only watches has none.
     ///
     /// A session that is opened after an earlier one of the same backend object was lost takes over that one's
-    /// records: [`Session::publish`] treats keys that the earlier one wrote as its own.
+    /// records: [`Session::publish`] treats keys that the earlier one wrote as its own. Where the earlier one still lives
+    /// in the store, as after a network failure, the later one supersedes it: the earlier one's late writes and its
+    /// expiry take nothing that the later one wrote.
     ///
     /// # Errors
     /// Temporary errors are retried by the core with back-off.
@@ -110,6 +112,8 @@ pub enum Drift {
     Changed,
     /// Another owner holds the key for good: the registration fails with this conflict.
     Taken(Error),
+    /// It is stored under this owner and nobody wants it, as after a store went back in time: the core removes it.
+    Unwanted,
 }
 
 /// One owner's session: a lease, a pod, a heartbeat.
@@ -141,7 +145,8 @@ pub trait Session: Send + Sync + 'static {
     /// batch fails, every write answers the error, and nothing is written.
     async fn publish(&self, batch: &WriteBatch, desired: &Desired) -> Vec<Result<Stamp>>;
 
-    /// Compares the store with `desired` and answers what differs. Reads no more than the owner's own records.
+    /// Compares the store with `desired` and answers what differs, records under this owner that are not in `desired`
+    /// included. Reads no more than the owner's own records.
     ///
     /// # Errors
     /// [`SessionLost`](crate::ErrorKind::SessionLost) where the session is known to be gone, as in

@@ -410,6 +410,25 @@ impl Ledger {
         }
     }
 
+    /// A record is stored that nobody wants: it is withdrawn, unless somebody wants it by now.
+    pub(crate) fn unwanted(&mut self, key: &Key) {
+        if !self.claims.contains_key(key) {
+            let number = self.number();
+            let claim = Claim {
+                id: number,
+                wanted: None,
+                change: number,
+                stored: 0,
+                last: None,
+                holders: 0,
+                waiters: Vec::new(),
+                state: watch::Sender::new(RegistrationState::Withdrawn),
+            };
+            self.claims.insert(key.clone(), claim);
+            self.dirty.insert(key.clone());
+        }
+    }
+
     /// Another owner holds the key for good.
     pub(crate) fn taken(&mut self, key: &Key, conflict: &Error) {
         if let Some(mut claim) = self.claims.remove(key) {

@@ -177,9 +177,6 @@ impl Reconciler {
     /// Compares the store with what is wanted, and marks what differs.
     async fn verify(&self, session: &dyn Session) -> Result<(), Error> {
         let desired = self.ledger().desired();
-        if desired.is_empty() {
-            return Ok(());
-        }
         let limit = self.patience() * 2;
         let drifts = timeout(limit, session.verify(&desired)).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, format!("the store did not answer within {limit:?}")))
@@ -188,6 +185,7 @@ impl Reconciler {
         for (key, drift) in drifts {
             match drift {
                 Drift::Changed => ledger.drifted(&key),
+                Drift::Unwanted => ledger.unwanted(&key),
                 Drift::Taken(conflict) => {
                     tracing::warn!(key = %key, error = %conflict, "another owner holds the key");
                     ledger.taken(&key, &conflict);

@@ -235,3 +235,16 @@ async fn neighbours_that_exclude_each_other_step_back() {
     let stored: Vec<Key> = cluster.records().into_iter().map(|entry| entry.key).collect();
     assert_eq!(stored.len(), usize::from(one.is_ok()) + usize::from(two.is_ok()), "{stored:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawn_record_that_a_restored_store_brings_back_is_removed_again() {
+    let cluster = Cluster::new();
+    let owner = handle(&cluster.connect()).await;
+    let kept = owner.register(worker("kept", 1)).await.expect("registered");
+    let gone = owner.register(worker("gone", 1)).await.expect("registered");
+    gone.deregister().await.expect("deregistered");
+    cluster.roll_back(1);
+    assert_eq!(cluster.records().len(), 2, "the store went back in time");
+    tokio::time::timeout(LONG, cluster.wait_until(|cluster| cluster.record_count() == 1)).await.expect("removed again");
+    assert_eq!(cluster.records()[0].key, *kept.key());
+}

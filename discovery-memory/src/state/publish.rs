@@ -141,7 +141,12 @@ impl State {
                 _ => Some(Drift::Changed),
             }
         };
-        Ok(desired.iter().filter_map(|(key, value)| Some((key.clone(), drift(key, value)?))).collect())
+        let mut drifts: Vec<_> =
+            desired.iter().filter_map(|(key, value)| Some((key.clone(), drift(key, value)?))).collect();
+        let own = self.owners.get(&owner).map(|owner| &owner.keys).into_iter().flatten();
+        let unwanted = own.filter(|key| !desired.contains_key(*key));
+        drifts.extend(unwanted.map(|key| (key.clone(), Drift::Unwanted)));
+        Ok(drifts)
     }
 
     /// A write that no session made.
