@@ -1,12 +1,14 @@
 //! One copy of a watched scope: applies what the backend says and tells what really changed.
 
 mod raw;
+mod same;
 mod slot;
 pub(crate) mod tree;
 
 use std::sync::Arc;
 
-pub(crate) use raw::{Effective, RawStore, same_value};
+pub(crate) use raw::{Effective, RawStore};
+pub(crate) use same::same_value;
 pub use slot::Undecodable;
 pub(crate) use slot::{AnySlot, Decode, LastGood, Slot, Source, Version, decode_caught};
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::same::same_value;
 use super::tree::Tree;
 use crate::backend::{Change, Entry, Incarnation, Lineage};
 use crate::key::Key;
@@ -162,13 +162,4 @@ impl RawStore {
 
 fn is_same(held: &Entry, entry: &Entry) -> bool {
     held.incarnation == entry.incarnation && same_value(&held.value, &entry.value)
-}
-
-/// Equal as parsed JSON; byte for byte where either is no JSON.
-pub(crate) fn same_value(a: &Bytes, b: &Bytes) -> bool {
-    if a == b {
-        return true;
-    }
-    let parse = |bytes: &Bytes| serde_json::from_slice::<serde_json::Value>(bytes).ok();
-    matches!((parse(a), parse(b)), (Some(a), Some(b)) if a == b)
 }
