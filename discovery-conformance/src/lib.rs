@@ -15,6 +15,7 @@ pub mod report;
 mod run;
 mod trial;
 mod world;
+pub mod wrappers;
 
 pub use case::{Case, CaseResult, ELSEWHERE, End, Run, SECTIONS};
 pub use cases::all as cases;
