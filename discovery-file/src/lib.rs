@@ -60,8 +60,9 @@
 //! Processes of NVIDIA Dynamo can share the directory. They remove every file that was not renewed for ten seconds, so
 //! record files are renewed every three, whatever the time to live, and what they remove all the same is written again.
 //! Their files have no owner here: such a file counts as gone when its modification time has not changed for ten and a
-//! half seconds, as seen by the watcher's monotonic clock (at first sight, by its age on the wall clock), and is then
-//! removed, under the lock and after another look, because without a living reference process nobody else would.
+//! half seconds, as seen by the watcher's monotonic clock (at first sight, by its age on the wall clock). It is hidden
+//! then, and left where it is: looking at a directory removes nothing but what a dead owner's own file claims. A writer
+//! that wants its key takes it over.
 //!
 //! # Limits
 //! One kernel: locks and notices do not cross NFS or other network file systems. All processes run as one user, or as

@@ -8,8 +8,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use common::*;
-use discovery_core::backend::{Backend, Change, Registrar, Watcher};
+use discovery_core::backend::{Backend, Change, Desired, Registrar, Watcher};
 use discovery_core::{ErrorKind, Scope};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -27,7 +28,7 @@ fn peer() {
     runtime.block_on(serve(variable("PEER_ROOT").into(), id, ttl));
 }
 
-/// Renews a session like the core does, and opens the next one when it is lost.
+/// Renews and verifies a session like the core does, and opens the next one when it is lost.
 async fn serve(root: std::path::PathBuf, id: u64, ttl: Duration) {
     let say = |text: String| {
         println!("\n{MARK}{text}");
@@ -54,8 +55,11 @@ async fn serve(root: std::path::PathBuf, id: u64, ttl: Duration) {
                 let Some(command) = command else { return };
                 let answer = match command.split_once(' ') {
                     Some(("put", value)) => {
-                        stored = Some(value.to_owned());
-                        put(&*session, &key(id), value).await
+                        let answer = put(&*session, &key(id), value).await;
+                        if answer.is_ok() {
+                            stored = Some(value.to_owned());
+                        }
+                        answer
                     }
                     Some(("fill", size)) => put(&*session, &key(id), &format!("{:?}", "x".repeat(size.parse().unwrap()))).await,
                     Some(("watch", value)) => {
@@ -70,9 +74,11 @@ async fn serve(root: std::path::PathBuf, id: u64, ttl: Duration) {
             () = tokio::time::sleep(ttl / 3) => {
                 if session.renew().await.is_err_and(|error| error.kind() == ErrorKind::SessionLost) {
                     session = backend.open(&request(id, ttl)).await.unwrap();
-                    if let Some(value) = &stored {
-                        put(&*session, &key(id), value).await.unwrap();
-                    }
+                }
+                // A peer that goes on in the middle of its removal keeps its session and lacks its record.
+                let desired: Desired = stored.iter().map(|value| (key(id), Bytes::from(value.clone()))).collect();
+                if let (Some(value), Ok([_, ..])) = (&stored, session.verify(&desired).await.as_deref()) {
+                    put(&*session, &key(id), value).await.unwrap();
                 }
             }
         }

@@ -20,7 +20,8 @@ use tokio::time::Instant;
 
 use super::log::{Cursor, Log};
 use super::notice;
-use super::scan::{Depth, Leftover, Scan};
+use super::scan::{Depth, Scan};
+use crate::owner::{End, Owner};
 use crate::place::Place;
 use crate::session::blocking;
 
@@ -200,7 +201,7 @@ impl Mirror {
         found
     }
 
-    fn pass_now(&self, depth: Depth) -> (Result<Next>, Vec<Leftover>) {
+    fn pass_now(&self, depth: Depth) -> (Result<Next>, Vec<(Owner, End)>) {
         let mut scan = self.scan();
         let (wanted, source) = {
             let interest = self.interest();
@@ -218,17 +219,17 @@ impl Mirror {
         (fault.map_or(Ok(next), Err), leftovers)
     }
 
-    /// Removes from the directory what nobody renews any more, beside the passes, because locks may have to be
+    /// Removes from the directory what owners that are over have left, beside the passes, because locks may have to be
     /// waited for. What fails is tried again after a later pass.
-    fn clean(self: &Arc<Self>, leftovers: Vec<Leftover>) {
+    fn clean(self: &Arc<Self>, leftovers: Vec<(Owner, End)>) {
         if leftovers.is_empty() || self.cleaning.swap(true, Ordering::AcqRel) {
             return;
         }
         let cleaning = Cleaning(Arc::clone(self));
         self.tasks.spawn(async move {
             let cleaned = blocking("clean", move || {
-                for leftover in leftovers {
-                    if let Err(error) = leftover.remove(&cleaning.0.place) {
+                for (owner, end) in leftovers {
+                    if let Err(error) = owner.reap(&cleaning.0.place, end) {
                         tracing::debug!(%error, "what an owner has left cannot be removed now");
                     }
                 }

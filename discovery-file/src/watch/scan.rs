@@ -16,9 +16,8 @@ use super::notice::{Notices, Notifier, Role};
 use super::owners::Owners;
 use crate::MAX_VALUE;
 use crate::fault::fault;
-use crate::lock::DirectoryLock;
 use crate::owner::{Claim, End, Owner};
-use crate::place::{Nonce, Place, Spot, TEMPORARY, remove};
+use crate::place::{Nonce, Place, Spot, TEMPORARY};
 use crate::record::{FOREIGN_TTL, GRACE, age};
 
 /// How often files are read again when they change while they are read.
@@ -41,15 +40,6 @@ pub(crate) struct Findings {
     pub(crate) changes: Vec<Change>,
     /// Whether a directory was lost, and with it what it held.
     pub(crate) reset: bool,
-}
-
-/// What nobody renews any more.
-#[derive(Debug)]
-pub(crate) enum Leftover {
-    /// An owner that is over, with all that it claims.
-    Owner(Box<Owner>, End),
-    /// A file without an owner, which had this modification time.
-    File(Claim, SystemTime),
 }
 
 #[derive(Debug)]
@@ -453,35 +443,13 @@ impl Scan {
         }
     }
 
-    /// What may be removed from the directory.
-    pub(crate) fn leftovers(&self) -> Vec<Leftover> {
-        let now = Instant::now();
-        let owners = self.owners.over().map(|(owner, end)| Leftover::Owner(Box::new(owner), end));
-        let hidden = self.buckets.values().flat_map(|bucket| bucket.files.values()).filter(|known| !known.shown);
-        let ownerless = hidden.filter(|known| self.owners.lives(&known.claim).is_none() && known.outdated(now));
-        owners.chain(ownerless.map(|known| Leftover::File(known.claim.clone(), known.modified))).collect()
+    /// The owners that are over, with all that they claim: what may be removed from the directory. Files that no owner
+    /// claims are somebody else's; they are hidden once nobody renews them, and stay.
+    pub(crate) fn leftovers(&self) -> Vec<(Owner, End)> {
+        self.owners.over().collect()
     }
 }
 
 fn entry(known: &Known) -> Entry {
     Entry { key: known.key.clone(), value: known.value.clone(), incarnation: known.incarnation }
-}
-
-impl Leftover {
-    /// Removes it, after another look under the lock.
-    pub(crate) fn remove(&self, place: &Place) -> Result<()> {
-        let (claim, modified) = match self {
-            Self::Owner(owner, end) => return owner.reap(place, *end),
-            Self::File(claim, modified) => (claim, *modified),
-        };
-        let path = place.record(&claim.spot);
-        let _lock = DirectoryLock::acquire(&place.bucket(&claim.spot.bucket))?;
-        let metadata = match fs::symlink_metadata(&path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(fault(&path, error)),
-        };
-        let same = Nonce::of(&metadata) == claim.nonce && metadata.modified().is_ok_and(|now| now == modified);
-        if same && Owner::of(place, claim)?.is_none() { remove(&path) } else { Ok(()) }
-    }
 }
