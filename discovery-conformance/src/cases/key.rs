@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use discovery_core::{Discovery, ErrorKind, InstanceId, Query, Record, Registration};
+use discovery_core::backend::{Change, WatchEvent, Watcher};
+use discovery_core::{Discovery, ErrorKind, InstanceId, Query, Record, Registration, Scope};
 use futures_util::future::try_join_all;
+use tokio::time::Instant;
 
+use super::plain::RawWatch;
 use crate::case::{CaseResult, cases, ensure, fail};
 use crate::follow::{Follow, Told};
 use crate::item::Item;
@@ -12,6 +15,7 @@ use crate::trial::{Set, Trial, registered, shown};
 
 cases! {
     key_01_queries_are_exact_on_segments;
+    key_01_watches_are_exact_on_segments;
     key_01_one_instance_of_many;
     key_02_segments_round_trip_or_are_refused;
     key_02_what_is_no_segment_is_refused_before_io;
@@ -64,6 +68,38 @@ async fn key_01_queries_are_exact_on_segments(t: &Trial) -> CaseResult {
             one.update(Item { n: one.value().n - 100, ..Item::clone(&one.value()) }).await?;
         }
         follow.quiet(t.bounds().propagation).await?;
+    }
+    Ok(())
+}
+
+/// The backend's own side: what is beside a scope costs every watcher of it.
+async fn key_01_watches_are_exact_on_segments(t: &Trial) -> CaseResult {
+    let writer = t.owner(0).await?;
+    let backend = t.backend(1).await?;
+    let places: [&[&str]; 5] = [&["a"], &["a", "b"], &["a", "bc"], &["ab"], &["a_b", "c"]];
+    let held = try_join_all(places.into_iter().map(|place| writer.register(Item::at(place.iter().copied())))).await?;
+    for place in [&["a"][..], &["a", "b"], &["ab"], &[]] {
+        let scope = backend.coarsen(&Scope::new("item", place)?);
+        let mine: Vec<_> = held.iter().map(|one| one.key().clone()).filter(|key| scope.contains(key)).collect();
+        let (listed, _) = backend.list(&scope).await?;
+        let mut listed: Vec<_> = listed.into_iter().map(|entry| entry.key).collect();
+        listed.sort();
+        let mut watch = RawWatch::of(t, &*backend, &scope).await?;
+        let beside = listed.iter().chain(watch.state.keys()).find(|key| !scope.contains(key));
+        ensure!(beside.is_none(), "{beside:?} lies beside {scope}");
+        let mut expected = mine.clone();
+        expected.sort();
+        ensure!(listed == expected, "the list of {scope} has {listed:?}");
+        ensure!(watch.state.keys().eq(&expected), "the watch of {scope} has {:?}", watch.state.keys());
+        for one in &held {
+            one.update(Item { n: one.value().n + 1, ..Item::clone(&one.value()) }).await?;
+        }
+        let until = Instant::now() + t.a_while();
+        while let Some(event) = watch.event(until).await? {
+            let WatchEvent::Batch { changes, .. } = event else { continue };
+            let beside = changes.iter().map(Change::key).find(|key| !scope.contains(key));
+            ensure!(beside.is_none(), "{beside:?} lies beside {scope}");
+        }
     }
     Ok(())
 }

@@ -98,8 +98,12 @@ pub(super) struct RawWatch {
 impl RawWatch {
     /// Opens one and reads its snapshot.
     pub(super) async fn open(t: &Trial, backend: &dyn Backend) -> CaseResult<Self> {
-        let scope = backend.coarsen(&Scope::all());
-        let stream = backend.watch(&scope, None).await?;
+        Self::of(t, backend, &backend.coarsen(&Scope::all())).await
+    }
+
+    /// The same of one scope.
+    pub(super) async fn of(t: &Trial, backend: &dyn Backend, scope: &Scope) -> CaseResult<Self> {
+        let stream = backend.watch(scope, None).await?;
         let mut watch = Self {
             stream,
             state: BTreeMap::new(),

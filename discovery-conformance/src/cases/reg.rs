@@ -33,6 +33,7 @@ cases! {
     reg_09_write_of_an_earlier_session_is_fenced {Revoke};
     reg_09_late_write_never_overwrites {DelayWrites};
     reg_10_deregister_is_idempotent;
+    reg_10_removing_the_absent_is_no_error;
     reg_10_deregister_takes_only_its_own;
     reg_11_deregistered_is_gone_at_once;
     reg_12_concurrent_registers_of_one_owner;
@@ -380,6 +381,20 @@ async fn reg_10_deregister_is_idempotent(t: &Trial) -> CaseResult {
         "a guard of an earlier registration withdrew the next one"
     );
     t.follow(&reader).await?.quiet(t.a_while()).await
+}
+
+async fn reg_10_removing_the_absent_is_no_error(t: &Trial) -> CaseResult {
+    let plain = Plain::open(t, 0).await?;
+    let foreign = Plain::open(t, 1).await?;
+    let (absent, other) = (Item::at(["x"]).key(plain.id())?, Item::at(["y"]).id(7).key(foreign.id())?);
+    foreign.write(vec![put(&other, r#"{"place":["y"],"n":1}"#)]).await?;
+    for _ in 0..2 {
+        plain.write(vec![Write::Delete { key: absent.clone() }]).await?;
+        plain.write(vec![Write::Delete { key: other.clone() }]).await?;
+    }
+    let listed = t.listed(&t.owner(2).await?).await?;
+    ensure!(listed == Set::from([(other, 1)]), "removing what is another's: {listed:?}");
+    Ok(())
 }
 
 async fn reg_10_deregister_takes_only_its_own(t: &Trial) -> CaseResult {

@@ -110,14 +110,17 @@ async fn wat_03_empty_is_synced(t: &Trial) -> CaseResult {
 }
 
 async fn wat_03_silence_is_not_emptiness(t: &Trial) -> CaseResult {
-    let reader = t.owner(0).await?;
+    let (reader, lister) = (t.owner(0).await?, t.owner(1).await?);
     t.inject(Fault::Outage).await?;
     let view = reader.view_with::<Item>(Query::all(), ViewOptions::default().lazy()).await?;
     let mut changes = view.changes();
     let first = tokio::time::timeout(t.recovery(), changes.next()).await;
     ensure!(first.is_err(), "a store that is down was told as {first:?}");
-    let listed = reader.list::<Item>(Query::all()).await;
-    ensure!(listed.is_err(), "a store that is down is listed as {:?}", listed.map(|list| list.len()));
+    // With a view of the same open, and without.
+    for handle in [&reader, &lister] {
+        let listed = handle.list::<Item>(Query::all()).await;
+        ensure!(listed.is_err(), "a store that is down is listed as {:?}", listed.map(|list| list.len()));
+    }
     t.inject(Fault::Restore).await?;
     let follow = Follow::of(changes, t.recovery()).await?;
     ensure!(follow.fold.is_empty(), "an empty store folds to {:?}", follow.fold);
@@ -127,26 +130,29 @@ async fn wat_03_silence_is_not_emptiness(t: &Trial) -> CaseResult {
 async fn wat_04_no_gap_under_writes(t: &Trial) -> CaseResult {
     const VIEWS: usize = 100;
     let (writer, lister) = (t.owner(0).await?, t.owner(1).await?);
-    let readers = try_join_all((2..7).map(|n| t.owner(n))).await?;
+    let readers = try_join_all((2..22).map(|n| t.owner(n))).await?;
     let done = std::cell::Cell::new(false);
     let write = async {
-        let mut held: Vec<Registration<Item>> = Vec::new();
+        let (mut kept, mut played): (Vec<Registration<Item>>, Vec<Registration<Item>>) = (Vec::new(), Vec::new());
         for n in 0.. {
-            let place = [format!("p{}", n % 5)];
+            let item = Item::at([format!("p{}", n % 5)]).id(n + 1).n(n);
             match n % 4 {
-                3 => held.swap_remove(n as usize * 7 % held.len()).deregister().await?,
+                // Never touched again, so that nothing later hides that one was missed.
+                0 => kept.push(writer.register(item).await?),
+                1 => played.push(writer.register(item).await?),
                 2 => {
-                    let one = &held[n as usize * 5 % held.len()];
-                    let item = Item { n, ..Item::clone(&one.value()) };
-                    one.update(item).await?;
+                    let one = &played[n as usize * 5 % played.len()];
+                    one.update(Item { n, ..Item::clone(&one.value()) }).await?;
                 }
-                _ => held.push(writer.register(Item::at(place).id(n + 1).n(n)).await?),
+                _ if played.len() > 1 => played.swap_remove(n as usize * 7 % played.len()).deregister().await?,
+                _ => {}
             }
             if done.get() && n >= 200 {
                 break;
             }
         }
-        CaseResult::Ok(held)
+        kept.extend(played);
+        CaseResult::Ok(kept)
     };
     let open = async {
         let mut follows = Vec::with_capacity(VIEWS);

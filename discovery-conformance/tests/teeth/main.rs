@@ -1,0 +1,82 @@
+//! The suite's teeth: deliberately broken backends, each of which the case that is named for it must fail, for the
+//! reason that it is broken.
+
+#[path = "../backends/memory.rs"]
+mod memory;
+mod table;
+mod watching;
+mod wrap;
+mod writing;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use discovery_conformance::{Case, Factory, Outcome, cases, claims, run};
+use table::{MUTANTS, Mutant};
+use wrap::Twisted;
+
+fn case(name: &str) -> &'static Case {
+    cases().find(|case| case.name == name).unwrap_or_else(|| panic!("no case is called {name}"))
+}
+
+/// How the mutant's case went, if not as the table says.
+fn survives(mutant: &Mutant) -> Option<String> {
+    let factory = Twisted { factory: Arc::new(memory::Memory), make: mutant.make };
+    let claimed = claims(&factory).expect("a world");
+    match run(&factory, &claimed, case(mutant.killer)).outcome {
+        Outcome::Failed(why) if why.contains(mutant.says) => None,
+        Outcome::Failed(why) => Some(format!("{}: {} fails by accident: {why}", mutant.name, mutant.killer)),
+        other => Some(format!("{}: {} says {other:?}", mutant.name, mutant.killer)),
+    }
+}
+
+#[test]
+fn every_broken_backend_is_caught_by_the_case_that_is_named_for_it() {
+    let next = AtomicUsize::new(0);
+    let judge = || {
+        let mut survivors = Vec::new();
+        while let Some(mutant) = MUTANTS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            survivors.extend(survives(mutant));
+        }
+        survivors
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let survivors: Vec<String> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(judge)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a judgement")).collect()
+    });
+    assert!(survivors.is_empty(), "{} of {} survive:\n{}", survivors.len(), MUTANTS.len(), survivors.join("\n"));
+}
+
+#[test]
+fn what_is_not_broken_passes_where_the_broken_fail() {
+    let factory = memory::Memory;
+    let claimed = claims(&factory).expect("a world");
+    let killers: BTreeMap<&str, &Mutant> = MUTANTS.iter().map(|mutant| (mutant.killer, mutant)).collect();
+    for killer in killers.into_keys() {
+        let outcome = run(&factory, &claimed, case(killer)).outcome;
+        assert_eq!(outcome, Outcome::Passed, "{killer} on {}", factory.name());
+    }
+}
+
+#[test]
+fn there_are_enough_of_them_and_no_name_comes_twice() {
+    let names: std::collections::BTreeSet<_> = MUTANTS.iter().map(|mutant| mutant.name).collect();
+    assert_eq!(names.len(), MUTANTS.len());
+    assert!(names.len() >= 30, "{}", names.len());
+}
+
+#[test]
+fn the_table_in_the_docs_is_this_one() {
+    let mut table = String::from("| broken backend | caught by | which says |\n|---|---|---|\n");
+    for Mutant { name, killer, says, .. } in MUTANTS {
+        writeln!(table, "| {name} | `{killer}` | \"{says}\" |").expect("a string");
+    }
+    docs::check("mutants", &table);
+}
+
+#[path = "../docs/mod.rs"]
+mod docs;
