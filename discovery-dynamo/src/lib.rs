@@ -22,3 +22,8 @@ mod wire;
 pub use endpoint::{DeviceType, Endpoint, EndpointName, RequestPlaneCodec, Transport};
 pub use event::{EndpointId, EventChannel, EventChannelName, EventScope, EventSource, EventTransport};
 pub use model::Model;
+
+/// The example of the project's front page, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct FrontPage;
