@@ -2,6 +2,7 @@
 
 mod builder;
 mod reading;
+mod storing;
 mod writing;
 
 use std::fmt;
@@ -17,7 +18,7 @@ pub use writing::Draft;
 
 use crate::backend::{Backend, Health};
 use crate::capability::{Bounds, Capabilities};
-use crate::error::{Effect, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::executor::SharedExecutor;
 use crate::feed::Scopes;
 use crate::key::{InstanceId, Key};
@@ -59,7 +60,7 @@ pub(crate) struct Inner {
 pub struct ShutdownReport {
     /// Records that may still be stored; they go when their session's time to live has passed, where there is one.
     pub not_withdrawn: Vec<Key>,
-    /// Why the backend did not close in order, where it did not.
+    /// Why the session or the backend did not close in order, where one did not.
     pub error: Option<Error>,
     /// Whether every task and the handle's thread ended in time.
     pub joined: bool,
@@ -139,14 +140,15 @@ impl Discovery {
         let inner = Arc::clone(&self.inner);
         // Part of the time is kept for closing and joining, which is quick unless something hangs.
         let for_closing = (deadline / 4).min(Duration::from_millis(500));
-        let not_withdrawn = Inner::take_leave(&inner.reconciler, deadline - for_closing).await;
+        let (not_withdrawn, left_open) = Inner::take_leave(&inner.reconciler, deadline - for_closing).await;
         let left = until.saturating_duration_since(Instant::now());
         let closed = match timeout(left / 2, inner.backend.close()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::new(ErrorKind::Timeout, "the backend did not close in time")),
         };
         let joined = inner.executor.shutdown(until.saturating_duration_since(Instant::now())).await;
-        let error = closed.err().map(|error| error.with_backend(inner.backend.name()).with_operation("close"));
+        let error = left_open.or(closed.err());
+        let error = error.map(|error| error.with_backend(inner.backend.name()).with_operation("close"));
         ShutdownReport { not_withdrawn, error, joined }
     }
 }
@@ -179,8 +181,7 @@ impl Inner {
         let limited = async move {
             timeout(limit, work).await.unwrap_or_else(|_| {
                 let error =
-                    Error::new(ErrorKind::Timeout, format!("not done within {limit:?}: is the store reachable?"))
-                        .with_effect(Effect::Unknown);
+                    Error::new(ErrorKind::Timeout, format!("not done within {limit:?}: is the store reachable?"));
                 let cause = session.borrow().error.clone();
                 Err(match cause {
                     Some(cause) => error.with_source(cause),
@@ -191,11 +192,14 @@ impl Inner {
         self.run(operation, limited).await
     }
 
-    /// Withdraws everything within `deadline`, and answers what may be left.
-    async fn take_leave(reconciler: &Reconciler, deadline: Duration) -> Vec<Key> {
+    /// Withdraws everything and ends the session within `deadline`, and answers what may be left, and why.
+    async fn take_leave(reconciler: &Reconciler, deadline: Duration) -> (Vec<Key>, Option<Error>) {
         match timeout(deadline, reconciler.close()).await {
-            Ok(()) => Vec::new(),
-            Err(_) => reconciler.ledger().keys(),
+            Ok(ended) => (Vec::new(), ended.err()),
+            Err(_) => {
+                let error = Error::new(ErrorKind::Timeout, "the session did not end in time: it expires by itself");
+                (reconciler.ledger().keys(), Some(error))
+            }
         }
     }
 }
