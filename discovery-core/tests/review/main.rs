@@ -1,5 +1,5 @@
 #![allow(missing_docs, missing_debug_implementations, unused_must_use)]
-//! Findings of a review.
+//! Interleavings that once went wrong, on a backend whose failures are scripted.
 mod writing;
 
 use std::collections::HashMap;

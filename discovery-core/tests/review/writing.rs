@@ -403,13 +403,6 @@ async fn shutdown_right_after_an_outage_withdraws() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_may_have_all_the_time() {
-    let cluster = Cluster::new();
-    let handle = Scripted::new(&cluster).handle().await;
-    handle.shutdown(Duration::MAX).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_panicking_session_is_not_called_registered() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
