@@ -71,6 +71,8 @@ pub(crate) struct Package {
     pub(crate) license: Option<String>,
     pub(crate) rust_version: Option<String>,
     targets: Vec<Target>,
+    /// The registries that it may go to: an empty list for a package that stays here.
+    publish: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -98,6 +100,7 @@ impl Metadata {
 impl Package {
     /// Whether others can depend on it.
     pub(crate) fn is_library(&self) -> bool {
-        self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "lib"))
+        let stays = self.publish.as_ref().is_some_and(Vec::is_empty);
+        !stays && self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "lib"))
     }
 }
