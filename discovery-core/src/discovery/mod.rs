@@ -7,8 +7,10 @@ mod writing;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 pub use builder::Builder;
@@ -17,6 +19,7 @@ pub use writing::Draft;
 
 use crate::backend::{Backend, Health};
 use crate::capability::{Bounds, Capabilities};
+use crate::deadline::later;
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::executor::SharedExecutor;
 use crate::feed::Scopes;
@@ -51,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     executor: SharedExecutor,
     selection: Selection,
+    backend_closed: Arc<AtomicBool>,
 }
 
 /// What a shutdown could not do.
@@ -130,24 +134,25 @@ impl Discovery {
         self.inner.run_limited("health", async move { backend.health().await }).await
     }
 
-    /// Withdraws every record, ends the session, closes every watch and joins every task, within `deadline`. Views keep
-    /// their last state; their streams end. A second call finds nothing to do.
+    /// Withdraws every record, ends the session, closes every watch, then the backend, and joins every task, within
+    /// `deadline`. Views keep their last state and are stale; their streams end. A second call finds nothing to do.
     ///
-    /// Cancel-safe: what was begun goes on in the background as long as the handle lives.
+    /// Cancel-safe: what was begun goes on in the background, and a second call joins what is left.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        let until = Instant::now() + deadline;
         let inner = Arc::clone(&self.inner);
-        // Part of the time is kept for closing and joining, which is quick unless something hangs.
-        let for_closing = (deadline / 4).min(Duration::from_millis(500));
-        let not_withdrawn = Inner::take_leave(&inner.reconciler, deadline - for_closing).await;
-        let left = until.saturating_duration_since(Instant::now());
-        let closed = match timeout(left / 2, inner.backend.close()).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Error::new(ErrorKind::Timeout, "the backend did not close in time")),
+        let (answer, report) = oneshot::channel();
+        let closing = async move {
+            let report = inner.close(deadline).await;
+            // The caller may be gone; then nobody wants the report.
+            let _ = answer.send(report);
         };
-        let joined = inner.executor.shutdown(until.saturating_duration_since(Instant::now())).await;
-        let error = closed.err().map(|error| error.with_backend(inner.backend.name()).with_operation("close"));
-        ShutdownReport { not_withdrawn, error, joined }
+        if !self.inner.executor.spawn_last(closing) {
+            return ShutdownReport { joined: true, ..ShutdownReport::default() };
+        }
+        // The thread ends under a call that comes second only once the first one is done.
+        let mut report = report.await.unwrap_or(ShutdownReport { joined: true, ..ShutdownReport::default() });
+        report.joined &= self.inner.executor.join(report.joined);
+        report
     }
 }
 
@@ -164,7 +169,7 @@ impl Inner {
         operation: &'static str,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let outcome = self.executor.scope().run(work).await;
+        let outcome = self.executor.scope().run(self.scopes.reading(work)).await;
         outcome.map_err(|error| error.with_backend(self.backend.name()).with_operation(operation))
     }
 
@@ -191,6 +196,19 @@ impl Inner {
         self.run(operation, limited).await
     }
 
+    /// Everything that a shutdown does but joining the thread that it runs on.
+    async fn close(&self, deadline: Duration) -> ShutdownReport {
+        let until = later(Instant::now(), deadline);
+        // Part of the time is kept for closing and joining, which is quick unless something hangs.
+        let for_closing = (deadline / 4).min(Duration::from_millis(500));
+        let not_withdrawn = Inner::take_leave(&self.reconciler, deadline - for_closing).await;
+        let left = || until.saturating_duration_since(Instant::now());
+        let closed = close_backend(&self.scopes, &self.backend, &self.backend_closed, left() / 2).await;
+        let joined = self.executor.cancel_and_join(left()).await;
+        let error = closed.err().map(|error| error.with_backend(self.backend.name()).with_operation("close"));
+        ShutdownReport { not_withdrawn, error, joined }
+    }
+
     /// Withdraws everything within `deadline`, and answers what may be left.
     async fn take_leave(reconciler: &Reconciler, deadline: Duration) -> Vec<Key> {
         match timeout(deadline, reconciler.close()).await {
@@ -198,6 +216,22 @@ impl Inner {
             Err(_) => reconciler.ledger().keys(),
         }
     }
+}
+
+/// Closes every watch, and then the backend: once, whoever asks.
+async fn close_backend(
+    scopes: &Scopes,
+    backend: &Arc<dyn Backend>,
+    closed: &AtomicBool,
+    within: Duration,
+) -> Result<()> {
+    let closing = async {
+        scopes.close().await;
+        if closed.swap(true, Ordering::AcqRel) { Ok(()) } else { backend.close().await }
+    };
+    timeout(within, closing)
+        .await
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "the backend did not close in time")))
 }
 
 impl Drop for Inner {
@@ -208,9 +242,10 @@ impl Drop for Inner {
         }
         let executor = Arc::clone(&self.executor);
         let (reconciler, backend) = (Arc::clone(&self.reconciler), Arc::clone(&self.backend));
+        let (scopes, closed) = (Arc::clone(&self.scopes), Arc::clone(&self.backend_closed));
         scope.spawn_graceful(async move {
             Inner::take_leave(&reconciler, FAREWELL).await;
-            if let Ok(Err(error)) = timeout(FAREWELL, backend.close()).await {
+            if let Err(error) = close_backend(&scopes, &backend, &closed, FAREWELL).await {
                 tracing::debug!(error = %error, "the backend did not close in order");
             }
             drop(executor);
