@@ -67,8 +67,15 @@ impl Case {
         self.claims.last().copied().unwrap_or("core")
     }
 
-    /// Why it is not for a backend of these claims; `None` where it is.
-    pub fn not_for(&self, capabilities: &Capabilities) -> Option<String> {
+    /// Why it is not for a backend of these claims on this clock; `None` where it is.
+    pub fn not_for(&self, capabilities: &Capabilities, clock: Clock) -> Option<String> {
+        match (self.clock, clock) {
+            (Some(Clock::Paused), Clock::Real) => return Some("for paused clocks: another case says it".to_owned()),
+            _ if clock == Clock::Paused && self.hooks.contains(&Hook::WallClock) => {
+                return Some("for real clocks: another case says it".to_owned());
+            }
+            _ => {}
+        }
         let claimed = |name: &str| capabilities.entries().iter().any(|(known, is)| *known == name && *is);
         if let Some(missing) = self.claims.iter().find(|name| !claimed(name)) {
             return Some(format!("[{missing}] is not claimed"));

@@ -1,16 +1,29 @@
 //! The suite as a test target: the command line and the output of `cargo test`.
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::cases::all;
-use crate::run::{Outcome, claims, run};
+use crate::report::Report;
+use crate::run::{Claims, Outcome, Ran, claims, run};
 use crate::world::Factory;
 
+/// The variable that names a directory for reports: `BACKEND.txt`, `.json`, `.xml` (JUnit) and `.md`.
+pub const REPORTS_VARIABLE: &str = "DISCOVERY_CONFORMANCE_REPORTS";
+
+/// What ran on one backend.
+struct Sheet {
+    backend: String,
+    claims: Claims,
+    ran: Mutex<Vec<Ran>>,
+}
+
 /// Runs every case on every factory, as `cargo test` would: names can be filtered, `--list` lists. A case is called
-/// `backend::case`. A case that does not run is ignored, with its reason.
+/// `backend::case`. A case that does not run is ignored, with its reason. Reports are written where
+/// [`REPORTS_VARIABLE`] says.
 ///
 /// ```no_run
 /// # use discovery_conformance::Factory;
@@ -21,27 +34,66 @@ use crate::world::Factory;
 /// ```
 pub fn main(factories: Vec<Arc<dyn Factory>>) -> ExitCode {
     let arguments = Arguments::from_args();
-    let mut trials = Vec::new();
+    let (mut trials, mut sheets) = (Vec::new(), Vec::new());
     for factory in factories {
-        let known = match claims(&*factory) {
-            Ok(known) => Arc::new(known),
+        let claims = match claims(&*factory) {
+            Ok(claims) => claims,
             Err(error) => {
                 let text = format!("no world could be made: {error}");
                 trials.push(Trial::test(format!("{}::world", factory.name()), move || Err(Failed::from(text))));
                 continue;
             }
         };
+        let sheet = Arc::new(Sheet { backend: factory.name().to_owned(), claims, ran: Mutex::default() });
         for case in all() {
-            let (factory, known) = (Arc::clone(&factory), Arc::clone(&known));
-            let name = format!("{}::{}", factory.name(), case.name);
-            trials.push(Trial::ignorable_test(name, move || match run(&*factory, &known, case).outcome {
-                Outcome::Passed => Ok(Completion::Completed),
-                Outcome::Failed(why) => Err(Failed::from(why)),
-                Outcome::NotClaimed(why) | Outcome::NoHook(why) | Outcome::Skipped(why) => {
-                    Ok(Completion::ignored_with(why))
+            let (factory, sheet) = (Arc::clone(&factory), Arc::clone(&sheet));
+            trials.push(Trial::ignorable_test(format!("{}::{}", sheet.backend, case.name), move || {
+                let ran = run(&*factory, &sheet.claims, case);
+                let outcome = ran.outcome.clone();
+                sheet.ran.lock().unwrap_or_else(PoisonError::into_inner).push(ran);
+                match outcome {
+                    Outcome::Passed => Ok(Completion::Completed),
+                    Outcome::Failed(why) => Err(Failed::from(why)),
+                    Outcome::NotClaimed(why) | Outcome::NoHook(why) | Outcome::Skipped(why) => {
+                        Ok(Completion::ignored_with(why))
+                    }
                 }
             }));
         }
+        sheets.push(sheet);
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let began = Instant::now();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Some(directory) = std::env::var_os(REPORTS_VARIABLE).filter(|_| !arguments.list) {
+        for sheet in sheets {
+            let report = sheet.report(began);
+            if let Err(error) = write(&report, directory.as_ref()) {
+                eprintln!("the reports were not written: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    conclusion.exit_code()
+}
+
+impl Sheet {
+    fn report(&self, began: Instant) -> Report {
+        let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Cases end in any order; the contract has one.
+        let place = |name| all().position(|case| case.name == name);
+        ran.sort_by_key(|ran| place(ran.name));
+        let again = format!("DYN_DISCOVERY_BACKEND={} cargo test -p {}", self.backend, env!("CARGO_PKG_NAME"));
+        Report::new(&self.backend, self.claims.clone(), ran, all().count(), began.elapsed(), again)
+    }
+}
+
+fn write(report: &Report, directory: &std::path::Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let json = report.json().map_err(std::io::Error::other)?;
+    for (extension, text) in
+        [("txt", report.text()), ("json", json), ("xml", report.junit()), ("md", report.markdown())]
+    {
+        std::fs::write(directory.join(format!("{}.{extension}", report.backend)), text)?;
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ mod cases;
 mod follow;
 #[cfg(feature = "harness")]
 pub mod harness;
+pub mod history;
 mod item;
 mod probe;
 pub mod report;

@@ -2,6 +2,8 @@
 
 #[path = "common/changing.rs"]
 mod changing;
+#[path = "common/wall_clock.rs"]
+mod clock;
 #[path = "common/prefixes.rs"]
 mod prefixes;
 #[path = "common/record.rs"]
@@ -34,8 +36,8 @@ const OPERATIONS: &[Operation] = &[
     ("load", |count| load(10, count)),
     ("load_large", |count| load(MANY, count)),
     ("load_and_pick", pick),
-    ("change_delivered", |count| timed(Changing::new(1_000).update(count))),
-    ("change_delivered_large", |count| timed(Changing::new(MANY).update(count))),
+    ("change_delivered", |count| timed(Changing::new(1_000, 1_000).update(count))),
+    ("change_delivered_large", |count| timed(Changing::new(MANY, MANY).update(count))),
     ("change_for_ten", |count| timed(Prefixes::new(MATCHING, 1_000).update(count))),
     ("change_for_ten_of_1000", |count| timed(Prefixes::new(1_000, 1_000).update(count))),
     ("decode", |count| timed(syncing::decode(&fleet(count)))),

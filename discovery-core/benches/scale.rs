@@ -1,10 +1,13 @@
 //! What grows with the set and what does not, and the first sync: see `docs/benchmarks.md`.
 //!
 //! The sides of each comparison take turns in one process, so that whatever else the machine does meets both alike.
-//! Each line is the median of its rounds, with the smallest and the largest.
+//! Times are those that the processor gave to the one thread that does everything. Each line is the median of its
+//! rounds, with the smallest and the largest.
 
 #[path = "common/changing.rs"]
 mod changing;
+#[path = "common/processor_clock.rs"]
+mod clock;
 #[path = "common/prefixes.rs"]
 mod prefixes;
 #[path = "common/record.rs"]
@@ -46,11 +49,15 @@ fn main() {
     }
 }
 
-/// One change delivered among a thousand records, and among a million.
+/// One change delivered among a thousand records, and among a million: to any of them, and to the same thousand.
 fn change_delivered() {
     let (few, many) = (1_000, 1_000_000);
-    let (mut small, mut large) = (Changing::new(few), Changing::new(many));
+    let mut small = Changing::new(few, few);
+    let mut large = Changing::new(many, many);
     compare("change_delivered", few, many, |_| small.update(CHANGES), |_| large.update(CHANGES));
+    drop(large);
+    let mut large = Changing::new(many, few);
+    compare("change_delivered_hot", few, many, |_| small.update(CHANGES), |_| large.update(CHANGES));
 }
 
 /// One change for ten views, where there are no others, and where there are 9,990.

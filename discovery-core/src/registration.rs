@@ -1,7 +1,7 @@
 //! Registrations: guards of records that this process owns.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -9,6 +9,7 @@ use crate::backend::Stamp;
 use crate::discovery::Inner;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{InstanceId, Key};
+use crate::reconcile::Wish;
 use crate::record::Record;
 
 /// Where a registration stands.
@@ -53,21 +54,33 @@ pub struct Registration<T> {
     inner: Arc<Inner>,
     key: Key,
     claim: u64,
-    value: Mutex<Arc<T>>,
-    stamp: Mutex<Stamp>,
+    newest: Mutex<Newest<T>>,
     state: watch::Receiver<RegistrationState>,
 }
 
+/// What was stored last, by the number of its wish: of two updates at once, the later wish.
+struct Newest<T> {
+    change: u64,
+    value: Arc<T>,
+    stamp: Stamp,
+}
+
+/// What a registration is made of, once its record is stored.
+pub(crate) struct Stored<T> {
+    pub(crate) key: Key,
+    pub(crate) value: Arc<T>,
+    pub(crate) stamp: Stamp,
+}
+
 impl<T> Registration<T> {
-    pub(crate) fn new(
-        inner: Arc<Inner>,
-        key: Key,
-        claim: u64,
-        value: Arc<T>,
-        stamp: Stamp,
-        state: watch::Receiver<RegistrationState>,
-    ) -> Self {
-        Self { inner, key, claim, value: Mutex::new(value), stamp: Mutex::new(stamp), state }
+    pub(crate) fn new(inner: Arc<Inner>, wish: Wish, stored: Stored<T>) -> Self {
+        let Stored { key, value, stamp } = stored;
+        let newest = Newest { change: wish.change, value, stamp };
+        Self { inner, key, claim: wish.claim, newest: Mutex::new(newest), state: wish.state }
+    }
+
+    fn newest(&self) -> MutexGuard<'_, Newest<T>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The record's key.
@@ -86,12 +99,12 @@ impl<T> Registration<T> {
 
     /// The value that was registered, or the one of the newest update that was stored.
     pub fn value(&self) -> Arc<T> {
-        Arc::clone(&self.value.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.newest().value)
     }
 
     /// The proof of the newest write, for [`View::reached`](crate::View::reached).
     pub fn stamp(&self) -> Stamp {
-        self.stamp.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.newest().stamp.clone()
     }
 
     /// Where the registration stands now.
@@ -102,10 +115,12 @@ impl<T> Registration<T> {
     /// Waits until `accept` says yes to the state, and answers it. Cancel-safe.
     pub async fn wait_for(&self, mut accept: impl FnMut(&RegistrationState) -> bool + Send) -> RegistrationState {
         let mut state = self.state.clone();
-        match state.wait_for(|state| accept(state)).await {
-            Ok(state) => state.clone(),
-            // No more states will come: the last one stands.
-            Err(_) => self.state(),
+        loop {
+            // Copied out: whoever sets the state must never wait for the caller's closure.
+            let now = state.borrow_and_update().clone();
+            if accept(&now) || state.changed().await.is_err() {
+                return now;
+            }
         }
     }
 
@@ -127,10 +142,9 @@ impl<T: Record> Registration<T> {
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] where the kind forbids the change, [`ErrorKind::InvalidKey`] where the new value belongs
-    /// under another key, [`ErrorKind::Closed`] where the record was withdrawn; what the store says. After an error
-    /// without effect the value before is still stored.
+    /// under another key, [`ErrorKind::Conflict`] where a neighbour excludes it, [`ErrorKind::Closed`] where the record
+    /// was withdrawn; what the store says. After an error without effect the value before is still stored.
     pub async fn update(&self, next: T) -> Result<Stamp> {
-        self.value().check_update(&next).map_err(|error| error.with_key(&self.key).with_operation("update"))?;
         let same_instance = next.instance().is_none_or(|instance| instance == self.key.instance());
         if next.path()? != *self.key.path() || next.suffix() != self.key.suffix() || !same_instance {
             return Err(Error::new(
@@ -140,10 +154,12 @@ impl<T: Record> Registration<T> {
             .with_key(&self.key)
             .with_operation("update"));
         }
-        let value = next.encode(&self.key)?;
-        let stamp = self.inner.update(self.key.clone(), self.claim, value).await?;
-        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
-        *self.stamp.lock().unwrap_or_else(PoisonError::into_inner) = stamp.clone();
+        let next = Arc::new(next);
+        let (change, stamp) = self.inner.update(self.key.clone(), self.claim, Arc::clone(&next)).await?;
+        let mut newest = self.newest();
+        if change >= newest.change {
+            *newest = Newest { change, value: next, stamp: stamp.clone() };
+        }
         Ok(stamp)
     }
 }

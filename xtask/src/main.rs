@@ -3,6 +3,7 @@
 //! Needs git and a Rust toolchain, and has no dependencies, so that the first run starts at once. What can be checked by
 //! reading the tree (public API, licences, boundaries between crates, house rules) is a test in `tests/guards`.
 
+mod instructions;
 mod steps;
 mod toolchain;
 
@@ -14,6 +15,7 @@ usage: cargo xtask TASK
 tasks:
   test [--embedded]   format, lints, documentation, then every test; --embedded: only what needs Rust alone
   api [--bless]       compare the public API of the libraries with docs/api; --bless: write docs/api anew
+  instructions [PART] instructions per operation of the core, of those whose name holds PART; needs valgrind
   deny                cargo-deny with deny.toml: licences, advisories, sources, bans
 ";
 
@@ -25,6 +27,8 @@ fn main() -> ExitCode {
         ["test"] | ["test", "--embedded"] => steps::test(),
         ["api"] => steps::api(false),
         ["api", "--bless"] => steps::api(true),
+        ["instructions"] => instructions::instructions(""),
+        ["instructions", part] if !part.starts_with('-') => instructions::instructions(part),
         ["deny"] => steps::deny(),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");

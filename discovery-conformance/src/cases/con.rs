@@ -59,21 +59,29 @@ async fn churn(t: &Trial, plain: &Plain, keys: u64, count: u64) -> CaseResult<Se
     Ok(set)
 }
 
+/// How long a case may go on making a store large, by the clock on the wall, where the store is slow.
+const EFFORT: Duration = Duration::from_secs(30);
+
 async fn con_01_unpolled_stream_costs_a_set(t: &Trial) -> CaseResult {
     const KEYS: u64 = 100;
+    const CHANGES: u64 = 100_000;
+    const ROUND: u64 = 2_000;
     let reader = t.owner(1).await?;
     let plain = Plain::open(t, 0).await?;
     let mut sleeper = t.follow(&reader).await?;
     let mut other = t.follow(&reader).await?;
-    for _ in 0..10 {
-        let set = churn(t, &plain, KEYS, 10_000).await?;
+    let (began, mut made) = (std::time::Instant::now(), 0);
+    // A store that is slow gets as many as it takes in its time.
+    while made < CHANGES && (made < ROUND || began.elapsed() < EFFORT) {
+        let set = churn(t, &plain, KEYS, ROUND).await?;
         plain.renew().await?;
         other.folds_to(t.propagation(), &set).await?;
+        made += ROUND;
     }
     let told = sleeper.told.len();
     let batch = sleeper.next(t.propagation()).await?.ok_or_else(|| fail!("the sleeper hears nothing"))?;
     let count = batch.changes().len() as u64;
-    ensure!(told == 0 && count == KEYS, "after 100,000 changes of {KEYS} records the batch has {count}");
+    ensure!(told == 0 && count == KEYS, "after {made} changes of {KEYS} records the batch has {count}");
     ensure!(sleeper.fold == other.fold, "on resume the stream does not hold the latest state");
     Ok(())
 }
@@ -318,10 +326,10 @@ async fn con_06_load_costs_the_same_at_any_size(t: &Trial) -> CaseResult {
     churn_keys(t, &plain, 0..10).await?;
     t.eventually(t.propagation(), "10 records", async || whole(view.load().len(), 10)).await?;
     let small = cost(&view);
-    churn_keys(t, &plain, 10..LARGE).await?;
-    t.eventually(t.recovery(), "all records", async || whole(view.load().len(), LARGE as usize)).await?;
+    let stored = churn_keys(t, &plain, 10..LARGE).await?;
+    t.eventually(t.recovery(), "all records", async || whole(view.load().len(), stored)).await?;
     let large = cost(&view);
-    ensure!(large <= small * 4, "1,000 loads take {small:?} of 10 records and {large:?} of {LARGE}");
+    ensure!(large <= small * 4, "1,000 loads take {small:?} of 10 records and {large:?} of {stored}");
     Ok(())
 }
 
@@ -329,22 +337,29 @@ fn whole(count: usize, of: usize) -> std::result::Result<(), String> {
     if count == of { Ok(()) } else { Err(format!("{count} of {of}")) }
 }
 
-async fn churn_keys(t: &Trial, plain: &Plain, ids: std::ops::Range<u64>) -> CaseResult {
-    let mut renewed = Instant::now();
+/// Stores records of these ids, as many as a slow store takes in its time. Answers up to which.
+async fn churn_keys(t: &Trial, plain: &Plain, ids: std::ops::Range<u64>) -> CaseResult<usize> {
+    let (began, mut renewed) = (std::time::Instant::now(), Instant::now());
+    let mut stored = 0;
     let ids: Vec<u64> = ids.collect();
-    for group in ids.chunks(500) {
+    for group in ids.chunks(100) {
         let mut writes = Vec::with_capacity(group.len());
         for id in group {
             let key = Item::at([format!("p{}", id % 50)]).id(id + 1).key(plain.id())?;
             writes.push(put(&key, r#"{"place":["p"],"n":1}"#));
+            stored = *id as usize + 1;
         }
         plain.write(writes).await?;
         if renewed.elapsed() > t.ttl() / 4 || t.clock() == Clock::Paused {
             plain.renew().await?;
             renewed = Instant::now();
         }
+        if began.elapsed() > EFFORT {
+            break;
+        }
     }
-    Ok(())
+    plain.renew().await?;
+    Ok(stored)
 }
 
 async fn con_06_load_asks_nobody(t: &Trial) -> CaseResult {

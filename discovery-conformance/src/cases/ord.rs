@@ -226,7 +226,7 @@ async fn ord_07_transaction_is_never_split(t: &Trial) -> CaseResult {
     ];
     let mut raw = RawWatch::open(t, &*t.backend(2).await?).await?;
     let mut follow = Follow::start(&views[0], t.propagation()).await?;
-    let side = |n: u64| if n % 2 == 0 { "left" } else { "right" };
+    let side = |n: u64| if n.is_multiple_of(2) { "left" } else { "right" };
     for round in 0..20 {
         let items = (0..size).map(|n| Item::at([side(n)]).id(n + 1).n(round)).collect::<Vec<_>>();
         let held = writer.register_all(items).await?;

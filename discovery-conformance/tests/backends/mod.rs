@@ -1,7 +1,9 @@
 //! The factories of the embedded backends.
 
+#[cfg(feature = "file")]
+mod file;
 #[cfg(feature = "memory")]
-pub(crate) mod memory;
+mod memory;
 
 use std::sync::Arc;
 
@@ -27,5 +29,7 @@ fn all() -> Vec<Arc<dyn Factory>> {
     vec![
         #[cfg(feature = "memory")]
         Arc::new(memory::Memory),
+        #[cfg(feature = "file")]
+        Arc::new(file::File),
     ]
 }

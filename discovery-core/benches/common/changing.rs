@@ -1,10 +1,11 @@
 //! One change at a time, from the store's word to the batch in the consumer's hands.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use discovery_core::backend::Change;
 use discovery_core::{Changes, Query};
 
+use crate::clock;
 use crate::record::{Worker, fleet, mixed};
 use crate::scripted::Script;
 
@@ -16,16 +17,19 @@ pub(crate) struct Changing {
     script: Script,
     changes: Changes<Worker>,
     records: u64,
+    among: u64,
     done: u64,
 }
 
 impl Changing {
-    pub(crate) fn new(records: u64) -> Self {
+    /// `records` of them, of which `among` change, evenly spread. A million lie outside the processor's caches, a thousand
+    /// of a million inside.
+    pub(crate) fn new(records: u64, among: u64) -> Self {
         let script = Script::new(fleet(records));
         let mut changes = script.view(Query::all()).changes();
         let first = script.runtime.block_on(changes.next()).expect("a first batch");
         assert_eq!(first.changes().len() as u64, records);
-        Self { script, changes, records, done: 0 }
+        Self { script, changes, records, among, done: 0 }
     }
 
     /// Gives records here and there another value, one after the other, and waits for each to be delivered.
@@ -36,13 +40,13 @@ impl Changing {
             let changes: Vec<Change> = (0..ready).map(|_| self.another()).collect();
             let Self { script, changes: stream, .. } = self;
             spent += script.runtime.block_on(async {
-                let start = Instant::now();
+                let start = clock::now();
                 for change in changes {
                     script.commit(vec![change]);
                     let batch = stream.next().await.expect("a batch");
                     assert_eq!(batch.changes().len(), 1);
                 }
-                start.elapsed()
+                clock::now() - start
             });
         }
         spent
@@ -50,6 +54,7 @@ impl Changing {
 
     fn another(&mut self) -> Change {
         self.done += 1;
-        Change::Put(Worker::new(mixed(self.done) % self.records, self.done).entry())
+        let number = mixed(self.done) % self.among * (self.records / self.among);
+        Change::Put(Worker::new(number, self.done).entry())
     }
 }

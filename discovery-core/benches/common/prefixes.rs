@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use discovery_core::backend::{Change, Entry};
 use discovery_core::{Changes, Path, Query, Record, Result};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::record::{Worker, entry};
 use crate::scripted::Script;
 
@@ -85,11 +86,11 @@ impl Prefixes {
         for first in (0..count).step_by(READY as usize) {
             let changes: Vec<Change> = (first..count.min(first + READY)).map(|_| self.another()).collect();
             for change in changes {
-                let start = Instant::now();
+                let start = clock::now();
                 self.script.commit(vec![change]);
                 let woken = self.run();
                 let batches: usize = woken.iter().map(|&stream| self.take(stream)).sum();
-                spent += start.elapsed();
+                spent += clock::now() - start;
                 assert_eq!((woken.len(), batches), (MATCHING, MATCHING), "streams woken, batches taken");
             }
         }

@@ -35,13 +35,13 @@ impl Record for Worker {
 impl Worker {
     /// The worker of this number. `generation` makes one value differ from the next.
     pub(crate) fn new(number: u64, generation: u64) -> Self {
-        let (host, port) = (number % 250, 1024 + generation % 60_000);
+        let host = number % 250;
         Self {
             namespace: "fleet".to_owned(),
             component: service(number),
             endpoint: "generate".to_owned(),
             number,
-            transport: Transport::Tcp(format!("10.0.0.{host}:{port}/{number:016x}/generate")),
+            transport: Transport::Tcp(format!("10.0.0.{host}:9000/{number:x}/{generation:016x}")),
         }
     }
 

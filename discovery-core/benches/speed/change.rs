@@ -11,13 +11,16 @@ use crate::fleet_in_memory::FleetInMemory;
 use crate::prefixes::Prefixes;
 use crate::record::{Worker, mixed};
 
-/// The core's own path, on one thread: two wake-ups of tasks, and the decoding of one value.
+/// The core's own path, on one thread: two wake-ups of tasks, and the decoding of one value. Any of the records changes,
+/// or, `hot`, the same thousand.
 pub(crate) fn delivered(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("change_delivered");
-    for records in [1_000, 1_000_000] {
+    for (name, records, among) in
+        [("1000", 1_000, 1_000), ("1000000", 1_000_000, 1_000_000), ("1000000_hot", 1_000_000, 1_000)]
+    {
         let changing = OnceCell::new();
-        group.bench_function(BenchmarkId::from_parameter(records), |bencher| {
-            let changing = changing.get_or_init(|| RefCell::new(Changing::new(records)));
+        group.bench_function(name, |bencher| {
+            let changing = changing.get_or_init(|| RefCell::new(Changing::new(records, among)));
             bencher.iter_custom(|count| changing.borrow_mut().update(count));
         });
     }

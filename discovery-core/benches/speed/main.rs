@@ -2,6 +2,8 @@
 
 #[path = "../common/changing.rs"]
 mod changing;
+#[path = "../common/wall_clock.rs"]
+mod clock;
 #[path = "../common/prefixes.rs"]
 mod prefixes;
 #[path = "../common/record.rs"]

@@ -5,7 +5,6 @@
 
 use bytes::Bytes;
 
-use super::keys::{Stored, Tag};
 use crate::backend::Incarnation;
 
 const DIGITS: usize = 16;
@@ -38,10 +37,10 @@ pub(super) fn write(owner: u64, live: Option<&Live>) -> Bytes {
 }
 
 /// What cannot be read is a record of nobody's, its bytes the value: readers then report it, and its key can be taken.
-pub(super) fn read(stored: &Stored) -> Document {
-    ours(&stored.document).unwrap_or_else(|| {
-        let Tag(number) = stored.tag;
-        let live = Live { incarnation: Incarnation(number), value: stored.document.clone() };
+/// Whether the key was absent meanwhile nobody knows of it.
+pub(super) fn read(document: &Bytes) -> Document {
+    ours(document).unwrap_or_else(|| {
+        let live = Live { incarnation: Incarnation(0), value: document.clone() };
         Document { owner: None, live: Some(live) }
     })
 }
@@ -72,17 +71,13 @@ fn number(digits: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn stored(document: impl Into<Bytes>) -> Stored {
-        Stored { tag: Tag(9), document: document.into() }
-    }
-
     #[test]
     fn documents_come_back() {
         let value = Bytes::from_static(b"{\"a\":\n1}");
         let live = Live { incarnation: Incarnation(u64::MAX), value };
         for live in [Some(live), Some(Live { incarnation: Incarnation(0), value: Bytes::new() }), None] {
             let document = write(7, live.as_ref());
-            assert_eq!(read(&stored(document)), Document { owner: Some(7), live });
+            assert_eq!(read(&document), Document { owner: Some(7), live });
         }
     }
 
@@ -92,8 +87,8 @@ mod tests {
         let texts = ["", "x", "{}\n", "0000000000000007", head, "000000000000000G withdrawn\n"].map(str::to_owned);
         let cut = [format!("{head}withdraw\n"), format!("{head}00000000000000\n{{}}"), format!("{head}withdrawn")];
         for text in texts.into_iter().chain(cut) {
-            let document = read(&stored(text.clone()));
-            let live = Live { incarnation: Incarnation(9), value: text.clone().into() };
+            let document = read(&text.clone().into());
+            let live = Live { incarnation: Incarnation(0), value: text.clone().into() };
             assert_eq!(document, Document { owner: None, live: Some(live) }, "{text:?}");
         }
     }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::polling::Nudges;
+use super::polling::{Listing, Nudges};
 use crate::error::Result;
 
 /// Names one write: every document that is stored has another tag.
@@ -49,7 +49,8 @@ pub struct Terms {
     pub interval: Duration,
     /// The time to live where the user asks for none.
     pub default_ttl: Duration,
-    /// The smallest time to live that the store honours.
+    /// The smallest time to live: what is asked for below it is raised. Below the few seconds that a repair takes,
+    /// records lapse in faults that are over before anybody would care.
     pub min_ttl: Duration,
     /// How much later than its time to live a document may still be listed.
     pub lateness: Duration,
@@ -60,12 +61,12 @@ pub struct Terms {
 }
 
 impl Default for Terms {
-    /// Lists twice a second; ten seconds to live, at least one, exact to the second; names of 1 KiB, values of 1 MiB.
+    /// Lists twice a second; ten seconds to live, at least five, exact to the second; names of 1 KiB, values of 1 MiB.
     fn default() -> Self {
         Self {
             interval: Duration::from_millis(500),
             default_ttl: Duration::from_secs(10),
-            min_ttl: Duration::from_secs(1),
+            min_ttl: Duration::from_secs(5),
             lateness: Duration::from_secs(1),
             max_name: 1 << 10,
             max_value: 1 << 20,
@@ -86,7 +87,7 @@ pub trait KeyStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// Where the store cannot be asked. Never an empty list instead.
-    async fn list(&self, prefix: &str) -> Result<Vec<(String, Stored)>>;
+    async fn list(&self, prefix: &str) -> Result<Listing<(String, Stored)>>;
 
     /// Carries out swaps, each atomic by itself, and answers one result for each, in order. What is stored or stays
     /// lives for `ttl` from now. No name comes twice in one call; a call brings at most 128 swaps, and of documents at

@@ -18,6 +18,6 @@ mod simple;
 
 pub use keys::{KeyStore, Stored, Swap, Swapped, Tag, Terms};
 pub use name::{name_of, parse_name};
-pub use polling::{Lister, Nudges, Polling};
+pub use polling::{Lister, Listing, Nudges, Polling};
 pub use session::KeySessions;
 pub use simple::Simple;

@@ -48,7 +48,7 @@ pub(super) enum Fate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     tag: Tag,
-    /// `None`: a withdrawn record's trace.
+    /// `None`: a withdrawn record's trace, or what is nobody's.
     live: Option<Live>,
 }
 
@@ -198,7 +198,7 @@ impl Owner {
             (Swapped::Differs(stands), _) => self.differs(&mut keys, item, sent.expect, stands),
             (Swapped::Done, None) => Some(kept(&keys, &item.key)),
             (Swapped::Done, Some(stored)) => {
-                let Document { live, .. } = document::read(&stored);
+                let Document { live, .. } = document::read(&stored.document);
                 if live.is_none() {
                     keys.remove(&item.key);
                     return Some(Fate::Withdrawn);
@@ -211,18 +211,17 @@ impl Owner {
 
     /// What to do about something else than was expected. `None`: to be tried again.
     fn differs(&self, keys: &mut Keys, item: &Pending, expected: Option<Tag>, stands: Option<Stored>) -> Option<Fate> {
-        let found = stands.map(|stored| (stored.tag, document::read(&stored)));
-        let (owner, known) = match found {
-            Some((tag, document)) => (document.owner, Some(Known { tag, live: document.live })),
-            None => (None, None),
-        };
+        let found = stands.map(|stored| (stored.tag, document::read(&stored.document)));
+        let owner = found.as_ref().and_then(|(_, document)| document.owner);
         let foreign = owner.is_some_and(|owner| owner != self.token);
-        let live = known.as_ref().is_some_and(|known| known.live.is_some());
+        let live = found.as_ref().is_some_and(|(_, document)| document.live.is_some());
         if foreign && (live || matches!(item.intent, Intent::Delete)) {
             keys.remove(&item.key);
             return Some(if live { Fate::Taken } else { Fate::Absent });
         }
-        let withdrawn = !foreign && known.is_some() && !live;
+        // What is nobody's can be replaced, and is no record of this handle's.
+        let mine = owner == Some(self.token);
+        let known = found.map(|(tag, document)| Known { tag, live: document.live.filter(|_| mine) });
         // What another call has learned since this one was sent is newer.
         if let Some(held) = keys.get_mut(&item.key)
             && held.as_ref().map(|known| known.tag) == expected
@@ -231,8 +230,8 @@ impl Owner {
         }
         match item.intent {
             Intent::Put(_) | Intent::Delete => None,
-            Intent::Keep if live => None,
-            Intent::Keep => Some(if withdrawn { Fate::Withdrawn } else { Fate::Absent }),
+            Intent::Keep if mine && live => None,
+            Intent::Keep => Some(if mine { Fate::Withdrawn } else { Fate::Absent }),
         }
     }
 }

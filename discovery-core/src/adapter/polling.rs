@@ -22,6 +22,23 @@ pub type Nudges = BoxStream<'static, ()>;
 /// How far lists that hints ask for stay apart at least: a store that is written all the time is not listed all the time.
 const GAP: Duration = Duration::from_millis(20);
 
+/// What a list answers. Made of a `Vec` where the store cannot tell its lineage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing<T> {
+    /// What there is.
+    pub items: Vec<T>,
+    /// A number that goes with the data and never changes or vanishes while none are lost: one that is drawn with the
+    /// first write and kept beside the records, for example. Where it differs from before, or is no longer there, data
+    /// were lost, and views can bridge that until their owners have put the records back.
+    pub lineage: Option<u64>,
+}
+
+impl<T> From<Vec<T>> for Listing<T> {
+    fn from(items: Vec<T>) -> Self {
+        Self { items, lineage: None }
+    }
+}
+
 /// A store that can be listed, and may hint that it is time to.
 #[async_trait]
 pub trait Lister: Send + Sync + 'static {
@@ -30,7 +47,7 @@ pub trait Lister: Send + Sync + 'static {
     ///
     /// # Errors
     /// Where the store cannot be asked. Never an empty list instead: absent records are shown as removed.
-    async fn list(&self, scope: &Scope) -> Result<Vec<Entry>>;
+    async fn list(&self, scope: &Scope) -> Result<Listing<Entry>>;
 
     /// Hints that something may have changed since this call. One that is missing or lost delays what it was about
     /// until the next list, and nothing else; one too many costs a list. Where the stream ends, the watch ends with an
@@ -56,7 +73,7 @@ pub trait Lister: Send + Sync + 'static {
 /// The watches of a [`Lister`].
 ///
 /// A watch begins with a snapshot. Each list after that is one [`WatchEvent::Batch`] of what differs from the one
-/// before, or else [`WatchEvent::Progress`] as a sign of life. A list that fails is the stream's last item, and the core
+/// before, or else [`WatchEvent::Progress`] as a sign of life; one of another lineage is a new snapshot. A list that fails is the stream's last item, and the core
 /// opens the watch again. There is no task: a stream lists while it is polled, and dropping it at any time, a list under
 /// way included, leaves nothing behind.
 ///
@@ -75,21 +92,35 @@ struct Shared<L> {
     barrier: watch::Sender<u64>,
 }
 
-/// When a list began and ended, by the clock of its [`Polling`]. What it shows was the store's state in between.
+/// When a list began and ended, by the clock of its [`Polling`], and the lineage that it found. What it shows was the
+/// store's state in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
     began: u64,
     ended: u64,
+    lineage: Option<u64>,
 }
 
 impl Span {
     fn position(self) -> Position {
-        Position([self.began.to_be_bytes(), self.ended.to_be_bytes()].concat().into())
+        let numbers = [Some(self.began), Some(self.ended), self.lineage];
+        Position(numbers.into_iter().flatten().flat_map(u64::to_be_bytes).collect())
     }
 
     fn parse(position: &Position) -> Option<Self> {
-        let (began, ended) = position.0.split_first_chunk().map(|(began, rest)| (*began, rest))?;
-        Some(Self { began: u64::from_be_bytes(began), ended: u64::from_be_bytes(ended.try_into().ok()?) })
+        let (numbers, rest) = position.0.as_chunks();
+        let mut numbers = numbers.iter().map(|number| u64::from_be_bytes(*number));
+        let span = Self { began: numbers.next()?, ended: numbers.next()?, lineage: numbers.next() };
+        (rest.is_empty() && numbers.next().is_none()).then_some(span)
+    }
+
+    /// How this list's data relate to those of an earlier one.
+    fn follows(self, earlier: Self) -> Lineage {
+        match earlier.lineage {
+            Some(_) if earlier.lineage == self.lineage => Lineage::Same,
+            Some(_) => Lineage::Reset,
+            None => Lineage::Unknown,
+        }
     }
 
     /// Two lists that overlap in time may show the store in either order.
@@ -117,8 +148,8 @@ impl<L: Lister> Shared<L> {
 
     async fn list(&self, scope: &Scope) -> Result<(Vec<Entry>, Span)> {
         let began = self.tick();
-        let mut entries = self.lister.list(scope).await?;
-        let span = Span { began, ended: self.tick() };
+        let Listing { items: mut entries, lineage } = self.lister.list(scope).await?;
+        let span = Span { began, ended: self.tick(), lineage };
         entries.retain(|entry| scope.contains(&entry.key));
         Ok((entries, span))
     }
@@ -126,24 +157,25 @@ impl<L: Lister> Shared<L> {
 
 #[async_trait]
 impl<L: Lister> Watcher for Polling<L> {
-    async fn watch(&self, scope: &Scope, _: Option<&Position>) -> Result<WatchStream> {
+    async fn watch(&self, scope: &Scope, after: Option<&Position>) -> Result<WatchStream> {
         // Hints first: what changes after the list must not be missed.
         let nudges = self.shared.lister.nudges().await?;
         let barrier = self.shared.barrier.subscribe();
         let (entries, span) = self.shared.list(scope).await?;
+        let lineage = after.and_then(Span::parse).map_or(Lineage::Unknown, |after| span.follows(after));
         let seen = entries.iter().map(|entry| (entry.key.clone(), entry.clone())).collect();
-        let first = WatchEvent::snapshot(Lineage::Unknown, entries, span.position()).map(Ok);
+        let first = WatchEvent::snapshot(lineage, entries, span.position()).map(Ok);
         let shared = Arc::clone(&self.shared);
         let (scope, listed) = (scope.clone(), Instant::now());
         let poller = Poller { shared, scope, nudges, barrier, seen, span, listed, gap: GAP };
         let rest = stream::unfold(Some(poller), |poller| async move {
             let mut poller = poller?;
             Some(match poller.next().await {
-                Ok(event) => (Ok(event), Some(poller)),
-                Err(error) => (Err(error), None),
+                Ok(events) => (stream::iter(events.into_iter().map(Ok).collect::<Vec<_>>()), Some(poller)),
+                Err(error) => (stream::iter(vec![Err(error)]), None),
             })
         });
-        Ok(stream::iter(first).chain(rest).boxed())
+        Ok(stream::iter(first).chain(rest.flatten()).boxed())
     }
 
     async fn list(&self, scope: &Scope) -> Result<(Vec<Entry>, Position)> {
@@ -158,7 +190,7 @@ impl<L: Lister> Watcher for Polling<L> {
     async fn barrier(&self, _: &Scope) -> Result<Option<Position>> {
         let now = self.shared.tick();
         self.shared.barrier.send_modify(|newest| *newest = now.max(*newest));
-        Ok(Some(Span { began: now, ended: now }.position()))
+        Ok(Some(Span { began: now, ended: now, lineage: None }.position()))
     }
 
     fn reached(&self, at: &Position, target: &Position) -> bool {
@@ -181,17 +213,25 @@ struct Poller<L> {
 }
 
 impl<L: Lister> Poller<L> {
-    async fn next(&mut self) -> Result<WatchEvent> {
+    async fn next(&mut self) -> Result<Vec<WatchEvent>> {
         self.due().await?;
         let began = Instant::now();
         let (entries, span) = self.shared.list(&self.scope).await?;
+        let lineage = span.follows(self.span);
         self.span = span;
         self.listed = Instant::now();
         // However large the set, hints keep the store busy for half of the time at most.
         self.gap = GAP.max(self.listed - began);
-        let changes = self.advance(entries);
         let position = span.position();
-        Ok(if changes.is_empty() { WatchEvent::Progress(position) } else { WatchEvent::Batch { changes, position } })
+        if lineage == Lineage::Reset {
+            self.seen = entries.iter().map(|entry| (entry.key.clone(), entry.clone())).collect();
+            return Ok(WatchEvent::snapshot(lineage, entries, position).into());
+        }
+        let changes = self.advance(entries);
+        Ok(vec![match changes.is_empty() {
+            true => WatchEvent::Progress(position),
+            false => WatchEvent::Batch { changes, position },
+        }])
     }
 
     /// Waits until it is time for another list.

@@ -139,7 +139,10 @@ impl<S: KeyStore> Session for KeySession<S> {
             Fate::Taken => Some((key.clone(), Drift::Taken(conflict(&key)))),
             Fate::Held | Fate::Absent | Fate::Withdrawn => Some((key, Drift::Changed)),
         };
-        Ok(fates.into_iter().filter_map(drift).collect())
+        let mut drifts: Vec<_> = fates.into_iter().filter_map(drift).collect();
+        let unwanted = owner.stored().into_iter().filter(|key| !desired.contains_key(key));
+        drifts.extend(unwanted.map(|key| (key, Drift::Unwanted)));
+        Ok(drifts)
     }
 
     async fn lost(&self) -> Error {

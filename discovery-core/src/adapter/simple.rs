@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::document;
 use super::keys::{KeyStore, Terms};
 use super::name::{name_of, parse_name};
-use super::polling::{Lister, Nudges, Polling};
+use super::polling::{Lister, Listing, Nudges, Polling};
 use super::session::KeySessions;
 use crate::backend::{
     Backend, ChangeLog, Entry, Health, Position, Registrar, Session, SessionRequest, WatchStream, Watcher,
@@ -55,18 +55,19 @@ impl<S: KeyStore> Simple<S> {
 
 #[async_trait]
 impl<S: KeyStore> Lister for Records<S> {
-    async fn list(&self, scope: &Scope) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for (name, stored) in self.store.list(scope.as_str()).await? {
+    async fn list(&self, scope: &Scope) -> Result<Listing<Entry>> {
+        let Listing { items, lineage } = self.store.list(scope.as_str()).await?;
+        let mut entries = Vec::with_capacity(items.len());
+        for (name, stored) in items {
             let Ok(key) = parse_name(&name) else {
                 tracing::debug!(name, "skipped what is no record of this crate's");
                 continue;
             };
-            if let Some(live) = document::read(&stored).live {
+            if let Some(live) = document::read(&stored.document).live {
                 entries.push(Entry { key, value: live.value, incarnation: live.incarnation });
             }
         }
-        Ok(entries)
+        Ok(Listing { items: entries, lineage })
     }
 
     async fn nudges(&self) -> Result<Nudges> {

@@ -2,6 +2,7 @@
 
 mod builder;
 mod reading;
+mod storing;
 mod writing;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
@@ -20,7 +22,7 @@ pub use writing::Draft;
 use crate::backend::{Backend, Health};
 use crate::capability::{Bounds, Capabilities};
 use crate::deadline::later;
-use crate::error::{Effect, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::executor::SharedExecutor;
 use crate::feed::Scopes;
 use crate::key::{InstanceId, Key};
@@ -63,7 +65,7 @@ pub(crate) struct Inner {
 pub struct ShutdownReport {
     /// Records that may still be stored; they go when their session's time to live has passed, where there is one.
     pub not_withdrawn: Vec<Key>,
-    /// Why the backend did not close in order, where it did not.
+    /// Why the session or the backend did not close in order, where one did not.
     pub error: Option<Error>,
     /// Whether every task and the handle's thread ended in time.
     pub joined: bool,
@@ -169,6 +171,8 @@ impl Inner {
         operation: &'static str,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
+        // Boxed, because each layer around a future holds it twice: the caller's own future would be huge.
+        let work: BoxFuture<'static, Result<T>> = Box::pin(work);
         let outcome = self.executor.scope().run(self.scopes.reading(work)).await;
         outcome.map_err(|error| error.with_backend(self.backend.name()).with_operation(operation))
     }
@@ -181,11 +185,11 @@ impl Inner {
     ) -> Result<T> {
         let limit = self.settings.operation_timeout;
         let session = self.reconciler.session();
+        let work: BoxFuture<'static, Result<T>> = Box::pin(work);
         let limited = async move {
             timeout(limit, work).await.unwrap_or_else(|_| {
                 let error =
-                    Error::new(ErrorKind::Timeout, format!("not done within {limit:?}: is the store reachable?"))
-                        .with_effect(Effect::Unknown);
+                    Error::new(ErrorKind::Timeout, format!("not done within {limit:?}: is the store reachable?"));
                 let cause = session.borrow().error.clone();
                 Err(match cause {
                     Some(cause) => error.with_source(cause),
@@ -201,19 +205,23 @@ impl Inner {
         let until = later(Instant::now(), deadline);
         // Part of the time is kept for closing and joining, which is quick unless something hangs.
         let for_closing = (deadline / 4).min(Duration::from_millis(500));
-        let not_withdrawn = Inner::take_leave(&self.reconciler, deadline - for_closing).await;
+        let (not_withdrawn, left_open) = Inner::take_leave(&self.reconciler, deadline - for_closing).await;
         let left = || until.saturating_duration_since(Instant::now());
         let closed = close_backend(&self.scopes, &self.backend, &self.backend_closed, left() / 2).await;
         let joined = self.executor.cancel_and_join(left()).await;
-        let error = closed.err().map(|error| error.with_backend(self.backend.name()).with_operation("close"));
+        let error = left_open.or(closed.err());
+        let error = error.map(|error| error.with_backend(self.backend.name()).with_operation("close"));
         ShutdownReport { not_withdrawn, error, joined }
     }
 
-    /// Withdraws everything within `deadline`, and answers what may be left.
-    async fn take_leave(reconciler: &Reconciler, deadline: Duration) -> Vec<Key> {
+    /// Withdraws everything and ends the session within `deadline`, and answers what may be left, and why.
+    async fn take_leave(reconciler: &Reconciler, deadline: Duration) -> (Vec<Key>, Option<Error>) {
         match timeout(deadline, reconciler.close()).await {
-            Ok(()) => Vec::new(),
-            Err(_) => reconciler.ledger().keys(),
+            Ok(ended) => (Vec::new(), ended.err()),
+            Err(_) => {
+                let error = Error::new(ErrorKind::Timeout, "the session did not end in time: it expires by itself");
+                (reconciler.ledger().keys(), Some(error))
+            }
         }
     }
 }

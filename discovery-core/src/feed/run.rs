@@ -178,16 +178,21 @@ impl Task {
             Err(_) => return Ok(Leave::Failed(silent(limit, "opening the watch got no answer"))),
         };
         let opened = Instant::now();
-        let leave = self.listen(&mut stream, resume.is_some()).await?;
-        // What a watch delivered is proof of progress only if it went on for a while. A store that answers each opening
-        // with a snapshot and an error is asked less and less often.
+        let leave = self.listen(&mut stream, resume.is_some(), backoff).await?;
+        // Proof of progress is a change of the store, or a watch that went on for a while. A store that answers each
+        // opening with a snapshot, a sign of life and an error is asked less and less often.
         if opened.elapsed() > self.feed.backend.bounds().recovery {
             backoff.reset();
         }
         Ok(leave)
     }
 
-    async fn listen(&mut self, stream: &mut WatchStream, may_resume: bool) -> Result<Leave, Stop> {
+    async fn listen(
+        &mut self,
+        stream: &mut WatchStream,
+        may_resume: bool,
+        backoff: &mut Backoff,
+    ) -> Result<Leave, Stop> {
         let silence = self.feed.backend.bounds().silence;
         let feed = Arc::clone(&self.feed);
         let mut staging: Option<(Lineage, Vec<Entry>)> = None;
@@ -246,6 +251,9 @@ impl Task {
                     return Ok(Leave::Failed(broken("a change or a position before its first snapshot")));
                 }
                 WatchEvent::Batch { changes, position } => {
+                    if self.position.as_ref() != Some(&position) {
+                        backoff.reset();
+                    }
                     self.apply(changes);
                     self.settled(position).await;
                 }

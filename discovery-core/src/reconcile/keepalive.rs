@@ -11,13 +11,14 @@ use crate::error::{Error, ErrorKind};
 const SHORTEST: Duration = Duration::from_millis(20);
 
 /// Renews until the session is lost, and answers why. `opened` is when the request that opened it was sent: validity
-/// counts from when a request was sent, not from when its answer came.
-pub(super) async fn keep_alive(session: &dyn Session, opened: Instant) -> Error {
+/// counts from when a request was sent, not from when its answer came. However long the time to live, a renewal is due
+/// and may take no longer than `recovery`, so that a connection that went silent is found in that time (FLT 6).
+pub(super) async fn keep_alive(session: &dyn Session, opened: Instant, recovery: Duration) -> Error {
     let lost = session.lost();
     tokio::pin!(lost);
     let Some(ttl) = session.effective_ttl() else { return lost.await };
-    let mut valid_until = opened + ttl;
-    let mut due = opened + ttl / 3;
+    let mut valid_until = after(opened, ttl);
+    let mut due = opened + (ttl / 3).min(recovery);
     let mut last_error: Option<Error> = None;
     loop {
         tokio::select! {
@@ -38,7 +39,7 @@ pub(super) async fn keep_alive(session: &dyn Session, opened: Instant) -> Error 
             };
         }
         // An attempt that hangs leaves time for another one: at no more than half of what is left.
-        let attempt = sent + (left / 2).max(SHORTEST);
+        let attempt = sent + (left / 2).min(recovery).max(SHORTEST);
         let renewed = tokio::select! {
             biased;
             cause = &mut lost => return cause,
@@ -46,8 +47,8 @@ pub(super) async fn keep_alive(session: &dyn Session, opened: Instant) -> Error 
         };
         let error = match renewed {
             Ok(Ok(life)) => {
-                valid_until = sent + life;
-                due = sent + life / 3;
+                valid_until = after(sent, life);
+                due = sent + (life / 3).min(recovery);
                 last_error = None;
                 continue;
             }
@@ -60,6 +61,12 @@ pub(super) async fn keep_alive(session: &dyn Session, opened: Instant) -> Error 
         let now = Instant::now();
         let left = valid_until.saturating_duration_since(now);
         // Early tries come quickly, later ones never wait for more than half of what is left.
-        due = now + (left / 2).min(ttl / 10).max(SHORTEST);
+        due = now + (left / 2).min(ttl / 10).min(recovery).max(SHORTEST);
     }
+}
+
+/// A time to live may be as good as endless.
+fn after(start: Instant, life: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+    start + life.min(FAR)
 }

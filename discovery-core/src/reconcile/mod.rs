@@ -1,5 +1,6 @@
 //! Keeps what is stored equal to what the owner wants: opens a session, publishes, verifies, puts back.
 
+mod claim;
 mod keepalive;
 mod ledger;
 mod run;
@@ -14,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::executor::TaskScope;
 use crate::key::{InstanceId, Key};
 use crate::telemetry::OwnerMeter;
+pub(crate) use claim::Waiter;
 use ledger::Ledger;
 pub(crate) use ledger::Wish;
 
@@ -51,8 +53,11 @@ pub(crate) struct Reconciler {
     ledger: Mutex<Ledger>,
     demand: Mutex<Demand>,
     work: Notify,
+    /// Cuts delays short.
+    hurry: Notify,
     session: watch::Sender<SessionStatus>,
-    finished: watch::Sender<bool>,
+    /// How the last session ended, once the task has.
+    finished: watch::Sender<Option<Result<()>>>,
     meter: OwnerMeter,
 }
 
@@ -60,13 +65,14 @@ impl Reconciler {
     pub(crate) fn start(backend: Arc<dyn Backend>, wish: SessionWish, tasks: &TaskScope) -> Arc<Self> {
         let reconciler = Arc::new(Self {
             meter: OwnerMeter::new(backend.name()),
+            ledger: Mutex::new(Ledger::new(patience(&*backend))),
             backend,
             wish,
-            ledger: Mutex::default(),
             demand: Mutex::default(),
             work: Notify::new(),
+            hurry: Notify::new(),
             session: watch::Sender::default(),
-            finished: watch::Sender::new(false),
+            finished: watch::Sender::new(None),
         });
         tasks.spawn(run::run(Arc::clone(&reconciler)));
         reconciler
@@ -126,14 +132,17 @@ impl Reconciler {
         }
     }
 
-    /// Withdraws everything, ends the session and stops the task. Answers once that is done.
-    pub(crate) async fn close(&self) {
+    /// Withdraws everything, ends the session and stops the task. Answers, once that is done, how the session ended.
+    pub(crate) async fn close(&self) -> Result<()> {
         self.demand().closing = true;
         self.ledger().withdraw_all();
         self.notify();
+        self.hurry.notify_one();
         let mut finished = self.finished.subscribe();
-        // The sender lives in `self`.
-        let _ = finished.wait_for(|finished| *finished).await;
+        match finished.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
+            Err(_) => Err(closed()),
+        }
     }
 
     /// Withdraws a key and waits until it is gone.
@@ -147,6 +156,11 @@ impl Reconciler {
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.is_closing() { Err(closed()) } else { Ok(()) }
     }
+}
+
+/// The longest pause between two tries, and the usual one between two looks at what is stored: half of R.
+fn patience(backend: &dyn Backend) -> Duration {
+    (backend.bounds().recovery / 2).max(Duration::from_millis(100))
 }
 
 pub(crate) fn closed() -> Error {

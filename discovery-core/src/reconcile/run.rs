@@ -1,14 +1,16 @@
 //! The task of the reconciler.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument;
 
-use super::Reconciler;
 use super::keepalive::keep_alive;
 use super::ledger::Outcome;
+use super::{Reconciler, patience};
 use crate::backend::{Drift, Session, SessionRequest};
 use crate::backoff::Backoff;
 use crate::error::{Effect, Error, ErrorKind};
@@ -27,7 +29,8 @@ pub(super) async fn run(reconciler: Arc<Reconciler>) {
 
 impl Reconciler {
     async fn live(&self) {
-        let mut opening = Backoff::new(self.patience());
+        let mut opening = Backoff::new(patience(&*self.backend));
+        let mut ended = Ok(());
         loop {
             while !self.is_needed() && !self.is_closing() {
                 self.work.notified().await;
@@ -36,7 +39,7 @@ impl Reconciler {
                 break;
             }
             let sent = Instant::now();
-            let session = match self.open().await {
+            let session = match caught(self.open()).await.unwrap_or_else(Err) {
                 Ok(session) => session,
                 Err(error) => {
                     let error = error.with_backend(self.backend.name()).with_operation("open session");
@@ -45,7 +48,7 @@ impl Reconciler {
                         status.failures += 1;
                         status.error = Some(error);
                     });
-                    sleep(opening.next()).await;
+                    self.pause(opening.next()).await;
                     continue;
                 }
             };
@@ -58,15 +61,20 @@ impl Reconciler {
                 status.up = true;
                 status.error = None;
             });
-            let end = tokio::select! {
-                biased;
-                cause = keep_alive(&*session, sent) => End::Lost(cause),
-                end = self.write(&*session, &mut opening) => end,
+            let recovery = self.backend.bounds().recovery;
+            let life = async {
+                tokio::select! {
+                    biased;
+                    cause = keep_alive(&*session, sent, recovery) => End::Lost(cause),
+                    end = self.write(&*session) => end,
+                }
             };
+            let end = caught(life).await.unwrap_or_else(End::Lost);
             self.meter.session_up.set(0.0);
             match end {
                 End::Closing => {
-                    if let Err(error) = session.close().await {
+                    ended = caught(session.close()).await.unwrap_or_else(Err);
+                    if let Err(error) = &ended {
                         tracing::warn!(error = %error, "the session did not close in order: it expires by itself");
                     }
                     break;
@@ -80,104 +88,106 @@ impl Reconciler {
                         status.error = Some(cause.clone());
                     });
                     self.ledger().session_lost(&cause);
-                    // A store that takes sessions away at once must not be asked in a tight loop.
-                    sleep(opening.next()).await;
+                    // A store that takes sessions away at once is asked less and less often.
+                    if sent.elapsed() > recovery {
+                        opening.reset();
+                    }
+                    self.pause(opening.next()).await;
                 }
             }
         }
         self.session.send_modify(|status| status.up = false);
-        self.finished.send_replace(true);
+        self.finished.send_replace(Some(ended));
     }
 
-    /// The longest pause between two tries, and how long one may take.
-    fn patience(&self) -> Duration {
-        (self.backend.bounds().recovery / 2).max(Duration::from_millis(100))
+    /// Sleeps, unless the handle is closing: what is left is then tried at once.
+    async fn pause(&self, delay: Duration) {
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = self.hurry.notified() => {}
+        }
     }
 
     async fn open(&self) -> Result<Box<dyn Session>, Error> {
         let instance = self.session.borrow().id.or(self.wish.instance);
         let request = SessionRequest::new(self.wish.ttl, instance);
-        let limit = self.patience() * 4;
+        let limit = patience(&*self.backend) * 4;
         let session = timeout(limit, self.backend.open(&request)).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, format!("the store did not answer within {limit:?}: is it reachable?")))
         })?;
         match instance {
-            Some(wanted) if wanted != session.id() => Err(Error::new(
-                ErrorKind::Internal,
-                format!(
-                    "the backend opened a session of instance {} and not of {wanted}: please report it",
-                    session.id()
-                ),
-            )),
+            Some(wanted) if wanted != session.id() => {
+                let text = format!("the backend opened a session of instance {} and not of {wanted}", session.id());
+                // Nothing will renew it; whatever its end says, the error is the same.
+                let _ = timeout(limit, session.close()).await;
+                Err(Error::new(ErrorKind::Internal, format!("{text}: please report it")))
+            }
             _ => Ok(session),
         }
     }
 
     /// Publishes what is wanted and verifies it now and then, until the session is lost or everything is withdrawn.
-    async fn write(&self, session: &dyn Session, opening: &mut Backoff) -> End {
-        let mut backoff = Backoff::new(self.patience());
-        let mut recheck = false;
-        let mut verify_at = Instant::now() + self.patience();
+    async fn write(&self, session: &dyn Session) -> End {
+        let patience = patience(&*self.backend);
+        let mut verify_at = Instant::now() + patience;
         loop {
             if self.is_closing() && self.ledger().is_empty() {
                 return End::Closing;
             }
-            if recheck || Instant::now() >= verify_at {
+            if Instant::now() >= verify_at {
                 match self.verify(session).await {
-                    Ok(()) => recheck = false,
                     Err(error) if error.kind() == ErrorKind::SessionLost => return End::Lost(error),
-                    Err(error) => {
-                        tracing::debug!(error = %error, "records not verified: trying again");
-                        if recheck {
-                            sleep(backoff.next()).await;
-                            continue;
-                        }
-                    }
+                    Err(error) => tracing::debug!(error = %error, "records not verified: trying again"),
+                    Ok(()) => {}
                 }
-                verify_at = Instant::now() + self.patience();
+                verify_at = Instant::now() + patience;
             }
-            let work = self.ledger().collect();
+            let (work, next_try) = {
+                let mut ledger = self.ledger();
+                (ledger.collect(Instant::now()), ledger.next_try())
+            };
             let Some(work) = work else {
                 tokio::select! {
                     () = self.work.notified() => {}
-                    () = sleep_until(verify_at) => {}
+                    () = sleep_until(next_try.map_or(verify_at, |at| at.min(verify_at))) => {}
                 }
                 continue;
             };
             let desired = self.ledger().desired();
-            let limit = self.patience() * 2;
+            let limit = patience * 2;
             let results = timeout(limit, session.publish(&work.batch, &desired)).await.unwrap_or_else(|_| {
                 let error = Error::new(ErrorKind::Timeout, format!("the store did not answer within {limit:?}"));
                 vec![Err(error.with_effect(Effect::Unknown)); work.batch.writes.len()]
             });
             drop(desired);
-            let outcome = self.ledger().settle(work, results);
-            let Outcome { retry, recheck: unsure, lost, put_back } = outcome;
+            let Outcome { retry, recheck, lost, put_back } = self.ledger().settle(work, results);
             self.meter.reregistrations.increment(put_back);
             if put_back > 0 {
                 tracing::info!(records = put_back, "records put back");
             }
-            recheck |= unsure;
             if let Some(cause) = lost {
                 return End::Lost(cause);
             }
-            match retry {
-                None => {
-                    backoff.reset();
-                    opening.reset();
-                }
-                Some(error) => {
-                    tracing::warn!(error = %error, "write failed: trying again");
-                    sleep(backoff.next()).await;
-                }
+            if let Some(error) = retry {
+                tracing::warn!(error = %error, "write failed: trying again");
+            }
+            if recheck {
+                // What may have been written is read before it is written again.
+                verify_at = Instant::now();
             }
         }
     }
 
     /// Compares the store with what is wanted, and marks what differs.
     async fn verify(&self, session: &dyn Session) -> Result<(), Error> {
-        let desired = self.ledger().desired();
-        let limit = self.patience() * 2;
+        let desired = {
+            let ledger = self.ledger();
+            if !ledger.is_used() {
+                return Ok(());
+            }
+            ledger.desired()
+        };
+        let limit = patience(&*self.backend) * 2;
         let drifts = timeout(limit, session.verify(&desired)).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, format!("the store did not answer within {limit:?}")))
         })?;
@@ -194,4 +204,11 @@ impl Reconciler {
         }
         Ok(())
     }
+}
+
+/// Runs a backend's code: a panic of it is an error like any other.
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Error> {
+    AssertUnwindSafe(work).catch_unwind().await.map_err(|_| {
+        Error::new(ErrorKind::Internal, "the backend panicked: please report it").with_effect(Effect::Unknown)
+    })
 }

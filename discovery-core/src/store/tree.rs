@@ -143,8 +143,8 @@ impl<T: Keyed + Clone> Tree<T> {
         RangeWhere::new(self.root.as_ref(), place)
     }
 
-    /// Tells `out`, in key order, what makes `new` out of `old`. Items with equal keys count as unchanged where `same`
-    /// says so, and are not compared at all where they lie in a node that both trees share.
+    /// Tells `out`, in key order, what makes `new` out of `old`. Items count as unchanged where `same` says so, which it
+    /// must not of items with different keys. It is asked before keys are read, and not at all where a node is shared.
     ///
     /// Costs O(changes * log n) where one tree was made from the other by edits, at most O(n).
     pub(crate) fn diff<'a>(old: &'a Self, new: &'a Self, same: impl Fn(&T, &T) -> bool, out: impl FnMut(Diff<'a, T>)) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use discovery_core::adapter::{Lister, Nudges, Polling};
+use discovery_core::adapter::{Lister, Listing, Nudges, Polling};
 use discovery_core::backend::{Change, Entry, Incarnation, Lineage, Position, WatchEvent, WatchStream, Watcher};
 use discovery_core::{Error, ErrorKind, InstanceId, Key, Path, Result, Scope};
 use futures_util::{FutureExt, StreamExt, stream};
@@ -19,6 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 struct Shelf {
     entries: Arc<Mutex<BTreeMap<Key, Entry>>>,
+    lineage: Arc<Mutex<Option<u64>>>,
     fails: Arc<Mutex<Option<Error>>>,
     /// How long a list takes, after and before it looks.
     slow: Arc<Mutex<(Duration, Duration)>>,
@@ -31,6 +32,7 @@ impl Shelf {
     fn new() -> Self {
         Self {
             entries: Arc::default(),
+            lineage: Arc::default(),
             fails: Arc::default(),
             slow: Arc::default(),
             lists: Arc::default(),
@@ -64,15 +66,16 @@ impl Shelf {
 
 #[async_trait]
 impl Lister for Shelf {
-    async fn list(&self, _: &Scope) -> Result<Vec<Entry>> {
+    async fn list(&self, _: &Scope) -> Result<Listing<Entry>> {
         self.lists.fetch_add(1, Ordering::SeqCst);
         let (before, after) = *self.slow.lock().expect("no panic under the lock");
         tokio::time::sleep(before).await;
-        let entries = self.entries.lock().expect("no panic under the lock").values().cloned().collect();
+        let items = self.entries.lock().expect("no panic under the lock").values().cloned().collect();
+        let lineage = *self.lineage.lock().expect("no panic under the lock");
         tokio::time::sleep(after).await;
         match &*self.fails.lock().expect("no panic under the lock") {
             Some(error) => Err(error.clone()),
-            None => Ok(entries),
+            None => Ok(Listing { items, lineage }),
         }
     }
 
@@ -244,6 +247,39 @@ async fn of_two_lists_that_overlap_neither_has_reached_the_other() {
     assert!(watches.reached(&early, &early));
     let foreign = Position::from_u64(1);
     assert!(!watches.reached(&early, &foreign) && !watches.reached(&foreign, &early));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_lineage_is_a_reset_in_the_stream_and_across_streams() {
+    let shelf = Shelf::new();
+    let watches = Polling::new(shelf.clone());
+    let set = |lineage| *shelf.lineage.lock().expect("a lock") = lineage;
+    let (mut stream, _, unknown) = opened(&watches, &Scope::all()).await;
+    shelf.put(&key("a", 1), "1", 1);
+    set(Some(1));
+    let (_, first) = batch(&mut stream).await;
+    progress(&mut stream).await;
+
+    shelf.remove(&key("a", 1));
+    set(None);
+    let start = stream.next().await.expect("an item").expect("no error");
+    assert!(matches!(start, WatchEvent::SnapshotStart { lineage: Lineage::Reset }), "{start:?}");
+    let Some(Ok(WatchEvent::SnapshotChunk(entries))) = stream.next().await else { panic!("a chunk") };
+    assert!(entries.is_empty());
+    let Some(Ok(WatchEvent::SnapshotEnd(_))) = stream.next().await else { panic!("an end") };
+    shelf.put(&key("a", 1), "1", 2);
+    set(Some(2));
+    assert_eq!(batch(&mut stream).await.0.len(), 1, "data that are back are no loss");
+
+    for (after, expected) in [(&unknown, Lineage::Unknown), (&first, Lineage::Reset)] {
+        let mut stream = watches.watch(&Scope::all(), Some(after)).await.expect("a watch");
+        let Some(Ok(WatchEvent::SnapshotStart { lineage })) = stream.next().await else { panic!("a start") };
+        assert_eq!(lineage, expected);
+    }
+    set(Some(1));
+    let mut stream = watches.watch(&Scope::all(), Some(&first)).await.expect("a watch");
+    let Some(Ok(WatchEvent::SnapshotStart { lineage })) = stream.next().await else { panic!("a start") };
+    assert_eq!(lineage, Lineage::Same);
 }
 
 #[tokio::test(start_paused = true)]

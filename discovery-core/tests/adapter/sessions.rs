@@ -48,7 +48,7 @@ async fn delete(session: &dyn Session, key: &Key) -> Result<()> {
 /// What stands under a key: its incarnation and its value.
 async fn stands(toy: &Toy, key: &Key) -> Option<(String, String)> {
     let listed = toy.other_road().list(&name_of(key)).await.expect("a list");
-    let document = listed.into_iter().find(|(name, _)| *name == name_of(key))?.1.document;
+    let document = listed.items.into_iter().find(|(name, _)| *name == name_of(key))?.1.document;
     let text = String::from_utf8(document.to_vec()).expect("text");
     let (head, value) = text.split_once('\n').expect("a line");
     let incarnation = head.split_once(' ').expect("two words").1.to_owned();
@@ -67,6 +67,7 @@ async fn drifted(session: &dyn Session, desired: &Desired) -> Vec<(Key, Option<E
     let drifts = session.verify(desired).await.expect("verified");
     let kind = |drift: Drift| match drift {
         Drift::Taken(error) => Some(Error::kind(&error)),
+        Drift::Unwanted => Some(ErrorKind::Refused),
         _ => None,
     };
     drifts.into_iter().map(|(key, drift)| (key, kind(drift))).collect()
@@ -94,7 +95,7 @@ async fn records_live_as_long_as_they_are_renewed() {
 async fn a_ttl_below_the_least_is_raised_and_the_default_is_the_stores() {
     let (_, sessions) = handle(&Toy::new());
     let ttl = async |ttl| sessions.open(&SessionRequest::new(ttl, None)).await.expect("a session").effective_ttl();
-    assert_eq!(ttl(Some(Duration::from_millis(1))).await, Some(Duration::from_secs(1)));
+    assert_eq!(ttl(Some(Duration::from_millis(1))).await, Some(Duration::from_secs(5)));
     assert_eq!(ttl(None).await, Some(Duration::from_secs(10)));
     let session = sessions.open(&SessionRequest::new(None, Some(InstanceId(7)))).await.expect("a session");
     assert_eq!(session.id(), InstanceId(7));
@@ -275,6 +276,8 @@ async fn verify_tells_what_others_did_and_a_put_repairs_it() {
         put(&*session, &key(number), "mine").await.expect("put back");
     }
     assert_eq!(drifted(&*session, &wanted).await, []);
+    wanted.remove(&key(3));
+    assert_eq!(drifted(&*session, &wanted).await, [(key(3), Some(ErrorKind::Refused))], "its own, and unwanted");
     session.close().await.expect("closed");
     for number in 1..=3 {
         assert_eq!(value_of(&toy, &key(number)).await, None);

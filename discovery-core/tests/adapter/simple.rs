@@ -138,6 +138,29 @@ async fn records_that_others_deleted_or_overwrote_are_put_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_proven_loss_of_data_is_bridged_where_the_reader_asks_for_it() {
+    let toy = Toy::new();
+    let owner = handle(&toy).await;
+    let builder = Discovery::builder().with_backend(backend(&toy)).executor(ExecutorKind::Current);
+    let reader = builder.resync_grace(SOON).build().await.expect("a handle");
+    let mine = owner.register(worker("one")).await.expect("registered");
+    let view = reader.view::<Worker>(Query::all()).await.expect("a view");
+    let mut changes = view.changes();
+    changes.next().await.expect("a batch");
+    toy.lose_data();
+    timeout(SOON / 2, async {
+        while addresses(&owner).await != ["one"] {
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .expect("put back");
+    view.reached(&mine.stamp()).await.expect("reached");
+    assert!(timeout(SOON * 2, changes.next()).await.is_err(), "nobody saw it leave");
+    assert_eq!(view.load().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_store_cannot_hold_is_refused_before_it_is_asked() {
     let toy = Toy::new();
     let backend = backend(&toy);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use discovery_core::adapter::{KeyStore, Nudges, Stored, Swap, Swapped};
+use discovery_core::adapter::{KeyStore, Listing, Nudges, Stored, Swap, Swapped};
 use discovery_core::{Error, ErrorKind, Result};
 use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
@@ -29,6 +29,8 @@ pub(crate) enum Road {
 #[derive(Default)]
 struct State {
     documents: BTreeMap<String, (Stored, Instant)>,
+    /// Drawn with the first document, and lost with the documents.
+    lineage: Option<u64>,
     late: Vec<(Vec<Swap>, Duration)>,
     calls: Vec<usize>,
 }
@@ -46,6 +48,9 @@ impl State {
             let stands = self.documents.get(&swap.name).map(|(stored, _)| stored.clone());
             if stands.as_ref().map(|stored| stored.tag) != swap.expect {
                 return Swapped::Differs(stands);
+            }
+            if let Some(put) = &swap.put {
+                self.lineage.get_or_insert(put.tag.0);
             }
             if let Some(stored) = swap.put.clone().or(stands) {
                 self.documents.insert(swap.name.clone(), (stored, until));
@@ -104,6 +109,13 @@ impl Toy {
         self.state().documents.remove(name);
     }
 
+    /// The store comes back empty.
+    pub(crate) fn lose_data(&self) {
+        let mut state = self.state();
+        state.documents.clear();
+        state.lineage = None;
+    }
+
     /// Somebody stores this, without a hint.
     pub(crate) fn overwrite(&self, name: &str, stored: Stored) {
         let until = Instant::now() + Duration::from_secs(3600);
@@ -122,14 +134,15 @@ fn unreachable() -> Error {
 
 #[async_trait]
 impl KeyStore for Toy {
-    async fn list(&self, prefix: &str) -> Result<Vec<(String, Stored)>> {
+    async fn list(&self, prefix: &str) -> Result<Listing<(String, Stored)>> {
         if self.road() != Road::Clear {
             return Err(unreachable());
         }
         let mut state = self.state();
         state.sweep();
         let below = state.documents.iter().filter(|(name, _)| name.starts_with(prefix));
-        Ok(below.map(|(name, (stored, _))| (name.clone(), stored.clone())).collect())
+        let items = below.map(|(name, (stored, _))| (name.clone(), stored.clone())).collect();
+        Ok(Listing { items, lineage: state.lineage })
     }
 
     async fn swap(&self, swaps: &[Swap], ttl: Duration) -> Result<Vec<Swapped>> {

@@ -1,6 +1,7 @@
 #![allow(missing_docs, missing_debug_implementations, unused_must_use)]
-//! Findings of a review.
+//! Interleavings that once went wrong, on a backend whose failures are scripted.
 mod reading;
+mod writing;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

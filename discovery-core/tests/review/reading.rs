@@ -4,9 +4,8 @@ fn q(pool: &str) -> Query {
     Query::path([pool])
 }
 
-/// A list that is under way while a wider view opens answers an empty set as Ok.
 #[tokio::test(start_paused = true)]
-async fn list_is_empty_while_a_wider_view_opens() {
+async fn a_list_is_complete_while_a_wider_view_opens() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.handle().await;
@@ -22,9 +21,8 @@ async fn list_is_empty_while_a_wider_view_opens() {
     assert_eq!(list.unwrap().len(), 1, "the record is there all the time");
 }
 
-/// A wider view that is refused poisons the narrower scopes for good.
 #[tokio::test(start_paused = true)]
-async fn a_denied_wide_view_poisons_the_narrow_ones() {
+async fn a_denied_wide_view_leaves_the_narrow_ones_alone() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.handle().await;
@@ -39,9 +37,8 @@ async fn a_denied_wide_view_poisons_the_narrow_ones() {
     assert!(again.is_ok() && listed.is_ok(), "view: {:?}; list: {:?}", again.err(), listed.err());
 }
 
-/// The same: nothing is freed.
 #[tokio::test(start_paused = true)]
-async fn a_denied_wide_view_leaks_every_watch() {
+async fn a_denied_wide_view_leaves_no_watch_behind() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.handle().await;
@@ -57,9 +54,9 @@ async fn a_denied_wide_view_leaks_every_watch() {
     assert_eq!(before, after, "nobody needs the wide watch, and it is tried again for ever");
 }
 
-/// The 17th sibling opens the parent, which this identity may not read.
+/// It opens the parent, which this identity may not read.
 #[tokio::test(start_paused = true)]
-async fn the_seventeenth_sibling_needs_the_parents_permission() {
+async fn the_seventeenth_sibling_needs_no_permission_for_the_parent() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.handle().await;
@@ -73,9 +70,9 @@ async fn the_seventeenth_sibling_needs_the_parents_permission() {
     }
 }
 
-/// `reached` that waits on a feed which is released meanwhile waits for ever.
+/// It waits on a feed that is released meanwhile.
 #[tokio::test(start_paused = true)]
-async fn reached_hangs_across_a_merge() {
+async fn reached_answers_across_a_merge() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.handle().await;
@@ -94,7 +91,7 @@ async fn reached_hangs_across_a_merge() {
 
 /// The same for a list.
 #[tokio::test(start_paused = true)]
-async fn a_list_hangs_across_a_merge() {
+async fn a_list_answers_across_a_merge() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.handle().await;
@@ -110,9 +107,9 @@ async fn a_list_hangs_across_a_merge() {
     assert_eq!(listed.unwrap().len(), 1);
 }
 
-/// Without a barrier, a list that comes while a snapshot is under way throws that snapshot away.
+/// Without a barrier, a list wants a snapshot of its own; the one that is under way is for those before it.
 #[tokio::test(start_paused = true)]
-async fn lists_that_keep_coming_starve_each_other() {
+async fn lists_that_keep_coming_share_snapshots() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.handle().await;
@@ -133,9 +130,9 @@ async fn lists_that_keep_coming_starve_each_other() {
     assert_eq!(failed, 0, "of 500 lists, one each 40 ms, where a snapshot takes 50 ms");
 }
 
-/// After a merge while the store was reset, the adopted view is frozen and says that it is live.
+/// The narrow watch was further than the wide one ever comes.
 #[tokio::test(start_paused = true)]
-async fn an_adopted_view_freezes_after_data_loss() {
+async fn an_adopted_view_goes_on_after_data_loss() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.handle().await;
@@ -162,7 +159,7 @@ async fn an_adopted_view_freezes_after_data_loss() {
 
 /// ORD 8: a list, then a load of a view whose narrow feed is being merged.
 #[tokio::test(start_paused = true)]
-async fn a_load_after_a_list_goes_back_during_a_merge() {
+async fn a_load_after_a_list_never_goes_back_during_a_merge() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.handle().await;
@@ -189,7 +186,7 @@ async fn a_load_after_a_list_goes_back_during_a_merge() {
 
 /// FLT 14: the last good value for a later, wider view.
 #[tokio::test(start_paused = true)]
-async fn last_good_is_lost_to_a_wider_view() {
+async fn a_wider_view_shows_the_last_good_value_too() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.handle().await;
@@ -206,7 +203,7 @@ async fn last_good_is_lost_to_a_wider_view() {
 
 /// CON 7.
 #[tokio::test(start_paused = true)]
-async fn more_watches_than_allowed() {
+async fn never_more_watches_than_allowed() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     *backend.hooks.max_watches.lock().unwrap() = 2;
@@ -225,9 +222,9 @@ async fn more_watches_than_allowed() {
     assert!(backend.hooks.most.load(Ordering::SeqCst) <= 2, "{} watches", backend.hooks.most.load(Ordering::SeqCst));
 }
 
-/// A merge whose wide feed is itself merged before it synced never ends.
+/// The wide feed of a merge is itself merged before it has synced.
 #[tokio::test(start_paused = true)]
-async fn a_merge_of_a_merge_leaks() {
+async fn a_merge_of_a_merge_ends_in_one_watch() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.handle().await;
@@ -245,7 +242,7 @@ async fn a_merge_of_a_merge_leaks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn freshness_after_shutdown() {
+async fn a_view_is_stale_after_shutdown() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.handle().await;
@@ -256,7 +253,7 @@ async fn freshness_after_shutdown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endless_grace_kills_the_feed() {
+async fn a_grace_may_be_endless() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.builder().resync_grace(Duration::MAX).build().await.unwrap();
@@ -290,7 +287,7 @@ async fn close_comes_after_the_last_watch_and_once() {
 }
 
 #[test]
-fn shutdown_without_a_runtime() {
+fn shutdown_needs_no_runtime() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     futures_executor_block_on(async {
@@ -341,15 +338,13 @@ async fn a_sign_of_life_before_the_snapshot_is_no_empty_set() {
     let _lazy = handle.view_with::<Worker>(Query::all(), ViewOptions::default().lazy()).await.unwrap();
     tokio::time::sleep(ms(100)).await;
     let view = handle.view_with::<Worker>(q("a"), ViewOptions::default()).await;
-    match view {
-        Ok(view) => assert_eq!(view.load().len(), 1, "{:?} and empty", view.freshness()),
-        Err(_) => {}
+    if let Ok(view) = view {
+        assert_eq!(view.load().len(), 1, "{:?} and empty", view.freshness());
     }
 }
 
-/// `reached` answers before the adopted slot shows the write.
 #[tokio::test(start_paused = true)]
-async fn reached_answers_before_the_adopted_view_shows_it() {
+async fn reached_answers_once_the_adopted_view_shows_it() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     let handle = backend.handle().await;
@@ -380,7 +375,7 @@ async fn reached_answers_before_the_adopted_view_shows_it() {
 
 /// A record that was gone in a snapshot comes back undecodable: the value of the dead one must not be shown.
 #[tokio::test(start_paused = true)]
-async fn last_good_outlives_its_record() {
+async fn a_last_good_value_goes_with_its_record() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);
     backend.plan("worker/", Plan { flat: true, ..Plan::default() });

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::Keyed;
-use super::node::{Node, Subtree};
+use super::node::{FAN, LEAF, Node, Subtree};
 
 /// One step from an old tree to a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +44,18 @@ struct Frontier<'a, T> {
     parts: Vec<Part<'a, T>>,
 }
 
+impl<T> Default for Frontier<'_, T> {
+    fn default() -> Self {
+        Self { parts: Vec::new() }
+    }
+}
+
 impl<'a, T> Frontier<'a, T> {
-    fn new(root: Option<&'a Subtree<T>>) -> Self {
-        Self { parts: root.map(|root| Part::Node(&root.node, root.node.first())).into_iter().collect() }
+    fn new(root: &'a Subtree<T>) -> Self {
+        // One node may be open on each level, and it never has to grow.
+        let mut parts = Vec::with_capacity(LEAF + FAN * root.node.height() as usize);
+        parts.push(Part::Node(&root.node, root.node.first()));
+        Self { parts }
     }
 
     fn top(&self) -> Option<Part<'a, T>> {
@@ -92,7 +101,13 @@ pub(super) fn diff<'a, T: Keyed>(
     same: impl Fn(&T, &T) -> bool,
     mut out: impl FnMut(Diff<'a, T>),
 ) {
-    let (mut old, mut new) = (Frontier::new(old), Frontier::new(new));
+    if let (Some(old), Some(new)) = (old, new)
+        && old.node.is(&new.node)
+    {
+        return;
+    }
+    let frontier = |root: Option<&'a Subtree<T>>| root.map(Frontier::new).unwrap_or_default();
+    let (mut old, mut new) = (frontier(old), frontier(new));
     loop {
         let (was, is) = match (old.top(), new.top()) {
             (None, None) => return,
@@ -106,9 +121,13 @@ pub(super) fn diff<'a, T: Keyed>(
             }
             (Some(was), Some(is)) => (was, is),
         };
-        if let (Part::Node(was, _), Part::Node(is, _)) = (was, is)
-            && was.is(is)
-        {
+        // Before any key is read: at a million items most are not in the processor's cache.
+        let shared = match (was, is) {
+            (Part::Node(was, _), Part::Node(is, _)) => was.is(is),
+            (Part::Item(was), Part::Item(is)) => same(was, is),
+            _ => false,
+        };
+        if shared {
             old.skip();
             new.skip();
             continue;
@@ -120,9 +139,7 @@ pub(super) fn diff<'a, T: Keyed>(
                 (Part::Item(was), Part::Item(is)) => {
                     old.skip();
                     new.skip();
-                    if !same(was, is) {
-                        out(Diff::Changed(was, is));
-                    }
+                    out(Diff::Changed(was, is));
                 }
                 (Part::Node(was, _), Part::Item(_)) => old.open(was),
                 (Part::Item(_), Part::Node(is, _)) => new.open(is),

@@ -1,0 +1,491 @@
+//! What a history proves: every read against every write that it may, must or must not show.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use discovery_core::{Bounds, Capabilities, ErrorKind};
+
+use super::log::{Act, Answer, FOREIGN, Fresh, Harm, Id, Log, Seq, Settled, Shown, Tell};
+use crate::item::Item;
+use crate::world::Hook;
+
+/// What a history was made under.
+pub(super) struct Setting {
+    pub(super) capabilities: Capabilities,
+    pub(super) bounds: Bounds,
+    pub(super) ttl: Duration,
+    pub(super) patience: u32,
+    /// Handles below this number only register.
+    pub(super) owners: usize,
+    pub(super) observer: usize,
+}
+
+/// What is wrong with what a read shows of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// A value that nobody had begun to write under this key.
+    Never,
+    /// A value whose write was refused without effect.
+    Refused(ErrorKind),
+    /// A value that a later write of the same owner had replaced or removed.
+    Dead { by_delete: bool },
+    /// A value that was gone when everything had settled.
+    Buried,
+    /// A record that is not in the query.
+    Outside,
+    /// Nothing, where a record must be.
+    Missing,
+    /// The record goes and comes in one batch, with nothing that could have removed it.
+    Churn,
+}
+
+/// Where it was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    List,
+    First,
+    Batch,
+    Load,
+}
+
+/// What had happened to the reader in this round.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Weather {
+    pub(super) link: bool,
+    pub(super) outage: bool,
+    pub(super) compact: bool,
+    pub(super) loss: bool,
+    pub(super) member: bool,
+}
+
+impl Weather {
+    pub(super) fn fair(self) -> bool {
+        !(self.link || self.outage || self.compact || self.loss || self.member)
+    }
+}
+
+/// One thing that a history shows and should not.
+#[derive(Clone, Debug)]
+pub(super) struct Finding {
+    pub(super) wrong: Wrong,
+    pub(super) read: Read,
+    pub(super) handle: usize,
+    pub(super) view: Option<usize>,
+    pub(super) key: Id,
+    pub(super) at: Seq,
+    pub(super) weather: Weather,
+    /// The stream or view had shown the key before.
+    pub(super) vanished: bool,
+    /// Nothing at all was shown.
+    pub(super) empty: bool,
+    /// The view had never shown anything.
+    pub(super) never_any: bool,
+    /// Only a list before it on the same handle makes it wrong.
+    pub(super) after_list: bool,
+    /// Only a write that the view had reached makes it wrong.
+    pub(super) after_reached: bool,
+    /// Only a record that cannot be decoded stands in its place.
+    pub(super) garbage: bool,
+    /// The write that should show.
+    pub(super) write: Option<usize>,
+}
+
+/// What may have taken records away, or hidden them.
+struct Disturbance {
+    from: Seq,
+    /// Records that were written by then may be away too.
+    until: Seq,
+    owner: Option<usize>,
+    key: Option<Id>,
+    garbage: bool,
+}
+
+/// A history, indexed and read.
+pub(super) struct Evidence<'a> {
+    pub(super) log: &'a Log,
+    pub(super) setting: &'a Setting,
+    by_key: BTreeMap<Id, Vec<usize>>,
+    by_value: BTreeMap<u64, usize>,
+    disturbances: Vec<Disturbance>,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl<'a> Evidence<'a> {
+    pub(super) fn new(log: &'a Log, setting: &'a Setting) -> Self {
+        let mut by_key: BTreeMap<Id, Vec<usize>> = BTreeMap::new();
+        let mut by_value = BTreeMap::new();
+        for (index, write) in log.writes.iter().enumerate() {
+            by_key.entry(write.key).or_default().push(index);
+            if let Some(n) = write.act.value() {
+                by_value.insert(n, index);
+            }
+        }
+        let mut evidence = Self { log, setting, by_key, by_value, disturbances: Vec::new(), findings: Vec::new() };
+        evidence.disturbances = evidence.disturb();
+        let mut findings = evidence.read_lists();
+        for view in 0..log.views.len() {
+            findings.extend(evidence.read_view(view));
+        }
+        evidence.findings = findings;
+        evidence
+    }
+
+    /// The longest that a view may be behind while it says that it is live.
+    pub(super) fn lag(&self, weather: Weather) -> Duration {
+        let bounds = &self.setting.bounds;
+        let bound = if weather.fair() { bounds.propagation } else { bounds.recovery };
+        bound * self.setting.patience
+    }
+
+    /// The last time before `seq` at which everything had settled.
+    pub(super) fn settled(&self, seq: Seq) -> Option<&Settled> {
+        self.log.settled.iter().rev().find(|settled| settled.at <= seq && settled.unsettled.is_empty())
+    }
+
+    fn round(&self, seq: Seq) -> Seq {
+        self.settled(seq).map_or(0, |settled| settled.at)
+    }
+
+    /// The faults of the round that `seq` is in, up to it.
+    pub(super) fn harms(&self, seq: Seq) -> impl Iterator<Item = &Harm> {
+        let round = self.round(seq);
+        self.log.harms.iter().filter(move |harm| harm.from <= seq && harm.to.is_none_or(|to| to >= round))
+    }
+
+    pub(super) fn weather(&self, handle: usize, seq: Seq) -> Weather {
+        let mut weather = Weather::default();
+        for harm in self.harms(seq) {
+            match harm.hook {
+                Hook::Cut | Hook::HalfOpen | Hook::Pause | Hook::Deny => weather.link |= harm.target == Some(handle),
+                Hook::Outage => weather.outage = true,
+                Hook::Compact => weather.compact = true,
+                Hook::LoseData | Hook::RollBack => weather.loss = true,
+                Hook::LeaderChange | Hook::LoseMember => weather.member = true,
+                _ => {}
+            }
+        }
+        weather
+    }
+
+    fn disturb(&self) -> Vec<Disturbance> {
+        let mut found = Vec::new();
+        let patience = self.setting.ttl / 4;
+        // How long each owner has been out of touch in this round, and everybody together.
+        let mut out: BTreeMap<usize, Duration> = BTreeMap::new();
+        let mut everybody = Duration::ZERO;
+        let mut round = 0;
+        for harm in &self.log.harms {
+            let now = self.round(harm.from);
+            if now != round {
+                (round, everybody) = (now, Duration::ZERO);
+                out.clear();
+            }
+            let mut add = |owner, key, garbage, from, until| {
+                found.push(Disturbance { from, until, owner, key, garbage });
+            };
+            match harm.hook {
+                Hook::Revoke | Hook::Crash => add(harm.target, None, false, harm.from, harm.to.unwrap_or(harm.from)),
+                Hook::Ready => add(harm.target, None, false, harm.from, harm.to.unwrap_or(Seq::MAX)),
+                Hook::LoseData | Hook::RollBack => add(None, None, false, harm.from, harm.to.unwrap_or(harm.from)),
+                Hook::Delete => add(None, harm.key, false, harm.from, harm.to.unwrap_or(harm.from)),
+                Hook::Write => {
+                    let valid = self.log.writes.iter().any(|write| {
+                        write.owner == FOREIGN && Some(write.key) == harm.key && write.start == harm.from + 1
+                    });
+                    add(None, harm.key, !valid, harm.from, harm.to.unwrap_or(harm.from));
+                }
+                Hook::Cut | Hook::HalfOpen | Hook::Pause | Hook::Deny | Hook::Outage => {
+                    let (from, to) = (self.log.time(harm.from), harm.to.map(|to| self.log.time(to)));
+                    let lasted = to.unwrap_or(Duration::MAX).saturating_sub(from);
+                    let so_far = match harm.target {
+                        Some(owner) => {
+                            let own = out.entry(owner).or_default();
+                            *own = own.saturating_add(lasted);
+                            own.saturating_add(everybody)
+                        }
+                        None => {
+                            everybody = everybody.saturating_add(lasted);
+                            everybody + out.values().max().copied().unwrap_or_default()
+                        }
+                    };
+                    if so_far >= patience {
+                        let left = patience.saturating_sub(so_far.saturating_sub(lasted));
+                        // A session that is about to expire still takes writes.
+                        let until = to.map_or(Seq::MAX, |to| self.log.seq_at(to + self.setting.ttl));
+                        add(harm.target, None, false, self.log.seq_at(from + left), until);
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn rolled_back(&self, lo: Seq, hi: Seq) -> bool {
+        let round = self.round(lo);
+        self.log.harms.iter().any(|harm| harm.hook == Hook::RollBack && harm.from >= round && harm.from <= hi)
+    }
+
+    pub(super) fn write_of(&self, n: u64) -> Option<usize> {
+        self.by_value.get(&n).copied()
+    }
+
+    pub(super) fn writes_of(&self, key: Id) -> &[usize] {
+        self.by_key.get(&key).map_or(&[], Vec::as_slice)
+    }
+
+    /// What is wrong with `seen` under `key`, in a state that the store had between `lo` and `hi`.
+    fn judge_value(&self, key: Id, n: u64, lo: Seq, hi: Seq) -> Option<(Wrong, usize)> {
+        let Some(index) = self.write_of(n) else { return Some((Wrong::Never, 0)) };
+        let write = &self.log.writes[index];
+        if write.key != key || write.start > hi {
+            return Some((Wrong::Never, index));
+        }
+        if let Answer::Refused(kind) = write.answer {
+            // An owner that is refused an update goes back to the value before it.
+            return Some((Wrong::Refused(kind), index));
+        }
+        if self.rolled_back(lo, hi) {
+            return None;
+        }
+        let killer = self.writes_of(key).iter().copied().find(|later| {
+            let later_write = &self.log.writes[*later];
+            *later > index
+                && later_write.owner == write.owner
+                && later_write.answer == Answer::Ok
+                && later_write.end.is_some_and(|end| end <= lo)
+        });
+        if let Some(killer) = killer {
+            // What nobody can decode is nobody's to withdraw, and stands for the last good value that a reader knew.
+            let garbage = self
+                .disturbances
+                .iter()
+                .any(|one| one.garbage && one.key == Some(key) && one.from >= self.round(lo) && one.from <= hi);
+            if garbage {
+                return None;
+            }
+            return Some((Wrong::Dead { by_delete: self.log.writes[killer].act == Act::Delete }, index));
+        }
+        let settled = self.settled(lo)?;
+        let buried = write.start < settled.healed && !settled.expected.get(&key).is_some_and(|ns| ns.contains(&n));
+        buried.then_some((Wrong::Buried, index))
+    }
+
+    /// The write whose record must show in every state between `lo` and `hi`, where there is one.
+    fn must_show(&self, key: Id, even: bool, lo: Seq, hi: Seq, garbage: bool) -> Option<usize> {
+        let settled = self.settled(lo);
+        let writes = self.writes_of(key);
+        let stands = |index: usize| {
+            let write = &self.log.writes[index];
+            let Some(n) = write.act.value() else { return false };
+            if write.answer != Answer::Ok || write.end.is_none_or(|end| end > lo) {
+                return false;
+            }
+            if even && n % 2 == 1 {
+                return false;
+            }
+            // A fault in the midst of the call may have come after the write.
+            let mut since = write.start;
+            if let Some(settled) = settled.filter(|settled| write.start < settled.healed) {
+                if !settled.expected.get(&key).is_some_and(|ns| ns.len() == 1 && ns[0] == n) {
+                    return false;
+                }
+                since = since.max(settled.at);
+            }
+            // Over what nobody owns anybody may write.
+            let shared = !self.setting.capabilities.exclusive || write.owner == FOREIGN;
+            let foreign = write.owner == FOREIGN;
+            let taken = writes.iter().any(|other| {
+                let other_write = &self.log.writes[*other];
+                let later = *other > index && other_write.start <= hi;
+                let same = other_write.owner == write.owner;
+                let odd = even && other_write.act.value().is_some_and(|n| n % 2 == 1);
+                (later && same && (other_write.act == Act::Delete || odd))
+                    || (shared && !same && (foreign || other_write.start <= hi))
+            });
+            let disturbed = self.disturbances.iter().any(|one| {
+                one.until >= since
+                    && one.from <= hi
+                    && (one.owner.is_none() || one.owner == Some(write.owner))
+                    && (one.key.is_none() || one.key == Some(key))
+                    && (garbage || !one.garbage)
+            });
+            !taken && !disturbed
+        };
+        writes.iter().rev().copied().find(|index| stands(*index))
+    }
+
+    fn in_lens(&self, key: Id, lens: &super::log::Lens) -> bool {
+        lens.scope().is_none_or(|scope| scope.contains(&self.log.keys[key]))
+    }
+
+    fn read_lists(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for listing in &self.log.listings {
+            let Ok(shown) = &listing.shown else { continue };
+            let base = Finding {
+                wrong: Wrong::Never,
+                read: Read::List,
+                handle: listing.handle,
+                view: None,
+                key: 0,
+                at: listing.end,
+                weather: self.weather(listing.handle, listing.end),
+                vanished: false,
+                empty: shown.is_empty(),
+                never_any: false,
+                after_list: false,
+                after_reached: false,
+                garbage: false,
+                write: None,
+            };
+            self.read(&mut findings, &base, shown, &listing.lens, listing.start, &BTreeSet::new());
+        }
+        findings
+    }
+
+    /// Judges one shown set against every key.
+    fn read(
+        &self,
+        findings: &mut Vec<Finding>,
+        base: &Finding,
+        shown: &Shown,
+        lens: &super::log::Lens,
+        lo: Seq,
+        before: &BTreeSet<Id>,
+    ) {
+        let mut seen = BTreeSet::new();
+        for (key, n) in shown {
+            seen.insert(*key);
+            let outside = !self.in_lens(*key, lens) || !lens.admits(&Item::at(["x"]).n(*n));
+            let wrong = if outside { Some((Wrong::Outside, 0)) } else { self.judge_value(*key, *n, lo, base.at) };
+            if let Some((wrong, write)) = wrong {
+                findings.push(Finding { wrong, key: *key, write: Some(write), ..base.clone() });
+            }
+        }
+        for key in self.by_key.keys().filter(|key| !seen.contains(key)) {
+            if !self.in_lens(*key, lens) {
+                continue;
+            }
+            let vanished = before.contains(key);
+            let found = match self.must_show(*key, lens.even, lo, base.at, true) {
+                Some(write) => Some((write, false)),
+                // The last good value stays.
+                None if vanished => self.must_show(*key, lens.even, lo, base.at, false).map(|write| (write, true)),
+                None => None,
+            };
+            if let Some((write, garbage)) = found {
+                let wrong = Wrong::Missing;
+                findings.push(Finding { wrong, key: *key, vanished, garbage, write: Some(write), ..base.clone() });
+            }
+        }
+    }
+
+    /// Reads a view's batches and loads in their order.
+    fn read_view(&self, number: usize) -> Vec<Finding> {
+        let view = &self.log.views[number];
+        let told = self.log.told.iter().enumerate().filter(|(_, told)| told.view == number);
+        let loads = self.log.loads.iter().enumerate().filter(|(_, load)| load.view == number && load.synced);
+        let mut events: Vec<(Seq, bool, usize)> = told.map(|(index, told)| (told.at, true, index)).collect();
+        events.extend(loads.map(|(index, load)| (load.at, false, index)));
+        events.sort_unstable();
+        let mut findings = Vec::new();
+        let mut fold: BTreeMap<Id, u64> = BTreeMap::new();
+        let (mut before_fold, mut before_load, mut any) = (BTreeSet::new(), BTreeSet::new(), false);
+        // A view that joins is behind by a bound at most.
+        let opening = self.weather(view.handle, view.answered);
+        let mut floor = self.log.seq_at(self.log.time(view.call).saturating_sub(self.lag(opening)));
+        // A view that did not wait takes the set of a watch that is stale, and says that it is.
+        let first = self.log.told.iter().find(|told| told.view == number);
+        if view.lazy && first.is_some_and(|told| told.fresh != Fresh::Live) {
+            floor = 0;
+        }
+        for (at, batch, index) in events {
+            let weather = self.weather(view.handle, at);
+            let fresh = if batch { self.log.told[index].fresh } else { self.log.loads[index].fresh };
+            if fresh == Fresh::Live {
+                floor = floor.max(self.log.seq_at(self.log.time(at).saturating_sub(self.lag(weather))));
+            }
+            let mut base = Finding {
+                wrong: Wrong::Never,
+                read: Read::Load,
+                handle: view.handle,
+                view: Some(number),
+                key: 0,
+                at,
+                weather,
+                vanished: false,
+                empty: false,
+                never_any: !any,
+                after_list: false,
+                after_reached: false,
+                garbage: false,
+                write: None,
+            };
+            if batch {
+                let told = &self.log.told[index];
+                base.read = if told.synced { Read::First } else { Read::Batch };
+                if told.reset {
+                    fold.clear();
+                }
+                let removed: BTreeMap<Id, u64> = told
+                    .tells
+                    .iter()
+                    .filter_map(|tell| if let Tell::Removed(key, n) = tell { Some((*key, *n)) } else { None })
+                    .collect();
+                for tell in &told.tells {
+                    match *tell {
+                        Tell::Added(key, n) | Tell::Updated(key, _, n) => fold.insert(key, n),
+                        Tell::Removed(key, _) => fold.remove(&key),
+                    };
+                    let Tell::Added(key, n) = *tell else { continue };
+                    if removed.get(&key) == Some(&n) && self.must_show(key, view.lens.even, floor, at, false).is_some()
+                    {
+                        findings.push(Finding { wrong: Wrong::Churn, key, vanished: true, ..base.clone() });
+                    }
+                }
+                let shown: Shown = fold.iter().map(|(key, n)| (*key, *n)).collect();
+                base.empty = shown.is_empty();
+                self.read(&mut findings, &base, &shown, &view.lens, floor, &before_fold);
+                before_fold = fold.keys().copied().collect();
+                any |= !fold.is_empty();
+            } else {
+                let load = &self.log.loads[index];
+                base.empty = load.shown.is_empty();
+                let found = findings.len();
+                self.read(&mut findings, &base, &load.shown, &view.lens, floor, &before_load);
+                if findings.len() == found {
+                    self.read_again(&mut findings, &base, number, index);
+                }
+                before_load = load.shown.iter().map(|(key, _)| *key).collect();
+                any |= !load.shown.is_empty();
+            }
+        }
+        findings
+    }
+
+    /// A load after a list of the same handle, or after a write that the view has reached.
+    fn read_again(&self, findings: &mut Vec<Finding>, base: &Finding, number: usize, index: usize) {
+        let (view, load) = (&self.log.views[number], &self.log.loads[index]);
+        let lists = self.log.listings.iter().filter(|listing| {
+            listing.handle == view.handle
+                && listing.shown.is_ok()
+                && listing.end < load.at
+                && listing.start > view.answered
+                && listing.lens.covers(&view.lens)
+        });
+        if let Some(listed) = lists.map(|listing| listing.start).max() {
+            let base = Finding { after_list: true, ..base.clone() };
+            self.read(findings, &base, &load.shown, &view.lens, listed, &BTreeSet::new());
+        }
+        if let Some(write) = load.reached {
+            let end = self.log.writes[write].end.unwrap_or(load.at);
+            let base = Finding { after_reached: true, ..base.clone() };
+            let mut found = Vec::new();
+            self.read(&mut found, &base, &load.shown, &view.lens, end, &BTreeSet::new());
+            // Of other owners' writes the view is told nothing by this one.
+            let own = self.log.writes[write].key;
+            findings.extend(found.into_iter().filter(|finding| finding.key == own));
+        }
+    }
+}

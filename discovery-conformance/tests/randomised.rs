@@ -1,0 +1,49 @@
+//! Random operations and faults on memory, and what every client saw of them.
+//!
+//! On memory, or on the backend that `DYN_DISCOVERY_BACKEND` names. `DYN_DISCOVERY_CONFORMANCE_SEED` sets the first seed, `DYN_DISCOVERY_CONFORMANCE_RUNS` how many runs there are.
+
+mod backends;
+
+use std::sync::Arc;
+
+use discovery_conformance::Factory;
+use discovery_conformance::history::{Config, RUNS_VARIABLE, SEED_VARIABLE, Summary, run};
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|error| panic!("{variable}={text}: {error}")))
+}
+
+fn played(factory: &dyn Factory, config: &Config) -> Summary {
+    run(factory, config).unwrap_or_else(|error| panic!("seed {}: no run: {error}", config.seed))
+}
+
+/// Memory, where an hour takes no time, unless another backend is asked for.
+fn factories() -> Vec<Arc<dyn Factory>> {
+    let asked = std::env::var("DYN_DISCOVERY_BACKEND").is_ok_and(|name| !name.is_empty());
+    let chosen = backends::chosen().unwrap_or_else(|text| panic!("{text}"));
+    chosen.into_iter().filter(|factory| asked || factory.name() == "memory").collect()
+}
+
+/// The seeds to run: those asked for, or a few that stay the same.
+fn seeds() -> impl Iterator<Item = u64> {
+    let first = number(SEED_VARIABLE);
+    let runs = number(RUNS_VARIABLE).unwrap_or(if first.is_some() { 1 } else { 3 });
+    let first = first.unwrap_or(1);
+    first..first + runs
+}
+
+#[test]
+fn histories_keep_the_contract() {
+    for factory in factories() {
+        let mut broken = Vec::new();
+        for seed in seeds() {
+            let summary = played(&*factory, &Config::new(seed));
+            println!("{}: {summary}", factory.name());
+            if !summary.violations.is_empty() {
+                broken.push(seed);
+            }
+        }
+        assert!(broken.is_empty(), "{}: the runs of these seeds break the contract: {broken:?}", factory.name());
+    }
+}

@@ -1,0 +1,74 @@
+//! Reports of a run that never was: every verdict, and text that each format has to escape.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use discovery_conformance::{Claims, Clock, Hook, Outcome, Ran, Report, Verdict};
+use discovery_core::{Bounds, Capabilities};
+
+fn ran(name: &'static str, statement: &str, profile: &'static str, outcome: Outcome) -> Ran {
+    let faults = BTreeSet::from([Hook::Cut]);
+    Ran { name, statement: statement.to_owned(), profile, outcome, took: Duration::from_millis(5), faults }
+}
+
+fn report(outcomes: Vec<Outcome>, expected: usize) -> Report {
+    let mut capabilities = Capabilities::none();
+    capabilities.ttl = true;
+    let claims =
+        Claims { capabilities, bounds: Bounds::default(), hooks: vec![Hook::Cut], clock: Clock::Real, patience: 4 };
+    let names = ["reg_01_a", "liv_07_b", "flt_01_c", "key_01_d"];
+    let cases = outcomes.into_iter().zip(names).map(|(outcome, name)| {
+        let statement = name[..6].replace("_0", " ").to_uppercase();
+        ran(name, &statement, if name.starts_with("liv") { "ttl" } else { "core" }, outcome)
+    });
+    Report::new("a<b", claims, cases.collect(), expected, Duration::from_secs(2), "again && again".to_owned())
+}
+
+#[test]
+fn a_verdict_is_the_worst_that_happened() {
+    let (passed, not_claimed) = (Outcome::Passed, Outcome::NotClaimed("[x] is not claimed".to_owned()));
+    let no_hook = Outcome::NoHook("no hook for cut".to_owned());
+    let skipped = Outcome::Skipped("later".to_owned());
+    let failed = Outcome::Failed("a | b\n<c>".to_owned());
+    for (outcomes, expected, verdict, success) in [
+        (vec![passed.clone(), not_claimed.clone()], 2, Verdict::Passed, true),
+        (vec![passed.clone(), no_hook.clone()], 2, Verdict::PassedBlackBox, true),
+        (vec![passed.clone(), no_hook.clone(), skipped.clone()], 3, Verdict::Partial, false),
+        (vec![passed.clone()], 2, Verdict::Partial, false),
+        (vec![passed, no_hook, skipped, failed], 4, Verdict::Failed, false),
+    ] {
+        let report = report(outcomes, expected);
+        assert_eq!((report.verdict, report.verdict.is_success()), (verdict, success));
+    }
+}
+
+#[test]
+fn every_format_says_the_same() {
+    let outcomes = vec![
+        Outcome::Passed,
+        Outcome::NoHook("no hook for cut".to_owned()),
+        Outcome::Failed("a | b\n<c> \u{1}\"d\" & e".to_owned()),
+    ];
+    let report = report(outcomes, 3).with_seed(42);
+    assert_eq!((report.statements.ran, report.statements.of), (2, 83));
+    assert_eq!(report.profiles["ttl"].not_run, 1);
+
+    let text = report.text();
+    assert!(text.starts_with("a<b: failed\n"), "{text}");
+    assert!(text.contains("flt_01_c: failed: a | b") && text.contains("seed: 42"), "{text}");
+
+    let json: serde_json::Value = serde_json::from_str(&report.json().expect("JSON")).expect("JSON");
+    assert_eq!(json["verdict"], "failed");
+    assert_eq!(json["cases"][1]["outcome"], "no_hook");
+    assert_eq!(json["cases"][2]["detail"], "a | b\n<c> \u{1}\"d\" & e");
+
+    let junit = report.junit();
+    assert!(junit.contains(r#"tests="3" failures="1" errors="0" skipped="1""#), "{junit}");
+    assert!(junit.contains("a | b&#10;&lt;c&gt; \u{fffd}&quot;d&quot; &amp; e"), "{junit}");
+    assert!(junit.contains(r#"classname="a&lt;b.core""#), "{junit}");
+    assert_eq!(junit.matches("<testcase").count(), 3);
+
+    let markdown = report.markdown();
+    assert!(markdown.contains(r"| FLT 1 | `flt_01_c` | failed | a \| b <c>"), "{markdown}");
+    assert!(markdown.contains("| core | 1 | 1 | 0 |"), "{markdown}");
+}

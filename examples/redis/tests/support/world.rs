@@ -1,0 +1,151 @@
+//! Worlds of the conformance suite on one server, each under a prefix of its own.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use discovery_conformance::{Factory, Fault, Hook, World};
+use discovery_core::adapter::{Simple, name_of};
+use discovery_core::backend::Backend;
+use discovery_core::{Environment, Error, ErrorKind, Result};
+use discovery_redis::{PREFIX_VARIABLE, Redis, URL_VARIABLE};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncCommands, RedisError};
+
+use super::gate::{Gate, Switch, Way};
+use super::server::Server;
+
+pub(crate) struct OnRedis {
+    pub(crate) server: Server,
+    pub(crate) worlds: AtomicU64,
+}
+
+#[async_trait]
+impl Factory for OnRedis {
+    fn name(&self) -> &str {
+        "redis"
+    }
+
+    fn hooks(&self) -> Vec<Hook> {
+        vec![
+            Hook::Cut,
+            Hook::HalfOpen,
+            Hook::Outage,
+            Hook::Revoke,
+            Hook::Crash,
+            Hook::Pause,
+            Hook::LoseData,
+            Hook::Delete,
+            Hook::Write,
+            Hook::DropAcks,
+            Hook::DelayWrites,
+            Hook::Deny,
+        ]
+    }
+
+    async fn world(&self) -> Result<Box<dyn World>> {
+        let prefix = format!("world-{}", self.worlds.fetch_add(1, Ordering::Relaxed));
+        let settings = [(URL_VARIABLE, self.server.url()), (PREFIX_VARIABLE, prefix.clone())];
+        let environment = settings.into_iter().collect();
+        Ok(Box::new(Place { environment, url: self.server.url(), prefix, owners: Mutex::default() }))
+    }
+}
+
+struct Place {
+    environment: Environment,
+    url: String,
+    prefix: String,
+    owners: Mutex<BTreeMap<usize, Switch>>,
+}
+
+fn failed(error: RedisError) -> Error {
+    Error::new(ErrorKind::Internal, "a fault could not be done").with_source(error)
+}
+
+impl Place {
+    fn switch(&self, n: usize) -> Switch {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).entry(n).or_default().clone()
+    }
+
+    fn all(&self, way: Way) {
+        for switch in self.owners.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            switch.set(way);
+        }
+    }
+
+    async fn redis(&self) -> Result<MultiplexedConnection> {
+        let client = redis::Client::open(self.url.clone()).map_err(failed)?;
+        client.get_multiplexed_async_connection().await.map_err(failed)
+    }
+
+    fn at(&self, name: &str) -> String {
+        format!("{{{}}}:{name}", self.prefix)
+    }
+
+    async fn remove(&self, names: impl IntoIterator<Item = String>) -> Result<()> {
+        let mut redis = self.redis().await?;
+        for name in names {
+            let () = redis.del(self.at(&format!("record:{name}"))).await.map_err(failed)?;
+        }
+        redis.publish(self.at("changed"), "").await.map_err(failed)
+    }
+
+    /// Keeps the line that says whose it is, as somebody would who edits a record by hand.
+    async fn write(&self, name: String, value: &Bytes) -> Result<()> {
+        let mut redis = self.redis().await?;
+        let record = self.at(&format!("record:{name}"));
+        let held: Option<Vec<u8>> = redis.hget(&record, "document").await.map_err(failed)?;
+        let mut document = held.unwrap_or_default();
+        document.truncate(document.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+        document.extend_from_slice(value);
+        let tag = redis.incr::<_, _, u64>(self.at("forger"), 1).await.map_err(failed)?.to_string();
+        let fields = [("tag", tag.as_bytes()), ("document", &document[..])];
+        let () = redis.hset_multiple(&record, &fields).await.map_err(failed)?;
+        let () = redis.zadd(self.at("names"), name, 0).await.map_err(failed)?;
+        redis.publish(self.at("changed"), "").await.map_err(failed)
+    }
+
+    async fn lose_data(&self) -> Result<()> {
+        let mut redis = self.redis().await?;
+        let names: Vec<String> = redis.zrange(self.at("names"), 0, -1).await.map_err(failed)?;
+        let () = redis.del(&[self.at("names"), self.at("lineage")]).await.map_err(failed)?;
+        self.remove(names).await
+    }
+}
+
+#[async_trait]
+impl World for Place {
+    async fn owner(&self, n: usize) -> Result<Arc<dyn Backend>> {
+        let gate = Gate { store: Redis::new(&self.environment)?, switch: self.switch(n) };
+        Ok(Arc::new(Simple::new("redis", gate)))
+    }
+
+    async fn inject(&self, fault: Fault) -> Result<()> {
+        match fault {
+            Fault::Cut(n) | Fault::Crash(n) => self.switch(n).set(Way::Cut),
+            Fault::HalfOpen(n) => self.switch(n).set(Way::HalfOpen),
+            Fault::Pause(n) => self.switch(n).set(Way::Paused),
+            Fault::Deny(n) => self.switch(n).set(Way::Denied),
+            Fault::DropAcks(n, true) => self.switch(n).set(Way::AnswersLost),
+            Fault::DelayWrites(n, Some(by)) => self.switch(n).set(Way::Slow(by)),
+            Fault::Heal(n)
+            | Fault::Resume(n)
+            | Fault::Allow(n)
+            | Fault::DropAcks(n, false)
+            | Fault::DelayWrites(n, None) => self.switch(n).set(Way::Open),
+            Fault::Outage => self.all(Way::Cut),
+            Fault::Restore => self.all(Way::Open),
+            Fault::Revoke(n) => self.remove(self.switch(n).names()).await?,
+            Fault::LoseData => self.lose_data().await?,
+            Fault::Delete(key) => self.remove([name_of(&key)]).await?,
+            Fault::Write(key, value) => self.write(name_of(&key), &value).await?,
+            other => {
+                let text = format!("Redis has nothing like {}", other.hook());
+                return Err(Error::new(ErrorKind::Unsupported, text));
+            }
+        }
+        Ok(())
+    }
+}
