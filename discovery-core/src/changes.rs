@@ -236,7 +236,9 @@ impl<T: Send + Sync + 'static> Changes<T> {
         };
         let changes = difference(&base, &newest, &self.view);
         let first = !self.synced;
-        let news = first || reset || !changes.is_empty() || !freshness.same_news(&self.freshness);
+        // A stream that ends says so by ending.
+        let fresh_news = !freshness.same_news(&self.freshness) && self.view.slot.ended().is_none();
+        let news = first || reset || !changes.is_empty() || fresh_news;
         match &mut self.base {
             Base::Kept(base) => *base = newest.records().clone(),
             Base::Bounded(bounded) => bounded.set(newest.records().clone()),

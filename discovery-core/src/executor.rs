@@ -155,21 +155,33 @@ impl Executor {
         &self.scope
     }
 
-    /// Cancels and joins every task, then the thread. Answers whether all of it ended in time. Cancel-safe: a second
-    /// call goes on where the first one was dropped.
-    pub(crate) async fn shutdown(&self, within: Duration) -> bool {
+    /// Runs a task that outlives the scope: the one that ends it. Answers whether it could be begun.
+    pub(crate) fn spawn_last(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
+        let ended = self.thread.as_ref().is_some_and(|thread| thread.stop.is_cancelled());
+        if !ended {
+            self.scope.handle.spawn(task);
+        }
+        !ended
+    }
+
+    /// Cancels and joins every task of the scope. Answers whether all of them ended in time. Cancel-safe: a second call
+    /// goes on where the first one was dropped.
+    pub(crate) async fn cancel_and_join(&self, within: Duration) -> bool {
         self.scope.cancel.cancel();
         self.scope.tracker.close();
-        let joined = tokio::time::timeout(within, self.scope.tracker.wait()).await.is_ok();
-        if let Some(thread) = &self.thread {
-            thread.stop.cancel();
-            // A thread whose task never yields cannot be joined without hanging here too.
-            let join = thread.join.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let (true, Some(join)) = (joined, join) {
-                return join.join().is_ok();
-            }
+        tokio::time::timeout(within, self.scope.tracker.wait()).await.is_ok()
+    }
+
+    /// Ends the thread, and joins it where its tasks are known to have ended. Not to be called on that thread.
+    pub(crate) fn join(&self, tasks_ended: bool) -> bool {
+        let Some(thread) = &self.thread else { return true };
+        thread.stop.cancel();
+        // A thread whose task never yields cannot be joined without hanging here too.
+        let join = thread.join.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match join {
+            Some(join) if tasks_ended => join.join().is_ok(),
+            _ => true,
         }
-        joined
     }
 }
 

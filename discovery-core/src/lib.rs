@@ -5,6 +5,7 @@ pub mod backend;
 mod backoff;
 mod capability;
 mod changes;
+mod deadline;
 #[cfg(feature = "tower")]
 mod discover;
 mod discovery;

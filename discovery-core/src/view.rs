@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::backend::{Position, Stamp};
 use crate::changes::Changes;
 use crate::discovery::Inner;
@@ -12,7 +14,7 @@ use crate::freshness::Freshness;
 use crate::key::{InstanceId, Key};
 use crate::record::Registered;
 use crate::store::tree::Tree;
-use crate::store::{Slot, Undecodable, Version};
+use crate::store::{AnySlot, Slot, Undecodable, Version};
 
 /// How a view is opened.
 #[derive(Clone, Debug)]
@@ -169,7 +171,7 @@ impl<T: Send + Sync + 'static> View<T> {
     /// [`ErrorKind::Timeout`] with the backend's last error after `within`; why the view ended, where it has.
     pub async fn synced(&self, within: Duration) -> Result<()> {
         let options = ViewOptions::default().deadline(within);
-        self.inner.await_live(&self.slot, &options).await
+        self.inner.await_live(&self.slot, &options, Instant::now()).await
     }
 
     /// Waits until the view shows the write that `stamp` proves, or a later one. Cancel-safe.
@@ -270,16 +272,17 @@ impl<T: fmt::Debug> fmt::Debug for Snapshot<T> {
 }
 
 impl Inner {
-    /// Waits for a slot to be live, as the options say.
+    /// Waits for a slot to be live, as the options say. Only what fails from `since` on counts.
     pub(crate) async fn await_live<T: Send + Sync + 'static>(
         &self,
         slot: &Arc<Slot<T>>,
         options: &ViewOptions,
+        since: Instant,
     ) -> Result<()> {
         let limit = options.deadline.unwrap_or(self.settings.sync_timeout);
         let slot = Arc::clone(slot);
         let (fail_fast, allow_stale) = (options.fail_fast, options.allow_stale);
-        let backend = self.backend.name().to_owned();
+        let backend = Arc::clone(&self.backend);
         self.run("view", async move {
             let mut wake = slot.subscribe();
             let live = async {
@@ -288,9 +291,15 @@ impl Inner {
                     if let Some(error) = slot.ended() {
                         return Err(error.clone());
                     }
-                    let status = slot.feed().map(|feed| feed.status()).unwrap_or_default();
+                    let feed = slot.feed();
+                    let status = feed.as_ref().map(|feed| feed.status()).unwrap_or_default();
                     let synced = slot.load().synced;
-                    match (&status.freshness, status.last_error) {
+                    // An error from before this call may be over, and the refusal of a wider watch is not this view's: it
+                    // is about to get a watch of its own.
+                    let elsewhere =
+                        status.refused && feed.is_some_and(|feed| feed.scope != backend.coarsen(slot.scope()));
+                    let error = status.last_error.filter(|(_, at)| *at >= since && !elsewhere).map(|(error, _)| error);
+                    match (&status.freshness, error) {
                         (Freshness::Live, _) if synced => return Ok(()),
                         (Freshness::Stale { .. }, _) if synced && allow_stale => return Ok(()),
                         (Freshness::Stale { cause, .. }, _) if fail_fast => return Err(cause.clone()),
@@ -307,11 +316,12 @@ impl Inner {
             match tokio::time::timeout(limit, live).await {
                 Ok(outcome) => outcome,
                 Err(_) => {
-                    let cause = slot.feed().and_then(|feed| feed.status().last_error);
+                    let cause = slot.feed().and_then(|feed| feed.status().last_error).map(|(error, _)| error);
                     let error = Error::new(
                         ErrorKind::Timeout,
                         format!(
-                            "not in sync with {backend} within {limit:?}: check that it can be reached, or wait longer"
+                            "not in sync with {} within {limit:?}: check that it can be reached, or wait longer",
+                            backend.name()
                         ),
                     );
                     Err(match cause {
@@ -336,7 +346,9 @@ impl Inner {
                 if let Some(error) = slot.ended() {
                     return Err(error.clone());
                 }
-                let Some(feed) = slot.feed() else { continue };
+                let Some(feed) = slot.feed() else {
+                    return Err(Error::new(ErrorKind::Internal, "a view without a watch: please report it"));
+                };
                 // A watch need not hear of writes outside its scope, and a store need not say where a write stands: a
                 // barrier answers for both, where the position alone does not come.
                 let barrier = async {
@@ -356,8 +368,9 @@ impl Inner {
                 match reached {
                     // The slot may have moved to a wider watch meanwhile: ask that one.
                     Ok(()) if slot.feed().is_some_and(|now| Arc::ptr_eq(&now, &feed)) => return Ok(()),
-                    Err(error) if error.kind() != ErrorKind::Closed => return Err(error),
-                    _ => tokio::task::yield_now().await,
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::Closed => slot.moved_from(&feed).await?,
+                    Err(error) => return Err(error),
                 }
             }
         })

@@ -162,6 +162,7 @@ impl Builder {
                 settings: Settings { operation_timeout: self.operation_timeout, sync_timeout: self.sync_timeout },
                 executor: Arc::new(executor),
                 selection,
+                backend_closed: Arc::default(),
             }),
         })
     }

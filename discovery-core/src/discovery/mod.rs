@@ -8,8 +8,11 @@ mod writing;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 pub use builder::Builder;
@@ -18,6 +21,7 @@ pub use writing::Draft;
 
 use crate::backend::{Backend, Health};
 use crate::capability::{Bounds, Capabilities};
+use crate::deadline::later;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::SharedExecutor;
 use crate::feed::Scopes;
@@ -52,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     executor: SharedExecutor,
     selection: Selection,
+    backend_closed: Arc<AtomicBool>,
 }
 
 /// What a shutdown could not do.
@@ -131,25 +136,25 @@ impl Discovery {
         self.inner.run_limited("health", async move { backend.health().await }).await
     }
 
-    /// Withdraws every record, ends the session, closes every watch and joins every task, within `deadline`. Views keep
-    /// their last state; their streams end. A second call finds nothing to do.
+    /// Withdraws every record, ends the session, closes every watch, then the backend, and joins every task, within
+    /// `deadline`. Views keep their last state and are stale; their streams end. A second call finds nothing to do.
     ///
-    /// Cancel-safe: what was begun goes on in the background as long as the handle lives.
+    /// Cancel-safe: what was begun goes on in the background, and a second call joins what is left.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        let until = Instant::now() + deadline;
         let inner = Arc::clone(&self.inner);
-        // Part of the time is kept for closing and joining, which is quick unless something hangs.
-        let for_closing = (deadline / 4).min(Duration::from_millis(500));
-        let (not_withdrawn, left_open) = Inner::take_leave(&inner.reconciler, deadline - for_closing).await;
-        let left = until.saturating_duration_since(Instant::now());
-        let closed = match timeout(left / 2, inner.backend.close()).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Error::new(ErrorKind::Timeout, "the backend did not close in time")),
+        let (answer, report) = oneshot::channel();
+        let closing = async move {
+            let report = inner.close(deadline).await;
+            // The caller may be gone; then nobody wants the report.
+            let _ = answer.send(report);
         };
-        let joined = inner.executor.shutdown(until.saturating_duration_since(Instant::now())).await;
-        let error = left_open.or(closed.err());
-        let error = error.map(|error| error.with_backend(inner.backend.name()).with_operation("close"));
-        ShutdownReport { not_withdrawn, error, joined }
+        if !self.inner.executor.spawn_last(closing) {
+            return ShutdownReport { joined: true, ..ShutdownReport::default() };
+        }
+        // The thread ends under a call that comes second only once the first one is done.
+        let mut report = report.await.unwrap_or(ShutdownReport { joined: true, ..ShutdownReport::default() });
+        report.joined &= self.inner.executor.join(report.joined);
+        report
     }
 }
 
@@ -166,7 +171,9 @@ impl Inner {
         operation: &'static str,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let outcome = self.executor.scope().run(work).await;
+        // Boxed, because each layer around a future holds it twice: the caller's own future would be huge.
+        let work: BoxFuture<'static, Result<T>> = Box::pin(work);
+        let outcome = self.executor.scope().run(self.scopes.reading(work)).await;
         outcome.map_err(|error| error.with_backend(self.backend.name()).with_operation(operation))
     }
 
@@ -178,6 +185,7 @@ impl Inner {
     ) -> Result<T> {
         let limit = self.settings.operation_timeout;
         let session = self.reconciler.session();
+        let work: BoxFuture<'static, Result<T>> = Box::pin(work);
         let limited = async move {
             timeout(limit, work).await.unwrap_or_else(|_| {
                 let error =
@@ -192,6 +200,20 @@ impl Inner {
         self.run(operation, limited).await
     }
 
+    /// Everything that a shutdown does but joining the thread that it runs on.
+    async fn close(&self, deadline: Duration) -> ShutdownReport {
+        let until = later(Instant::now(), deadline);
+        // Part of the time is kept for closing and joining, which is quick unless something hangs.
+        let for_closing = (deadline / 4).min(Duration::from_millis(500));
+        let (not_withdrawn, left_open) = Inner::take_leave(&self.reconciler, deadline - for_closing).await;
+        let left = || until.saturating_duration_since(Instant::now());
+        let closed = close_backend(&self.scopes, &self.backend, &self.backend_closed, left() / 2).await;
+        let joined = self.executor.cancel_and_join(left()).await;
+        let error = left_open.or(closed.err());
+        let error = error.map(|error| error.with_backend(self.backend.name()).with_operation("close"));
+        ShutdownReport { not_withdrawn, error, joined }
+    }
+
     /// Withdraws everything and ends the session within `deadline`, and answers what may be left, and why.
     async fn take_leave(reconciler: &Reconciler, deadline: Duration) -> (Vec<Key>, Option<Error>) {
         match timeout(deadline, reconciler.close()).await {
@@ -204,6 +226,22 @@ impl Inner {
     }
 }
 
+/// Closes every watch, and then the backend: once, whoever asks.
+async fn close_backend(
+    scopes: &Scopes,
+    backend: &Arc<dyn Backend>,
+    closed: &AtomicBool,
+    within: Duration,
+) -> Result<()> {
+    let closing = async {
+        scopes.close().await;
+        if closed.swap(true, Ordering::AcqRel) { Ok(()) } else { backend.close().await }
+    };
+    timeout(within, closing)
+        .await
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "the backend did not close in time")))
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         let scope = self.executor.scope();
@@ -212,9 +250,10 @@ impl Drop for Inner {
         }
         let executor = Arc::clone(&self.executor);
         let (reconciler, backend) = (Arc::clone(&self.reconciler), Arc::clone(&self.backend));
+        let (scopes, closed) = (Arc::clone(&self.scopes), Arc::clone(&self.backend_closed));
         scope.spawn_graceful(async move {
             Inner::take_leave(&reconciler, FAREWELL).await;
-            if let Ok(Err(error)) = timeout(FAREWELL, backend.close()).await {
+            if let Err(error) = close_backend(&scopes, &backend, &closed, FAREWELL).await {
                 tracing::debug!(error = %error, "the backend did not close in order");
             }
             drop(executor);

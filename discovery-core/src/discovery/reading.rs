@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use tokio::time::Instant;
 
 use super::{Discovery, Inner};
 use crate::backend::{Change, Entry, Position};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::key::Key;
 use crate::query::{Query, Scope};
 use crate::record::{Record, Registered};
@@ -72,12 +73,13 @@ impl Discovery {
         decode: Decode<T>,
         options: ViewOptions,
     ) -> Result<View<T>> {
+        let since = Instant::now();
         let inner = Arc::clone(&self.inner);
         let scopes = Arc::clone(&inner.scopes);
         let slot = inner.run_limited("view", async move { scopes.slot(&scope, decode).await }).await?;
         let view = View::new(inner, slot, Filter::new(query.only_instance()));
         if !options.lazy {
-            view.inner.await_live(&view.slot, &options).await?;
+            view.inner.await_live(&view.slot, &options, since).await?;
         }
         Ok(view)
     }
@@ -103,10 +105,13 @@ impl Discovery {
     /// The record of one key, as [`Discovery::list`] would show it. Cancel-safe.
     ///
     /// # Errors
-    /// Those of [`Discovery::list`].
+    /// Those of [`Discovery::list`]; [`ErrorKind::InvalidQuery`] where the key is of another kind.
     pub async fn get<T: Record>(&self, key: &Key) -> Result<Option<Registered<T>>> {
-        let segments: Vec<String> = key.path().segments().map(std::borrow::Cow::into_owned).collect();
-        Ok(self.list::<T>(Query::path(segments)).await?.get(key).cloned())
+        let mut query = Query::kind(key.kind());
+        for segment in key.path().segments() {
+            query = query.segment(segment);
+        }
+        Ok(self.list::<T>(query).await?.get(key).cloned())
     }
 
     /// A token for now, on stores that keep a history (`[changelog]`). Cancel-safe.
@@ -157,17 +162,27 @@ impl Inner {
         let (scopes, backend) = (Arc::clone(&self.scopes), Arc::clone(&self.backend));
         self.run_limited("list", async move {
             let wanted = backend.coarsen(&scope);
-            if let Some(owner) = scopes.covering(&wanted) {
-                owner.feed_ref().catch_up().await?;
+            let mut answered = None;
+            let records = loop {
+                if scopes.ready(&wanted).await.is_none() {
+                    let (entries, _) = backend.list(&wanted).await?;
+                    break decode_all(&scope, entries, decode).await;
+                }
                 let slot = scopes.slot(&scope, decode).await?;
-                return Ok(Snapshot::detached(slot.load().records.clone(), filter));
-            }
-            let (entries, _) = backend.list(&wanted).await?;
-            // A view that is open inside this scope must not show less than this list does from now on.
-            for owner in scopes.inside(&wanted) {
-                owner.feed_ref().catch_up().await?;
-            }
-            Ok(Snapshot::detached(decode_all(&scope, entries, decode).await, filter))
+                let Some(feed) = slot.feed() else { continue };
+                match feed.catch_up().await {
+                    Err(error) if error.kind() == ErrorKind::Closed => slot.moved_from(&feed).await?,
+                    outcome => outcome?,
+                }
+                let version = slot.load();
+                // The slot may have moved meanwhile, to a feed that has not caught up.
+                if version.synced && slot.feed().is_some_and(|now| Arc::ptr_eq(&now, &feed)) {
+                    answered = Some(feed);
+                    break version.records.clone();
+                }
+            };
+            scopes.catch_up(&wanted, answered).await?;
+            Ok(Snapshot::detached(records, filter))
         })
         .await
     }

@@ -1,25 +1,28 @@
 //! One backend watch, its store, and the slots that show parts of it.
 
+mod handover;
+mod merge;
 mod run;
 mod scopes;
 mod slots;
 
 use std::any::{Any, TypeId};
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use scopes::Scopes;
 
 use crate::backend::{Backend, Position};
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::TaskScope;
 use crate::freshness::Freshness;
 use crate::query::Scope;
-use crate::store::AnySlot;
+use crate::store::{AnySlot, KnownGood};
 
 /// How many commands may wait for a feed before their senders do.
 const COMMANDS: usize = 64;
@@ -39,7 +42,10 @@ pub(crate) struct Status {
     pub(crate) freshness: Freshness,
     /// How often opening or holding the watch has failed.
     pub(crate) failures: u64,
-    pub(crate) last_error: Option<Error>,
+    /// Why it failed last, and when, unless it is live again.
+    pub(crate) last_error: Option<(Error, Instant)>,
+    /// The store does not let this scope be watched, and never has: views of narrower scopes must go elsewhere.
+    pub(crate) refused: bool,
 }
 
 /// How far a feed is.
@@ -51,7 +57,7 @@ pub(crate) struct Progress {
 }
 
 pub(crate) enum Command {
-    /// Answers an existing slot of this type and scope, or takes this one in.
+    /// Answers an existing slot of this type and scope, or takes this one in. No answer: ask for another feed.
     Attach {
         type_id: TypeId,
         slot: Arc<dyn AnySlot>,
@@ -62,14 +68,32 @@ pub(crate) enum Command {
     Reopen { opening: u64 },
     /// Stops the feed and answers its slots and how far they are.
     Release { reply: oneshot::Sender<Released> },
-    /// Takes over the slots of a narrower feed once this one is as far as they are.
+    /// Answers the slots of narrower scopes, for which this feed is of no use.
+    Expel { reply: oneshot::Sender<Released> },
+    /// Takes over slots once this feed is as far as they are; answers when that is done.
     Adopt { released: Released, owner: Arc<FeedOwner>, reply: oneshot::Sender<()> },
+    /// The slots that came from this feed are to be adopted now: a barrier that was asked for since is reached.
+    AdoptNow { from: Arc<Feed> },
 }
 
-#[derive(Clone)]
+/// Slots between two feeds. Their streams end with it: whoever takes them over takes them out.
 pub(crate) struct Released {
-    pub(crate) slots: Vec<(TypeId, Arc<dyn AnySlot>)>,
-    pub(crate) position: Option<Position>,
+    /// The feed that they come from.
+    from: Arc<Feed>,
+    slots: Vec<(TypeId, Arc<dyn AnySlot>)>,
+    /// None of them is beyond it. `None`: they have shown nothing yet.
+    position: Option<Position>,
+    /// The feeds that still speak for the slots' freshness.
+    speakers: Vec<Arc<Feed>>,
+    last_good: KnownGood,
+}
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        for (_, slot) in &self.slots {
+            slot.end(closed());
+        }
+    }
 }
 
 /// The shared side of a feed; its task is in `run`.
@@ -78,7 +102,8 @@ pub(crate) struct Feed {
     backend: Arc<dyn Backend>,
     commands: mpsc::Sender<Command>,
     status: watch::Sender<Status>,
-    progress: watch::Sender<Progress>,
+    /// Closed with the task.
+    progress: watch::Receiver<Progress>,
     openings: AtomicU64,
     slot_dropped: Notify,
     reopen: Notify,
@@ -106,29 +131,36 @@ impl Drop for FeedOwner {
     }
 }
 
+/// What every feed of a handle is opened with.
+pub(crate) struct FeedContext {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) settings: FeedSettings,
+    /// One for each watch that the backend allows.
+    pub(crate) permits: Arc<Semaphore>,
+}
+
 impl Feed {
-    pub(crate) fn open(
+    /// A feed, and the work that keeps it: to be run until the token is cancelled.
+    fn open(
         scope: Scope,
-        backend: Arc<dyn Backend>,
-        tasks: &TaskScope,
-        settings: FeedSettings,
-    ) -> Arc<FeedOwner> {
+        context: &FeedContext,
+        cancel: CancellationToken,
+    ) -> (Arc<FeedOwner>, impl Future<Output = ()> + Send + use<>) {
         let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (told, progress) = watch::channel(Progress::default());
         let feed = Arc::new(Feed {
             scope,
-            backend,
+            backend: Arc::clone(&context.backend),
             commands,
             status: watch::Sender::new(Status::default()),
-            progress: watch::Sender::new(Progress::default()),
+            progress,
             openings: AtomicU64::new(0),
             slot_dropped: Notify::new(),
             reopen: Notify::new(),
         });
-        let cancel = tasks.child_token();
-        let task = run::Task::new(Arc::clone(&feed), inbox, settings);
-        let stop = cancel.clone();
-        tasks.spawn_graceful(task.run(stop));
-        Arc::new(FeedOwner { feed, cancel })
+        let task = run::Task::new(Arc::clone(&feed), inbox, told, context);
+        let work = task.run(cancel.clone());
+        (Arc::new(FeedOwner { feed, cancel }), work)
     }
 
     pub(crate) fn freshness(&self) -> Freshness {
@@ -143,6 +175,22 @@ impl Feed {
         self.slot_dropped.notify_one();
     }
 
+    /// Whether its task takes no commands any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.commands.is_closed()
+    }
+
+    /// Waits for the first snapshot, but not beyond the first failure. Answers whether it is there.
+    pub(crate) async fn opened(&self) -> bool {
+        let mut status = self.status.subscribe();
+        let mut progress = self.progress.clone();
+        tokio::select! {
+            biased;
+            ready = progress.wait_for(|progress| progress.position.is_some()) => ready.is_ok(),
+            _ = status.wait_for(|status| status.failures > 0) => false,
+        }
+    }
+
     /// Sends a command; `None` where the feed has ended.
     async fn ask<A>(&self, command: impl FnOnce(oneshot::Sender<A>) -> Command) -> Option<A> {
         let (reply, answer) = oneshot::channel();
@@ -151,27 +199,33 @@ impl Feed {
     }
 
     /// Waits until the feed has seen every write that was acknowledged before this call.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] where the feed ends before: its slots are another's by then, or about to be. Why the store
+    /// could not be asked.
     pub(crate) async fn catch_up(&self) -> Result<()> {
         match self.backend.barrier(&self.scope).await? {
             Some(target) => self.reach(&target).await,
             None => {
                 let opening = self.openings.load(Ordering::Acquire) + 1;
-                let ended = || Error::new(ErrorKind::Closed, "the watch was closed meanwhile: try again");
-                self.commands.send(Command::Reopen { opening }).await.map_err(|_| ended())?;
-                let mut progress = self.progress.subscribe();
-                progress.wait_for(|progress| progress.snapshot_of >= opening).await.map(drop).map_err(|_| ended())
+                self.commands.send(Command::Reopen { opening }).await.map_err(|_| closed())?;
+                let mut progress = self.progress.clone();
+                progress.wait_for(|progress| progress.snapshot_of >= opening).await.map(drop).map_err(|_| closed())
             }
         }
     }
 
     /// Waits until the feed's position is at or beyond `target`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] where the feed ends before.
     pub(crate) async fn reach(&self, target: &Position) -> Result<()> {
-        let mut progress = self.progress.subscribe();
+        let mut progress = self.progress.clone();
         let there = |progress: &Progress| progress.position.as_ref().is_some_and(|at| self.backend.reached(at, target));
-        progress
-            .wait_for(there)
-            .await
-            .map(drop)
-            .map_err(|_| Error::new(ErrorKind::Closed, "the watch was closed meanwhile: try again"))
+        progress.wait_for(there).await.map(drop).map_err(|_| closed())
     }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "this discovery handle was shut down: build a new one")
 }

@@ -1,19 +1,21 @@
 //! The task of a feed: opens the watch, applies what it says, opens it again when it fails.
 
-use std::any::TypeId;
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, pending};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use tokio::sync::{mpsc, oneshot};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::handover::Adoption;
 use super::slots::SlotIndex;
-use super::{Command, Feed, FeedSettings, Released};
+use super::{Command, Feed, FeedContext, FeedSettings, Progress, Released, closed};
 use crate::backend::{Change, Entry, Lineage, Position, WatchEvent, WatchStream};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,7 +24,7 @@ use crate::store::{AnySlot, Effective, LastGood, RawStore, Source};
 use crate::telemetry::FeedMeter;
 
 /// Why the task stops.
-enum Stop {
+pub(super) enum Stop {
     /// Nobody needs the feed any more, or the handle is shut down.
     Cancelled,
     /// A wider feed takes its slots over.
@@ -44,39 +46,43 @@ enum Leave {
     Reopen,
 }
 
-/// Slots of a narrower feed that wait until this one is as far as they are.
-struct Adoption {
-    slots: Vec<(TypeId, Weak<dyn AnySlot>)>,
-    position: Option<Position>,
-    reply: oneshot::Sender<()>,
-}
-
 pub(super) struct Task {
-    feed: Arc<Feed>,
-    inbox: mpsc::Receiver<Command>,
+    pub(super) feed: Arc<Feed>,
+    pub(super) inbox: mpsc::Receiver<Command>,
+    progress: watch::Sender<Progress>,
     settings: FeedSettings,
+    permits: Arc<Semaphore>,
     raw: RawStore,
-    slots: SlotIndex,
-    adoptions: Vec<Adoption>,
-    last_good: LastGood,
+    pub(super) slots: SlotIndex,
+    pub(super) adoptions: Vec<Adoption>,
+    pub(super) last_good: LastGood,
     /// The number of the newest version.
     number: u64,
     published: Arc<AtomicU64>,
-    position: Option<Position>,
+    pub(super) position: Option<Position>,
     /// The newest opening of the watch, the one whose snapshot is complete, and the one that somebody waits for.
     opening: u64,
     snapshot_of: u64,
-    wanted_opening: u64,
+    pub(super) wanted_opening: u64,
+    /// Why the store will never answer this scope.
+    pub(super) hopeless: Option<Error>,
     meter: FeedMeter,
 }
 
 impl Task {
-    pub(super) fn new(feed: Arc<Feed>, inbox: mpsc::Receiver<Command>, settings: FeedSettings) -> Self {
+    pub(super) fn new(
+        feed: Arc<Feed>,
+        inbox: mpsc::Receiver<Command>,
+        progress: watch::Sender<Progress>,
+        context: &FeedContext,
+    ) -> Self {
         let meter = FeedMeter::new(feed.backend.name(), &feed.scope);
         Self {
             feed,
             inbox,
-            settings,
+            progress,
+            settings: context.settings,
+            permits: Arc::clone(&context.permits),
             raw: RawStore::default(),
             slots: SlotIndex::default(),
             adoptions: Vec::new(),
@@ -87,6 +93,7 @@ impl Task {
             opening: 0,
             snapshot_of: 0,
             wanted_opening: 0,
+            hopeless: None,
             meter,
         }
     }
@@ -98,39 +105,16 @@ impl Task {
             () = cancel.cancelled() => Stop::Cancelled,
             stop = self.follow().instrument(span) => stop,
         };
+        self.inbox.close();
         match stop {
-            Stop::Released(reply) => {
-                self.inbox.close();
-                // Whoever asked may be gone at shutdown; the slots end with it.
-                let _ = reply.send(self.released());
-            }
+            // Whoever asked may be gone at shutdown; the slots end with it.
+            Stop::Released(reply) => drop(reply.send(self.release())),
             Stop::Cancelled => {
-                let closed = Error::new(ErrorKind::Closed, "this discovery handle was shut down: build a new one");
-                self.end_slots(&closed);
+                for (_, slot) in self.every_slot() {
+                    slot.end(closed());
+                }
+                self.set_freshness(|_| Freshness::Stale { since: Instant::now(), cause: closed() });
             }
-        }
-    }
-
-    /// Every slot, those that wait to be adopted included, and a position that none of them is beyond.
-    fn released(&self) -> Released {
-        let further = |a: Position, b: &Position| if self.feed.backend.reached(&a, b) { a } else { b.clone() };
-        let waiting = self.adoptions.iter().filter_map(|adoption| adoption.position.as_ref());
-        let position = waiting.fold(self.position.clone(), |furthest, position| match furthest {
-            Some(furthest) => Some(further(furthest, position)),
-            None => Some(position.clone()),
-        });
-        Released { slots: self.every_slot(), position }
-    }
-
-    fn every_slot(&self) -> Vec<(TypeId, Arc<dyn AnySlot>)> {
-        let waiting = self.adoptions.iter().flat_map(|adoption| &adoption.slots);
-        let waiting = waiting.filter_map(|(type_id, slot)| Some((*type_id, slot.upgrade()?)));
-        self.slots.all().into_iter().chain(waiting).collect()
-    }
-
-    fn end_slots(&self, cause: &Error) {
-        for (_, slot) in self.every_slot() {
-            slot.end(cause.clone());
         }
     }
 
@@ -139,27 +123,48 @@ impl Task {
         let cap = (self.feed.backend.bounds().recovery / 2).max(Duration::from_millis(100));
         let mut backoff = Backoff::new(cap);
         loop {
-            match self.serve(&mut backoff).await {
-                Err(stop) => return stop,
-                Ok(Leave::Reopen) => {}
-                Ok(Leave::Failed(error)) => {
-                    let error = error.with_backend(self.feed.backend.name()).with_operation("watch");
-                    self.failed(&error);
-                    if matches!(error.kind(), ErrorKind::InvalidQuery | ErrorKind::Unsupported) {
-                        self.end_slots(&error);
-                        return self.refuse(&error).await;
-                    }
-                    self.meter.reconnects.increment(1);
-                    if let Err(stop) = self.alongside(sleep(backoff.next())).await {
-                        return stop;
-                    }
+            let life = AssertUnwindSafe(self.serve(&mut backoff)).catch_unwind().await;
+            let error = match life {
+                Ok(Err(stop)) => return stop,
+                Ok(Ok(Leave::Reopen)) => continue,
+                Ok(Ok(Leave::Failed(error))) => error,
+                Err(_) => {
+                    // Where the panic left the watch cannot be known: nothing is resumed.
+                    self.wanted_opening = self.wanted_opening.max(self.opening + 1);
+                    Error::new(ErrorKind::Internal, "the backend panicked: please report it").with_temporary(true)
                 }
+            };
+            let error = error.with_backend(self.feed.backend.name()).with_operation("watch");
+            self.failed(&error);
+            if matches!(error.kind(), ErrorKind::InvalidQuery | ErrorKind::Unsupported) {
+                return self.give_up(error).await;
             }
+            self.meter.reconnects.increment(1);
+            if let Err(stop) = self.alongside(sleep(backoff.next())).await {
+                return stop;
+            }
+        }
+    }
+
+    /// A view may ask only for what the store can watch: answers those that come later, until the feed is dropped.
+    async fn give_up(&mut self, error: Error) -> Stop {
+        for (_, slot) in self.slots.all() {
+            if !self.is_misplaced(slot.scope()) {
+                slot.end(error.clone());
+            }
+        }
+        self.hopeless = Some(error);
+        match self.alongside(pending::<Infallible>()).await {
+            Ok(never) => match never {},
+            Err(stop) => stop,
         }
     }
 
     /// One life of the watch.
     async fn serve(&mut self, backoff: &mut Backoff) -> Result<Leave, Stop> {
+        // Held until the stream is dropped: the store's limit counts every watch, whichever feed it belongs to.
+        let permits = Arc::clone(&self.permits);
+        let _permit = self.alongside(permits.acquire()).await?;
         // A snapshot that somebody waits for must not be spared by resuming.
         let resume = (self.wanted_opening <= self.snapshot_of).then(|| self.position.clone()).flatten();
         self.opening += 1;
@@ -172,23 +177,38 @@ impl Task {
             Ok(Err(error)) => return Ok(Leave::Failed(error)),
             Err(_) => return Ok(Leave::Failed(silent(limit, "opening the watch got no answer"))),
         };
-        self.listen(&mut stream, backoff).await
+        let opened = Instant::now();
+        let leave = self.listen(&mut stream, resume.is_some(), backoff).await?;
+        // Proof of progress is a change of the store, or a watch that went on for a while. A store that answers each
+        // opening with a snapshot, a sign of life and an error is asked less and less often.
+        if opened.elapsed() > self.feed.backend.bounds().recovery {
+            backoff.reset();
+        }
+        Ok(leave)
     }
 
-    async fn listen(&mut self, stream: &mut WatchStream, backoff: &mut Backoff) -> Result<Leave, Stop> {
+    async fn listen(
+        &mut self,
+        stream: &mut WatchStream,
+        may_resume: bool,
+        backoff: &mut Backoff,
+    ) -> Result<Leave, Stop> {
         let silence = self.feed.backend.bounds().silence;
         let feed = Arc::clone(&self.feed);
-        let opened = Instant::now();
-        let mut resumed = false;
         let mut staging: Option<(Lineage, Vec<Entry>)> = None;
         let mut started = false;
         loop {
-            let limit = if started && staging.is_none() { silence } else { Some(self.settings.open_timeout) };
+            let settled = started && staging.is_none();
+            // A snapshot under way is never thrown away: lists that keep coming would starve each other.
+            if settled && self.wanted_opening > self.snapshot_of {
+                return Ok(Leave::Reopen);
+            }
+            let limit = if settled { silence } else { Some(self.settings.open_timeout) };
             let next = async {
                 let silence = async {
                     match limit {
                         Some(limit) => sleep(limit).await,
-                        None => std::future::pending().await,
+                        None => pending().await,
                     }
                 };
                 tokio::select! {
@@ -199,21 +219,13 @@ impl Task {
                 }
             };
             let event = match self.alongside(next).await? {
-                Next::Event(Some(Ok(event))) => Some(event),
-                Next::Event(Some(Err(error))) => return Ok(self.fail(error, opened, backoff)),
+                Next::Event(Some(Ok(event))) => event,
+                Next::Event(Some(Err(error))) => return Ok(Leave::Failed(error)),
                 Next::Event(None) => {
-                    let error = Error::new(ErrorKind::Unavailable, "the store ended the watch");
-                    return Ok(self.fail(error, opened, backoff));
+                    return Ok(Leave::Failed(Error::new(ErrorKind::Unavailable, "the store ended the watch")));
                 }
                 Next::Silence => return Ok(Leave::Failed(silent(limit.unwrap_or_default(), "the watch went silent"))),
-                Next::Reopen => None,
-            };
-            // A snapshot that is wanted is under way, unless this opening resumed or came before the wish.
-            let Some(event) = event else {
-                if self.wanted_opening > self.opening || (resumed && self.wanted_opening > self.snapshot_of) {
-                    return Ok(Leave::Reopen);
-                }
-                continue;
+                Next::Reopen => continue,
             };
             match event {
                 WatchEvent::SnapshotStart { lineage } => staging = Some((lineage, Vec::new())),
@@ -230,35 +242,28 @@ impl Task {
                     self.settled(position).await;
                     started = true;
                 }
-                WatchEvent::Resumed => {
+                WatchEvent::Resumed if may_resume && !started => {
                     started = true;
-                    resumed = true;
                     self.live();
-                    // Somebody may have asked for a snapshot since the watch was opened.
-                    feed.reopen.notify_one();
+                }
+                WatchEvent::Resumed => return Ok(Leave::Failed(broken("a resumption that was not asked for"))),
+                WatchEvent::Batch { .. } | WatchEvent::Progress(_) if !started => {
+                    return Ok(Leave::Failed(broken("a change or a position before its first snapshot")));
                 }
                 WatchEvent::Batch { changes, position } => {
+                    if self.position.as_ref() != Some(&position) {
+                        backoff.reset();
+                    }
                     self.apply(changes);
                     self.settled(position).await;
-                    backoff.reset();
                 }
-                WatchEvent::Progress(position) => {
-                    self.settled(position).await;
-                    backoff.reset();
-                }
+                WatchEvent::Progress(position) => self.settled(position).await,
                 WatchEvent::Interrupted(error) => self.failed(&error),
-                WatchEvent::Recovered => self.live(),
+                WatchEvent::Recovered if started => self.live(),
+                // Live is what has a snapshot, and that is still to come.
+                WatchEvent::Recovered => {}
             }
         }
-    }
-
-    /// A stream that ended: what it delivered is proof of progress only if it went on for a while. A store that answers
-    /// each opening with a snapshot and an error is asked less and less often.
-    fn fail(&self, error: Error, opened: Instant, backoff: &mut Backoff) -> Leave {
-        if opened.elapsed() > self.feed.backend.bounds().recovery {
-            backoff.reset();
-        }
-        Leave::Failed(error)
     }
 
     /// Awaits `work` while commands are answered and timers kept. `work` is never dropped half-way but at a stop.
@@ -270,14 +275,14 @@ impl Task {
             let give_up = async {
                 match ghost {
                     Some(until) => sleep_until(until).await,
-                    None => std::future::pending().await,
+                    None => pending().await,
                 }
             };
             tokio::select! {
                 biased;
                 Some(command) = self.inbox.recv() => self.obey(command).await?,
                 output = &mut work => return Ok(output),
-                () = feed.slot_dropped.notified() => self.slots.prune(),
+                () = feed.slot_dropped.notified() => self.prune(),
                 () = give_up => {
                     let gone = self.raw.drop_ghosts(Instant::now());
                     self.publish(&gone);
@@ -286,60 +291,14 @@ impl Task {
         }
     }
 
-    async fn obey(&mut self, command: Command) -> Result<(), Stop> {
-        match command {
-            Command::Attach { type_id, slot, owner, reply } => {
-                let known = self.slots.find(type_id, slot.scope().as_str());
-                let slot = match known {
-                    Some(known) => known,
-                    None => {
-                        slot.attach(owner);
-                        self.slots.insert(type_id, &slot);
-                        if self.position.is_some() {
-                            self.rebase([&slot]).await;
-                        }
-                        slot
-                    }
-                };
-                // The caller may have given up; the slot then goes with the reply.
-                let _ = reply.send(slot.into_any());
-            }
-            Command::Reopen { opening } => {
-                self.wanted_opening = self.wanted_opening.max(opening);
-                self.feed.reopen.notify_one();
-            }
-            Command::Release { reply } => return Err(Stop::Released(reply)),
-            Command::Adopt { released, owner, reply } => {
-                for (_, slot) in &released.slots {
-                    slot.attach(Arc::clone(&owner));
-                }
-                drop(owner);
-                let slots = released.slots.iter().map(|(type_id, slot)| (*type_id, Arc::downgrade(slot))).collect();
-                self.adoptions.push(Adoption { slots, position: released.position, reply });
-                self.adopt().await;
-            }
-        }
-        Ok(())
-    }
-
-    /// A view may ask only for what the store can watch: answers those that come later, until the feed is dropped.
-    async fn refuse(&mut self, error: &Error) -> Stop {
-        while let Some(command) = self.inbox.recv().await {
-            match self.obey(command).await {
-                Ok(()) => self.end_slots(error),
-                Err(stop) => return stop,
-            }
-        }
-        Stop::Cancelled
-    }
-
-    /// After a sign of life from the store.
+    /// After a sign of life from the store. The slots that wait for this position show it before anybody hears of it.
     async fn settled(&mut self, position: Position) {
         self.position = Some(position);
-        self.feed.progress.send_modify(|progress| progress.position.clone_from(&self.position));
-        if !self.adoptions.is_empty() {
-            self.adopt().await;
-        }
+        self.adopt(None).await;
+        self.progress.send_modify(|progress| {
+            progress.position.clone_from(&self.position);
+            progress.snapshot_of = self.snapshot_of;
+        });
         self.live();
     }
 
@@ -373,14 +332,16 @@ impl Task {
             tracing::warn!(records = entries.len(), "the store lost data: resynchronised with what it holds now");
         }
         self.raw.replace(entries, lineage, self.settings.resync_grace);
+        let raw = self.raw.tree();
+        let last_good = self.last_good.get_mut().unwrap_or_else(PoisonError::into_inner);
+        last_good.retain(|(_, key), _| raw.get(key).is_some());
         let slots = self.slots.all();
         self.rebase(slots.iter().map(|(_, slot)| slot)).await;
         self.snapshot_of = self.opening;
-        self.feed.progress.send_modify(|progress| progress.snapshot_of = self.opening);
         self.meter.records.set(self.raw.len() as f64);
     }
 
-    async fn rebase<'a>(&mut self, slots: impl IntoIterator<Item = &'a Arc<dyn AnySlot>>) {
+    pub(super) async fn rebase<'a>(&mut self, slots: impl IntoIterator<Item = &'a Arc<dyn AnySlot>>) {
         let slots: Vec<_> = slots.into_iter().collect();
         let newest = slots.iter().map(|slot| slot.number()).max().unwrap_or_default();
         self.number = self.number.max(newest) + 1;
@@ -394,46 +355,33 @@ impl Task {
         }
     }
 
-    /// Takes over the slots of narrower feeds that this one has caught up with.
-    async fn adopt(&mut self) {
-        let Some(at) = self.position.clone() else { return };
-        let backend = Arc::clone(&self.feed.backend);
-        let caught_up =
-            |adoption: &Adoption| adoption.position.as_ref().is_none_or(|target| backend.reached(&at, target));
-        let (ready, waiting) = std::mem::take(&mut self.adoptions).into_iter().partition(caught_up);
-        self.adoptions = waiting;
-        for Adoption { slots, reply, .. } in ready {
-            let slots: Vec<_> =
-                slots.into_iter().filter_map(|(type_id, slot)| Some((type_id, slot.upgrade()?))).collect();
-            self.rebase(slots.iter().map(|(_, slot)| slot)).await;
-            for (type_id, slot) in &slots {
-                self.slots.insert(*type_id, slot);
-                slot.wake();
-            }
-            // The merge may have been cut short by a shutdown.
-            let _ = reply.send(());
-        }
-    }
-
     fn live(&mut self) {
         if self.feed.status.borrow().freshness.is_live() || self.position.is_none() {
             return;
         }
         tracing::debug!(records = self.raw.len(), "live");
+        self.feed.status.send_modify(|status| {
+            status.last_error = None;
+            status.refused = false;
+        });
         self.set_freshness(|_| Freshness::Live);
     }
 
     fn failed(&mut self, error: &Error) {
         tracing::warn!(error = %error, "watch interrupted: the last known set is still served");
+        let refusal =
+            matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidQuery | ErrorKind::Unsupported);
         self.feed.status.send_modify(|status| {
             status.failures += 1;
-            status.last_error = Some(error.clone());
+            status.last_error = Some((error.clone(), Instant::now()));
+            status.refused |= refusal && self.position.is_none();
         });
         self.set_freshness(|freshness| match freshness {
             Freshness::Syncing => Freshness::Syncing,
             Freshness::Live => Freshness::Stale { since: Instant::now(), cause: error.clone() },
             Freshness::Stale { since, .. } => Freshness::Stale { since: *since, cause: error.clone() },
         });
+        self.prune();
     }
 
     fn set_freshness(&mut self, change: impl FnOnce(&Freshness) -> Freshness) {
@@ -441,6 +389,7 @@ impl Task {
             status.freshness = change(&status.freshness);
             self.meter.freshness(&status.freshness);
         });
+        self.speak_for_adoptions();
         for (_, slot) in self.every_slot() {
             slot.wake();
         }

@@ -1,11 +1,15 @@
-//! Which watches a handle holds open: one for each scope in use, merged upward where there are many.
+//! Which watches a handle holds open, and which of them serves a scope.
 
 use std::any::TypeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
-use super::{Command, Feed, FeedOwner, FeedSettings, Released};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Command, Feed, FeedContext, FeedOwner, FeedSettings, closed};
 use crate::backend::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::TaskScope;
@@ -15,38 +19,85 @@ use crate::store::{AnySlot, Decode, Slot};
 /// How many watches may stand below one parent before the parent is watched instead.
 const SIBLINGS: usize = 16;
 
-/// How long a merge waits before it asks an unreachable store again.
-const NUDGE: Duration = Duration::from_millis(50);
-
 pub(crate) struct Scopes {
-    backend: Arc<dyn Backend>,
-    tasks: TaskScope,
-    settings: FeedSettings,
+    pub(super) context: FeedContext,
+    pub(super) tasks: TaskScope,
     table: Mutex<Table>,
+    changed: watch::Sender<()>,
+    /// Ends every feed, before the rest of the handle.
+    cancel: CancellationToken,
+    reading: TaskTracker,
 }
 
 #[derive(Default)]
-struct Table {
-    open: BTreeMap<Scope, Weak<FeedOwner>>,
-    /// Narrower feeds that a merge has not closed yet: they still hold a watch each.
-    retiring: Vec<Weak<FeedOwner>>,
+pub(super) struct Table {
+    pub(super) feeds: BTreeMap<Scope, Entry>,
+    /// Scopes that the store refused: never opened in the place of narrower ones again.
+    pub(super) refused: HashSet<Scope>,
+}
+
+pub(super) struct Entry {
+    pub(super) owner: Weak<FeedOwner>,
+    pub(super) stage: Stage,
+}
+
+/// Where a feed is in its life. A narrow one serves beside a wider one until that has its first snapshot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Serving,
+    /// Its slots are on their way to a wider feed.
+    Leaving,
+    /// The wider feed has them, and shows them once it is as far as they are.
+    Arriving,
+}
+
+impl Entry {
+    /// The feed, while it takes commands.
+    fn running(&self) -> Option<Arc<FeedOwner>> {
+        self.owner.upgrade().filter(|owner| self.stage == Stage::Serving && !owner.feed.is_over())
+    }
+}
+
+impl Table {
+    /// The narrowest running feed that covers `wanted` and is of use to it. A narrow one is never passed over for a wider
+    /// one: as long as it runs, its slots are ahead of what a wider one would show.
+    fn serving(&self, wanted: &Scope) -> Option<Arc<FeedOwner>> {
+        // The map is ordered, a covering scope is a prefix: the narrowest comes last.
+        let covering = self.feeds.range(..=wanted).rev().filter(|(held, _)| held.covers(wanted));
+        covering
+            .filter_map(|(held, entry)| Some((held, entry.running()?)))
+            .find(|(held, owner)| *held == wanted || !owner.feed.status.borrow().refused)
+            .map(|(_, owner)| owner)
+    }
+
+    fn is_leaving(&self, wanted: &Scope) -> bool {
+        self.feeds.iter().any(|(held, entry)| entry.stage == Stage::Leaving && held.covers(wanted))
+    }
 }
 
 impl Scopes {
     pub(crate) fn new(backend: Arc<dyn Backend>, tasks: TaskScope, settings: FeedSettings) -> Self {
-        Self { backend, tasks, settings, table: Mutex::default() }
+        let permits = Arc::new(Semaphore::new(backend.bounds().max_watches.clamp(1, Semaphore::MAX_PERMITS)));
+        Self {
+            context: FeedContext { backend, settings, permits },
+            cancel: tasks.child_token(),
+            tasks,
+            table: Mutex::default(),
+            changed: watch::Sender::new(()),
+            reading: TaskTracker::new(),
+        }
     }
 
-    /// The slot of this type and scope: one that is open already, or a new one in the watch that covers it.
+    /// The slot of this type and scope: one that is open already, or a new one in the watch that covers it. Cancel-safe.
     pub(crate) async fn slot<T: Send + Sync + 'static>(
         self: &Arc<Self>,
         scope: &Scope,
         decode: Decode<T>,
     ) -> Result<Arc<Slot<T>>> {
-        let wanted = self.backend.coarsen(scope);
+        let wanted = self.context.backend.coarsen(scope);
         // A feed can be released to a wider one between finding and asking it; the wider one is found then.
         loop {
-            let owner = self.feed_for(&wanted);
+            let owner = self.feed_for(&wanted).await?;
             let slot: Arc<dyn AnySlot> = Arc::new(Slot::<T>::new(scope.clone(), decode));
             let feed = owner.feed();
             let attach = |reply| Command::Attach { type_id: TypeId::of::<T>(), slot, owner, reply };
@@ -56,119 +107,136 @@ impl Scopes {
                         .downcast::<Slot<T>>()
                         .map_err(|_| Error::new(ErrorKind::Internal, "a view of another type: please report it"));
                 }
-                None => self.forget(&feed),
-            }
-            if self.tasks.is_closed() {
-                return Err(Error::new(ErrorKind::Closed, "this discovery handle was shut down: build a new one"));
+                None => tokio::task::yield_now().await,
             }
         }
     }
 
-    /// The open feed that covers `scope`, if there is one.
-    pub(crate) fn covering(&self, scope: &Scope) -> Option<Arc<FeedOwner>> {
-        let table = self.table();
-        table.open.iter().filter(|(held, _)| held.covers(scope)).find_map(|(_, owner)| owner.upgrade())
+    /// The feed that serves `scope`, if there is one and it has a snapshot: at once, or after its first try.
+    pub(crate) async fn ready(&self, scope: &Scope) -> Option<Arc<FeedOwner>> {
+        let owner = self.table().serving(scope)?;
+        owner.feed.opened().await.then_some(owner)
     }
 
-    /// The open feeds inside `scope`.
-    pub(crate) fn inside(&self, scope: &Scope) -> Vec<Arc<FeedOwner>> {
-        let table = self.table();
-        table.open.iter().filter(|(held, _)| scope.covers(held)).filter_map(|(_, owner)| owner.upgrade()).collect()
-    }
-
-    fn forget(&self, feed: &Arc<Feed>) {
-        let mut table = self.table();
-        let ended = |owner: &Weak<FeedOwner>| owner.upgrade().is_none_or(|owner| Arc::ptr_eq(&owner.feed, feed));
-        if table.open.get(&feed.scope).is_some_and(ended) {
-            table.open.remove(&feed.scope);
+    /// Lets every feed that overlaps `scope` see what was written before this call, but `known`, which does. A load after
+    /// a list must not go back, whichever feed answered the list. A feed that was never in touch shows nothing that a
+    /// load could go back to.
+    ///
+    /// # Errors
+    /// Why the store could not be asked.
+    pub(crate) async fn catch_up(&self, scope: &Scope, known: Option<Arc<Feed>>) -> Result<()> {
+        let mut seen: Vec<Arc<Feed>> = known.into_iter().collect();
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            let (next, moving) = {
+                let table = self.table();
+                let overlapping =
+                    || table.feeds.iter().filter(|(held, _)| held.covers(scope) || scope.covers(held)).map(|(_, e)| e);
+                let mut running = overlapping().filter_map(Entry::running).map(|owner| owner.feed());
+                let next = running.find(|feed| !seen.iter().any(|known| Arc::ptr_eq(known, feed)));
+                let moving = |entry: &Entry| entry.stage != Stage::Serving && entry.owner.strong_count() > 0;
+                (next, overlapping().any(moving))
+            };
+            match next {
+                Some(feed) => {
+                    if feed.opened().await {
+                        match feed.catch_up().await {
+                            // Its slots are another feed's by now, or about to be.
+                            Err(error) if error.kind() == ErrorKind::Closed => {}
+                            outcome => outcome?,
+                        }
+                    }
+                    seen.push(feed);
+                }
+                // The sender is here.
+                None if moving => drop(changed.changed().await),
+                None => return Ok(()),
+            }
         }
     }
 
-    /// Finds or opens the feed for `wanted`. Merges where `wanted` would be one watch too many.
-    fn feed_for(self: &Arc<Self>, wanted: &Scope) -> Arc<FeedOwner> {
-        let mut guard = self.table();
-        let table = &mut *guard;
-        table.open.retain(|_, owner| owner.strong_count() > 0);
-        table.retiring.retain(|owner| owner.strong_count() > 0);
-        // The map is ordered, a covering scope is a prefix: the widest comes first.
-        let mut covering = table.open.iter().filter(|(held, _)| held.covers(wanted));
-        if let Some(owner) = covering.find_map(|(_, owner)| owner.upgrade()) {
-            return owner;
-        }
-        let scope = self.place(wanted, table);
-        let owner = Feed::open(scope.clone(), Arc::clone(&self.backend), &self.tasks, self.settings);
-        let inside = table.open.iter().filter(|(held, _)| scope.covers(held));
-        let narrower: Vec<_> = inside.filter_map(|(_, owner)| owner.upgrade()).collect();
-        table.open.retain(|held, _| !scope.covers(held));
-        table.retiring.extend(narrower.iter().map(Arc::downgrade));
-        table.open.insert(scope, Arc::downgrade(&owner));
-        drop(guard);
-        if !narrower.is_empty() {
-            self.tasks.spawn(Arc::clone(self).merge(Arc::clone(&owner), narrower));
-        }
-        owner
+    /// Runs what reads from the store until it is done or reading ends with the handle.
+    pub(crate) fn reading<T, W: Future<Output = Result<T>>>(
+        &self,
+        work: W,
+    ) -> impl Future<Output = Result<T>> + use<T, W> {
+        let cancel = self.cancel.clone();
+        self.reading.track_future(async move {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(closed()),
+                outcome = work => outcome,
+            }
+        })
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    /// Ends every feed and every read, and waits until the last watch is closed. Cancel-safe.
+    pub(crate) async fn close(&self) {
+        self.cancel.cancel();
+        self.reading.close();
+        self.reading.wait().await;
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells those who wait for slots to arrive.
+    pub(super) fn table_changed(&self) {
+        self.changed.send_replace(());
+    }
+
+    /// Finds or opens the feed for `wanted`. Opens an ancestor where `wanted` would be one watch too many.
+    pub(super) async fn feed_for(self: &Arc<Self>, wanted: &Scope) -> Result<Arc<FeedOwner>> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            if self.cancel.is_cancelled() {
+                return Err(closed());
+            }
+            {
+                let mut table = self.table();
+                table.feeds.retain(|_, entry| entry.owner.strong_count() > 0);
+                // Slots of this scope may be between two feeds, and a second one must not show something older.
+                if !table.is_leaving(wanted) {
+                    return Ok(table.serving(wanted).unwrap_or_else(|| self.open(wanted, &mut table)));
+                }
+            }
+            // The sender is here.
+            let _ = changed.changed().await;
+        }
+    }
+
+    fn open(self: &Arc<Self>, wanted: &Scope, table: &mut Table) -> Arc<FeedOwner> {
+        let scope = self.place(wanted, table);
+        let (owner, work) = Feed::open(scope.clone(), &self.context, self.cancel.child_token());
+        table.feeds.insert(scope, Entry { owner: Arc::downgrade(&owner), stage: Stage::Serving });
+        self.tasks.spawn_graceful(self.reading.track_future(work));
+        let merge = Arc::clone(self).merge(Arc::downgrade(&owner), owner.feed());
+        self.tasks.spawn(merge);
+        owner
     }
 
     /// The scope to open for `wanted`: itself, or an ancestor where too many watches are open already.
     fn place(&self, wanted: &Scope, table: &Table) -> Scope {
-        // While a merge is under way the wider watch is open beside the narrower ones: one is kept in reserve.
-        let held = table.open.len() + table.retiring.len();
-        let full = held + 1 >= self.backend.bounds().max_watches.max(2);
+        let backend = &self.context.backend;
+        let running: Vec<_> =
+            table.feeds.iter().filter(|(_, entry)| entry.running().is_some()).map(|(scope, _)| scope).collect();
+        // Until a merge is done the wider watch is open beside the narrower ones: one is kept in reserve.
+        let full = running.len() + 1 >= backend.bounds().max_watches.max(2);
         let mut scope = wanted.clone();
         while let Some(parent) = scope.parent() {
-            let parent = self.backend.coarsen(&parent);
-            let below = table.open.keys().filter(|held| parent.covers(held)).count();
-            if below >= SIBLINGS || (full && below > 0) {
-                return parent;
-            }
+            let parent = backend.coarsen(&parent);
             if parent == scope {
                 break;
+            }
+            let below = running.iter().filter(|held| parent.covers(held)).count();
+            if (below >= SIBLINGS || (full && below > 0)) && !table.refused.contains(&parent) {
+                return parent;
             }
             scope = parent;
         }
         wanted.clone()
-    }
-
-    /// Moves the slots of narrower feeds to a wider one, which catches up with each before it shows anything.
-    async fn merge(self: Arc<Self>, wide: Arc<FeedOwner>, narrower: Vec<Arc<FeedOwner>>) {
-        let mut progress = wide.feed_ref().progress.subscribe();
-        if progress.wait_for(|progress| progress.position.is_some()).await.is_err() {
-            return;
-        }
-        drop(wide);
-        for narrow in narrower {
-            let scope = narrow.feed_ref().scope.clone();
-            let Some(released) = narrow.feed_ref().ask(|reply| Command::Release { reply }).await else { continue };
-            drop(narrow);
-            // The wider feed may itself be released to a still wider one meanwhile.
-            while !self.tasks.is_closed() && !self.hand_over(&scope, released.clone()).await {}
-        }
-    }
-
-    /// Answers whether the feed that covers `scope` now has the slots.
-    async fn hand_over(self: &Arc<Self>, scope: &Scope, released: Released) -> bool {
-        let owner = self.feed_for(scope);
-        let feed = owner.feed();
-        // Nothing need change in the store for the wider feed to get where the narrower one was: ask for a barrier
-        // until it has.
-        let nudge = async {
-            while feed.catch_up().await.is_err() {
-                tokio::time::sleep(NUDGE).await;
-            }
-            std::future::pending::<()>().await;
-        };
-        let adopted = feed.ask(|reply| Command::Adopt { released, owner, reply });
-        let done = tokio::select! {
-            adopted = adopted => adopted.is_some(),
-            () = nudge => false,
-        };
-        if !done {
-            self.forget(&feed);
-        }
-        done
     }
 }

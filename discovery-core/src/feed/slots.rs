@@ -24,6 +24,12 @@ impl SlotIndex {
         }
     }
 
+    pub(crate) fn remove(&mut self, slot: &Arc<dyn AnySlot>) {
+        if let Some(slots) = self.by_scope.get_mut(slot.scope().as_str()) {
+            slots.retain(|(_, known)| !std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(slot)));
+        }
+    }
+
     pub(crate) fn find(&self, type_id: TypeId, scope: &str) -> Option<Arc<dyn AnySlot>> {
         self.by_scope.get(scope)?.iter().filter(|(id, _)| *id == type_id).find_map(|(_, slot)| slot.upgrade())
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub(crate) use raw::{Effective, RawStore};
 pub(crate) use same::same_value;
 pub use slot::Undecodable;
-pub(crate) use slot::{AnySlot, Decode, LastGood, Slot, Source, Version, decode_caught};
+pub(crate) use slot::{AnySlot, Decode, KnownGood, LastGood, Slot, Source, Version, decode_caught};
 
 use crate::backend::Entry;
 use crate::key::Key;

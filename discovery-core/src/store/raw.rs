@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::same::same_value;
 use super::tree::Tree;
 use crate::backend::{Change, Entry, Incarnation, Lineage};
+use crate::deadline::later;
 use crate::key::Key;
 
 /// A change that made a difference.
@@ -104,7 +105,7 @@ impl RawStore {
                 },
             });
         }
-        let until = Instant::now() + grace;
+        let until = later(Instant::now(), grace);
         let mut kept = Vec::new();
         if forgiving || !self.ghosts.is_empty() {
             for held in self.tree.iter() {

@@ -29,7 +29,9 @@ pub(crate) type Decode<T> = fn(&Key, &bytes::Bytes) -> Result<T>;
 
 /// The last entry that decoded, of keys whose newest one does not, by the type that could not read it. Kept by the
 /// feed, so that views opened later show it too.
-pub(crate) type LastGood = Mutex<HashMap<(TypeId, Key), Arc<Entry>>>;
+pub(crate) type LastGood = Mutex<KnownGood>;
+
+pub(crate) type KnownGood = HashMap<(TypeId, Key), Arc<Entry>>;
 
 /// A stored record that its type cannot read.
 #[derive(Clone, Debug)]
@@ -141,7 +143,12 @@ impl<T: Send + Sync + 'static> Slot<T> {
 
     /// Lets a stream's base go once too much has changed since.
     pub(crate) fn add_bounded(&self, base: &Arc<BoundedBase<T>>) {
-        self.bounded.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(base));
+        let mut bounded = self.bounded.lock().unwrap_or_else(PoisonError::into_inner);
+        // On a quiet view nothing else forgets the streams that are gone.
+        if bounded.len() == bounded.capacity() {
+            bounded.retain(|base| base.strong_count() > 0);
+        }
+        bounded.push(Arc::downgrade(base));
     }
 
     fn count_changes(&self, changes: usize) {
@@ -161,6 +168,25 @@ impl<T: Send + Sync + 'static> Slot<T> {
 
     pub(crate) fn feed(&self) -> Option<Arc<Feed>> {
         self.feed.load().as_ref().map(|owner| owner.feed())
+    }
+
+    /// Waits until the slot belongs to another feed than this one. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why the slot ended, where it has.
+    pub(crate) async fn moved_from(&self, feed: &Arc<Feed>) -> Result<()> {
+        let mut wake = self.wake.subscribe();
+        loop {
+            wake.borrow_and_update();
+            if let Some(error) = self.ended() {
+                return Err(error.clone());
+            }
+            if !self.feed().is_some_and(|now| Arc::ptr_eq(&now, feed)) {
+                return Ok(());
+            }
+            // The sender is here.
+            let _ = wake.changed().await;
+        }
     }
 
     pub(crate) fn freshness(&self) -> Freshness {
