@@ -9,7 +9,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use crate::cases::all;
 use crate::report::Report;
 use crate::run::{Claims, Outcome, Ran, claims, run};
-use crate::world::Factory;
+use crate::world::{Clock, Factory};
 
 /// The variable that names a directory for reports: `BACKEND.txt`, `.json`, `.xml` (JUnit) and `.md`.
 pub const REPORTS_VARIABLE: &str = "DISCOVERY_CONFORMANCE_REPORTS";
@@ -33,7 +33,7 @@ struct Sheet {
 /// }
 /// ```
 pub fn main(factories: Vec<Arc<dyn Factory>>) -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
     let (mut trials, mut sheets) = (Vec::new(), Vec::new());
     for factory in factories {
         let claims = match claims(&*factory) {
@@ -61,6 +61,10 @@ pub fn main(factories: Vec<Arc<dyn Factory>>) -> ExitCode {
             }));
         }
         sheets.push(sheet);
+    }
+    // On a real clock cases mostly wait: more of them at once than there are processors.
+    if arguments.test_threads.is_none() && sheets.iter().any(|sheet| sheet.claims.clock == Clock::Real) {
+        arguments.test_threads = Some(std::thread::available_parallelism().map_or(4, |count| count.get() * 4));
     }
     let began = Instant::now();
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -86,6 +86,16 @@ impl Trial {
         self.ttl() + self.bounds.slack * self.patience + self.propagation()
     }
 
+    /// Twice `R`, in which the core has done whatever it does by itself.
+    pub(crate) fn calm(&self) -> Duration {
+        self.bounds.recovery * 2
+    }
+
+    /// Longer than a session lives that nobody renews, and its records after it.
+    pub(crate) fn past_ttl(&self) -> Duration {
+        self.ttl() + self.bounds.slack + self.bounds.propagation * 2
+    }
+
     /// How long nothing must happen for a case to believe that nothing does.
     pub(crate) fn a_while(&self) -> Duration {
         (self.bounds.propagation * 3).max(Duration::from_millis(50))

@@ -66,4 +66,6 @@ fn the_table_in_the_docs_is_this_one() {
         writeln!(table, "| {statement} | {text} |").expect("a string");
     }
     docs::check("statements", &table);
+    let (looked_at, all, cases) = (found.len(), statements().len(), cases().count());
+    docs::check("figures", &format!("{cases} cases look at {looked_at} of {all} statements.\n"));
 }

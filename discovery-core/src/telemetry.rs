@@ -49,6 +49,14 @@ impl FeedMeter {
     }
 }
 
+impl Drop for FeedMeter {
+    /// Nothing is held of a scope that is not watched.
+    fn drop(&mut self) {
+        self.records.set(0.0);
+        self.freshness(&Freshness::Syncing);
+    }
+}
+
 /// The instruments of one handle's registrations.
 pub(crate) struct OwnerMeter {
     pub(crate) reregistrations: Counter,

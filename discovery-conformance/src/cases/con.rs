@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -37,15 +38,15 @@ cases! {
     con_07_views_stay_right_while_watches_merge;
 }
 
-/// Writes `count` changes of a few keys as fast as the backend takes them.
-async fn churn(t: &Trial, plain: &Plain, keys: u64, count: u64) -> CaseResult<Set> {
+/// Writes these numbers under a few keys in turn, as fast as the backend takes them.
+async fn churn(t: &Trial, plain: &Plain, keys: u64, numbers: Range<u64>) -> CaseResult<Set> {
     const GROUP: u64 = 100;
     let names = (1..=keys).map(|id| Item::at(["x"]).id(id).key(plain.id())).collect::<Result<Vec<_>>>()?;
     let mut renewed = Instant::now();
     let mut set = Set::new();
-    for first in (0..count).step_by(GROUP as usize) {
+    for first in numbers.clone().step_by(GROUP as usize) {
         let mut writes = Vec::new();
-        for n in first..(first + keys.min(GROUP)).min(count) {
+        for n in first..(first + keys.min(GROUP)).min(numbers.end) {
             let key = &names[(n % keys) as usize];
             writes.push(put(key, format!(r#"{{"place":["x"],"n":{n}}}"#)));
             set.insert(key.clone(), n);
@@ -73,7 +74,7 @@ async fn con_01_unpolled_stream_costs_a_set(t: &Trial) -> CaseResult {
     let (began, mut made) = (std::time::Instant::now(), 0);
     // A store that is slow gets as many as it takes in its time.
     while made < CHANGES && (made < ROUND || began.elapsed() < EFFORT) {
-        let set = churn(t, &plain, KEYS, ROUND).await?;
+        let set = churn(t, &plain, KEYS, made..made + ROUND).await?;
         plain.renew().await?;
         other.folds_to(t.propagation(), &set).await?;
         made += ROUND;
@@ -186,7 +187,7 @@ async fn con_03_cancelled_registration_leaves_nothing(t: &Trial) -> CaseResult {
     }
     let last = writer.register(Item::at(["last"])).await?;
     t.lists(&reader, t.recovery(), &registered([&last])).await?;
-    t.follow(&reader).await?.quiet(t.recovery()).await
+    t.follow(&reader).await?.quiet(t.calm()).await
 }
 
 async fn con_03_cancelled_while_backing_off(t: &Trial) -> CaseResult {
@@ -208,7 +209,7 @@ async fn con_03_cancelled_while_backing_off(t: &Trial) -> CaseResult {
     ensure!(report.joined, "tasks are left: {report:?}");
     t.inject(Fault::Restore).await?;
     let view = t.view(&t.owner(2).await?).await?;
-    sleep(t.recovery()).await;
+    sleep(t.calm()).await;
     ensure!(view.load().is_empty(), "a cancelled registration came to be: {:?}", shown(&view));
     Ok(())
 }
@@ -338,11 +339,11 @@ fn whole(count: usize, of: usize) -> std::result::Result<(), String> {
 }
 
 /// Stores records of these ids, as many as a slow store takes in its time. Answers up to which.
-async fn churn_keys(t: &Trial, plain: &Plain, ids: std::ops::Range<u64>) -> CaseResult<usize> {
+async fn churn_keys(t: &Trial, plain: &Plain, ids: Range<u64>) -> CaseResult<usize> {
     let (began, mut renewed) = (std::time::Instant::now(), Instant::now());
     let mut stored = 0;
     let ids: Vec<u64> = ids.collect();
-    for group in ids.chunks(100) {
+    for group in ids.chunks(500) {
         let mut writes = Vec::with_capacity(group.len());
         for id in group {
             let key = Item::at([format!("p{}", id % 50)]).id(id + 1).key(plain.id())?;

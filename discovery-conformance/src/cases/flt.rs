@@ -182,7 +182,7 @@ async fn flt_05_quiet_prefix_stays_quiet(t: &Trial) -> CaseResult {
     t.inject(Fault::Cut(1)).await?;
     follow.quiet(t.bounds().propagation).await?;
     t.inject(Fault::Heal(1)).await?;
-    follow.quiet(t.recovery()).await?;
+    follow.quiet(t.calm()).await?;
     ensure!(view.freshness().is_live(), "the view is {}", view.freshness().as_str());
     quiet.update(Item::at(["quiet"]).n(1)).await?;
     follow.folds_to(t.propagation(), &registered([&quiet])).await
@@ -226,7 +226,7 @@ async fn flt_07_lost_member_costs_nothing(t: &Trial) -> CaseResult {
     .await?;
     follow.folds_to(t.recovery(), &registered([&one])).await?;
     t.inject(Fault::RestoreMember).await?;
-    follow.quiet(t.recovery()).await
+    follow.quiet(t.calm()).await
 }
 
 async fn flt_08_outage_serves_the_last_set(t: &Trial) -> CaseResult {
@@ -262,16 +262,16 @@ async fn flt_09_outage_beyond_the_ttl(t: &Trial) -> CaseResult {
     let held = try_join_all((0..5).map(|n| writer.register(Item::at(["x"]).id(n + 1)))).await?;
     let mut follow = t.follow(&reader).await?;
     t.inject(Fault::Outage).await?;
-    follow.quiet(t.death() * 2).await?;
+    follow.quiet(t.past_ttl() * 2).await?;
     t.inject(Fault::Restore).await?;
     t.lists(&t.owner(2).await?, t.recovery(), &registered(&held)).await?;
-    follow.settles_to(t.recovery(), &registered(&held)).await?;
+    follow.settles_to(t.calm(), &registered(&held)).await?;
     for one in &held {
         let told = follow.told_of(one.key());
         ensure!(told.len() <= 2, "removed more than once around one outage: {told:?}");
         ensure!(one.state().is_registered(), "the registration says {}", one.state().as_str());
     }
-    follow.quiet(t.death()).await
+    follow.quiet(t.past_ttl()).await
 }
 
 async fn flt_10_lost_data_is_put_back(t: &Trial) -> CaseResult {
@@ -287,7 +287,7 @@ async fn flt_10_lost_data_is_put_back(t: &Trial) -> CaseResult {
             t.within(t.recovery(), "registered again", one.wait_for(RegistrationState::is_registered)).await?;
         }
     }
-    follow.quiet(t.death()).await
+    follow.quiet(t.past_ttl()).await
 }
 
 async fn flt_10_older_data_is_put_back(t: &Trial) -> CaseResult {
@@ -301,7 +301,7 @@ async fn flt_10_older_data_is_put_back(t: &Trial) -> CaseResult {
     t.inject(Fault::RollBack(2)).await?;
     t.lists(&reader, t.recovery(), &expected).await?;
     follow.settles_to(t.propagation(), &expected).await?;
-    follow.quiet(t.death()).await
+    follow.quiet(t.past_ttl()).await
 }
 
 async fn flt_10_withdrawn_stays_withdrawn_in_older_data(t: &Trial) -> CaseResult {
@@ -325,7 +325,7 @@ async fn flt_10_grace_hides_the_loss(t: &Trial) -> CaseResult {
     let mut follow = t.follow(&reader).await?;
     t.inject(Fault::Cut(2)).await?;
     t.inject(Fault::LoseData).await?;
-    follow.quiet(t.recovery()).await?;
+    follow.quiet(t.calm()).await?;
     let owners: Set = shown(follow.view()).into_iter().filter(|(key, _)| key != dead.key()).collect();
     ensure!(owners == registered(&held), "the view does not show the records that came back");
     t.lists(&t.owner(3).await?, t.recovery(), &registered(&held)).await?;

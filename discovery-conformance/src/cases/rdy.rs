@@ -80,7 +80,7 @@ async fn rdy_03_terminating_is_not_ready(t: &Trial) -> CaseResult {
     ensure!(follow.fold == registered([&one]), "not visible while ready");
     t.inject(Fault::Terminate(0)).await?;
     follow.folds_to(t.propagation(), &Set::new()).await?;
-    follow.quiet(t.recovery()).await
+    follow.quiet(t.calm()).await
 }
 
 async fn rdy_04_impostor_stays_invisible(t: &Trial) -> CaseResult {
@@ -89,7 +89,7 @@ async fn rdy_04_impostor_stays_invisible(t: &Trial) -> CaseResult {
     let mut follow = t.follow(&reader).await?;
     let key = Item::at(["y"]).key(InstanceId(4242))?;
     t.inject(Fault::Impostor(key, r#"{"place":["y"],"n":1}"#.into())).await?;
-    follow.quiet(t.recovery()).await?;
+    follow.quiet(t.calm()).await?;
     ensure!(t.listed(&reader).await? == registered([&one]), "the record of another owner is listed");
     Ok(())
 }

@@ -169,7 +169,7 @@ async fn flt_16_unknown_fields_are_shown_unchanged(t: &Trial) -> CaseResult {
         ensure!(json(&stored) == json(&value), "the list shows {stored:?}");
         if round == 0 {
             // Whatever the owners around it do, it stays as it is.
-            sleep(t.recovery()).await;
+            sleep(t.calm()).await;
         }
     }
     Ok(())
@@ -201,7 +201,7 @@ async fn writer_fails_readers_do_not(t: &Trial, on: Fault, off: Fault) -> CaseRe
     t.inject(off).await?;
     ensure!(error.is_some(), "a write that cannot be done is answered with Ok");
     ensure!(listed? == registered([&one]), "a fault of the writer's changes what readers list");
-    follow.settles_to(t.recovery(), &registered([&one])).await?;
+    follow.settles_to(t.calm(), &registered([&one])).await?;
     let two = writer.register(Item::at(["y"])).await?;
     follow.folds_to(t.propagation(), &registered([&one, &two])).await
 }

@@ -246,7 +246,7 @@ async fn wat_08_registering_opens_no_watch(t: &Trial) -> CaseResult {
     let writer = t.owner(0).await?;
     let one = writer.register(Item::at(["x"])).await?;
     one.update(Item::at(["x"]).n(1)).await?;
-    sleep(t.recovery() + t.a_while()).await;
+    sleep(t.calm() + t.a_while()).await;
     one.deregister().await?;
     let probe = t.backend(0).await?;
     ensure!(probe.count(Call::Watch) == 0, "a process that only registers opened {} watches", probe.count(Call::Watch));

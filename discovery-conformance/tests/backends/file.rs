@@ -1,8 +1,8 @@
-//! The backend in a directory: what can be done to its files.
+//! The backend in a directory: what can be done to its files, and between it and its users.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -15,6 +15,8 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use super::process::{Process, Way};
+
 pub(crate) struct File;
 
 #[async_trait]
@@ -24,7 +26,17 @@ impl Factory for File {
     }
 
     fn hooks(&self) -> Vec<Hook> {
-        vec![Hook::Delete, Hook::Write, Hook::Torn]
+        vec![
+            Hook::Cut,
+            Hook::Outage,
+            Hook::Crash,
+            Hook::Pause,
+            Hook::Delete,
+            Hook::Write,
+            Hook::DropAcks,
+            Hook::Deny,
+            Hook::Torn,
+        ]
     }
 
     // Real files, several cases at once on a busy machine.
@@ -34,7 +46,7 @@ impl Factory for File {
 
     async fn world(&self) -> Result<Box<dyn World>> {
         let directory = tempfile::tempdir().map_err(|error| internal("no directory", error))?;
-        Ok(Box::new(Place { directory, processes: Processes::start()? }))
+        Ok(Box::new(Place { directory, owners: Mutex::default(), threads: Threads::start()? }))
     }
 }
 
@@ -44,10 +56,21 @@ fn internal(what: &str, error: std::io::Error) -> Error {
 
 struct Place {
     directory: TempDir,
-    processes: Processes,
+    owners: Mutex<BTreeMap<usize, Arc<Process>>>,
+    threads: Threads,
 }
 
 impl Place {
+    fn all(&self, way: Way) {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.values().for_each(|owner| owner.set(way));
+    }
+
+    fn process(&self, n: usize) -> Result<Arc<Process>> {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.get(&n).cloned().ok_or_else(|| Error::new(ErrorKind::Internal, format!("there is no owner {n}")))
+    }
+
     fn path(&self, key: &Key) -> Result<PathBuf> {
         let (bucket, name) = layout::file_name(key)?;
         let bucket = self.directory.path().join("v1").join(bucket);
@@ -58,43 +81,54 @@ impl Place {
 
 #[async_trait]
 impl World for Place {
-    async fn owner(&self, _: usize) -> Result<Arc<dyn Backend>> {
+    async fn owner(&self, n: usize) -> Result<Arc<dyn Backend>> {
         let environment = Environment::default().with("DYN_FILE_KV", self.directory.path().to_string_lossy());
-        let tasks = self.processes.tasks();
-        Ok(Arc::new(FileBackend::connect(&BackendContext::new(environment, tasks)).await?))
+        let context = BackendContext::new(environment, self.threads.tasks());
+        let process = Process::new(Arc::new(FileBackend::connect(&context).await?));
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(n, Arc::clone(&process));
+        Ok(process)
     }
 
     async fn inject(&self, fault: Fault) -> Result<()> {
         match fault {
+            Fault::Cut(n) => self.process(n)?.set(Way::Fails(ErrorKind::Unavailable)),
+            Fault::Pause(n) => self.process(n)?.set(Way::Hangs),
+            Fault::Deny(n) => self.process(n)?.set(Way::Fails(ErrorKind::PermissionDenied)),
+            Fault::Heal(n) | Fault::Resume(n) | Fault::Allow(n) => self.process(n)?.set(Way::Whole),
+            Fault::Outage => self.all(Way::Fails(ErrorKind::Unavailable)),
+            Fault::Restore => self.all(Way::Whole),
+            Fault::Crash(n) => self.process(n)?.kill(),
+            Fault::DropAcks(n, on) => self.process(n)?.drop_acks(on),
             Fault::Delete(key) => {
-                std::fs::remove_file(self.path(&key)?).map_err(|error| internal("not deleted", error))
+                std::fs::remove_file(self.path(&key)?).map_err(|error| internal("not deleted", error))?;
             }
             Fault::Write(key, value) => {
                 // As a reference process would: beside, then in its place.
                 let path = self.path(&key)?;
                 let beside = path.with_file_name(".tmp_conformance");
                 std::fs::write(&beside, value).map_err(|error| internal("not written", error))?;
-                std::fs::rename(beside, path).map_err(|error| internal("not renamed", error))
+                std::fs::rename(beside, path).map_err(|error| internal("not renamed", error))?;
             }
             Fault::Torn(key) => {
                 let path = self.path(&key)?;
                 std::fs::write(path.with_file_name(".tmp_torn"), br#"{"place":["to"#)
                     .and_then(|()| std::fs::write(path, br#"{"place":["to"#))
-                    .map_err(|error| internal("not torn", error))
+                    .map_err(|error| internal("not torn", error))?;
             }
-            other => Err(Error::new(ErrorKind::Unsupported, format!("nothing like {}", other.hook()))),
+            other => return Err(Error::new(ErrorKind::Unsupported, format!("nothing like {}", other.hook()))),
         }
+        Ok(())
     }
 }
 
 /// A thread for the owners' own work, which goes on while a case blocks its own.
-struct Processes {
+struct Threads {
     handle: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Processes {
+impl Threads {
     fn start() -> Result<Self> {
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(|error| internal("no runtime", error))?;
@@ -115,7 +149,7 @@ impl Processes {
     }
 }
 
-impl Drop for Processes {
+impl Drop for Threads {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {

@@ -4,6 +4,8 @@
 mod file;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "file")]
+mod process;
 
 use std::sync::Arc;
 

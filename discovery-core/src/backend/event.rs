@@ -80,7 +80,10 @@ pub enum Lineage {
 /// One item of a watch.
 ///
 /// A stream is `SnapshotStart`, chunks, `SnapshotEnd`, or else `Resumed`, and then any number of the others. It may
-/// begin another snapshot at any time.
+/// begin another snapshot at any time. Before its first snapshot is complete, only `Interrupted` and `Recovered` may
+/// come in between; a `Batch` or a `Progress` makes the core open the watch anew.
+///
+/// A `Batch` inside a later snapshot is shown at once, and the snapshot must hold it: what comes last counts.
 #[derive(Clone, Debug)]
 pub enum WatchEvent {
     /// A snapshot begins. Nothing of it shows until `SnapshotEnd`.
@@ -92,7 +95,7 @@ pub enum WatchEvent {
     SnapshotChunk(Vec<Entry>),
     /// The snapshot is complete and stands for this position.
     SnapshotEnd(Position),
-    /// Instead of a snapshot: the watch goes on from the position that it was opened after.
+    /// Instead of a snapshot: the watch goes on from the position that it was opened after. Only where there was one.
     Resumed,
     /// One transaction of the store, never split over two batches. Putting what is already there is harmless.
     Batch {
@@ -105,7 +108,7 @@ pub enum WatchEvent {
     Progress(Position),
     /// The watch lost touch with the store and is mending it by itself: views are stale from now on.
     Interrupted(Error),
-    /// The watch is in touch again and has missed nothing.
+    /// The watch is in touch again and has missed nothing. Says nothing before the first snapshot.
     Recovered,
 }
 

@@ -46,7 +46,8 @@ pub trait Watcher: Send + Sync + 'static {
 
     /// One linearizable snapshot of `scope`: every write that was acknowledged before this call, and its position.
     ///
-    /// The default opens a watch and closes it after its snapshot; a store that can read without one does so here.
+    /// The default opens a watch and closes it after its snapshot. Such a watch is not counted against
+    /// [`Bounds::max_watches`], and each list that runs has one: a store that can read without a watch does so here.
     ///
     /// # Errors
     /// Where the store cannot be asked. Not retried by the core.
@@ -69,14 +70,18 @@ pub trait Watcher: Send + Sync + 'static {
     fn coarsen(&self, scope: &Scope) -> Scope;
 
     /// A position that holds every write acknowledged before this call. Open watches that cover `scope` reach it within
-    /// the declared propagation bound, also when nothing changes. `None`: this store has no such thing, and the core
-    /// reads a new snapshot instead.
+    /// the declared propagation bound, also when nothing changes, and also after a [`Lineage::Reset`]. `None`: this store
+    /// has no such thing, and the core reads a new snapshot instead.
     ///
     /// # Errors
     /// Where the store cannot be asked.
     async fn barrier(&self, scope: &Scope) -> Result<Option<Position>>;
 
-    /// Whether a watch that is at `at` has seen all that `target` stands for.
+    /// Whether a watch that is at `at` has seen all that `target` stands for. The two may come from different watches, of
+    /// different scopes, from barriers and from stamps: they are comparable as far as they speak of the scope of the
+    /// watch that is at `at`. Reflexive and transitive within one history. Across a [`Lineage::Reset`] the answer may be
+    /// wrong to either side for positions from before it: the core never waits for one of those without asking for a new
+    /// barrier beside.
     fn reached(&self, at: &Position, target: &Position) -> bool;
 }
 

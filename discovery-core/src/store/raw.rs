@@ -35,6 +35,8 @@ pub(crate) struct RawStore {
     tree: Tree<Arc<Entry>>,
     /// Keys that a reset store no longer holds, shown until then.
     ghosts: HashMap<Key, Instant>,
+    /// No ghost is given up before this.
+    next_ghost: Option<Instant>,
     /// Keys that came back equal after a reset: the store's incarnation, and the one that is shown.
     aliases: HashMap<Key, (Incarnation, Incarnation)>,
 }
@@ -112,6 +114,7 @@ impl RawStore {
                 let missing = next.binary_search_by(|entry| entry.key.cmp(&held.key)).is_err();
                 if missing && (forgiving || self.ghosts.contains_key(&held.key)) {
                     self.ghosts.entry(held.key.clone()).or_insert(until);
+                    self.next_ghost.get_or_insert(until);
                     kept.push(Arc::clone(held));
                 }
             }
@@ -125,16 +128,18 @@ impl RawStore {
         self.aliases.retain(|key, _| tree.get(key).is_some());
     }
 
-    /// When the next record that a reset store lost is given up.
+    /// When to ask for [`RawStore::drop_ghosts`].
     pub(crate) fn next_ghost(&self) -> Option<Instant> {
-        self.ghosts.values().min().copied()
+        self.next_ghost
     }
 
     /// Gives up those whose time has come.
     pub(crate) fn drop_ghosts(&mut self, now: Instant) -> Vec<Effective> {
         let due: Vec<Key> =
             self.ghosts.iter().filter(|(_, until)| **until <= now).map(|(key, _)| key.clone()).collect();
-        self.apply(due.into_iter().map(Change::Delete).collect())
+        let dropped = self.apply(due.into_iter().map(Change::Delete).collect());
+        self.next_ghost = self.ghosts.values().min().copied();
+        dropped
     }
 
     /// An entry that the store brought back after a reset: with an equal value it counts as the same incarnation.

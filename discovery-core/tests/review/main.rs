@@ -38,6 +38,8 @@ pub fn ms(n: u64) -> Duration {
 pub struct Plan {
     /// Fails the opening.
     pub deny: Option<Error>,
+    /// Panics in the opening.
+    pub panic: bool,
     /// Hangs the opening.
     pub hang: bool,
     /// Delays the first event.
@@ -145,6 +147,7 @@ impl Watcher for Scripted {
         loop {
             moved.borrow_and_update();
             let plan = self.at(scope);
+            assert!(!plan.panic, "a bug of the backend");
             if let Some(error) = plan.deny {
                 return Err(error);
             }

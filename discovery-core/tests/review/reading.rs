@@ -402,3 +402,45 @@ async fn a_last_good_value_goes_with_its_record() {
         view.load().nth(0).map(|w| w.value().clone())
     );
 }
+
+/// They joined the wide watch while nobody knew that it would be refused.
+#[tokio::test(start_paused = true)]
+async fn a_narrow_view_leaves_a_wide_watch_that_is_refused() {
+    let cluster = Cluster::new();
+    let backend = Scripted::new(&cluster);
+    let handle = backend.handle().await;
+    for error in [ErrorKind::PermissionDenied, ErrorKind::Unsupported] {
+        backend.plan("worker/", Plan { hang: true, ..Plan::default() });
+        let wide = handle.view_with::<Worker>(Query::all(), ViewOptions::default().lazy()).await.unwrap();
+        let narrow = handle.view_with::<Worker>(q("a"), ViewOptions::default().lazy()).await.unwrap();
+        tokio::time::sleep(ms(100)).await;
+        backend.plan("worker/", Plan { deny: Some(Error::new(error, "no")), ..Plan::default() });
+        narrow.synced(Duration::from_secs(5)).await.unwrap();
+        assert!(narrow.ended().is_none() && !wide.freshness().is_live());
+        let listed = handle.list::<Worker>(q("a")).await.unwrap();
+        assert!(listed.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_panics_is_opened_again() {
+    let cluster = Cluster::new();
+    let backend = Scripted::new(&cluster);
+    backend.plan("worker/", Plan { panic: true, ..Plan::default() });
+    let handle = backend.handle().await;
+    let _mine = handle.register(worker("a", 1)).await.unwrap();
+    let failed = handle.view_with::<Worker>(Query::all(), ViewOptions::default().fail_fast()).await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Internal);
+    let view = handle.view_with::<Worker>(Query::all(), ViewOptions::default().lazy()).await.unwrap();
+    backend.plan("worker/", Plan::default());
+    view.synced(Duration::from_secs(30)).await.unwrap();
+    assert_eq!(view.load().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_of_another_kind_is_an_invalid_query() {
+    let cluster = Cluster::new();
+    let handle = Scripted::new(&cluster).handle().await;
+    let key = Key::new(Path::new("other", ["a"]).unwrap(), InstanceId(1));
+    assert_eq!(handle.get::<Worker>(&key).await.unwrap_err().kind(), ErrorKind::InvalidQuery);
+}
