@@ -413,3 +413,9 @@ async fn a_panicking_session_is_not_called_registered() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(cluster.record_count() == 1 || !mine.state().is_registered(), "no record, and {:?}", mine.state());
 }
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_may_have_all_the_time() {
+    let cluster = Cluster::new();
+    let handle = Scripted::new(&cluster).handle().await;
+    handle.shutdown(Duration::MAX).await;
+}
