@@ -16,6 +16,7 @@ use super::notice::{Notices, Notifier, Role};
 use super::owners::Owners;
 use crate::MAX_VALUE;
 use crate::fault::fault;
+use crate::lock::DirectoryLock;
 use crate::owner::{Claim, End, Owner};
 use crate::place::{Nonce, Place, Spot, TEMPORARY};
 use crate::record::{FOREIGN_TTL, GRACE, age};
@@ -176,7 +177,8 @@ impl Scan {
             };
             notices.touched.entry(bucket).or_default().extend(names);
         }
-        self.read(notices, fd, now, &mut findings)?;
+        let settled = if full { self.wanted(wanted)? } else { Vec::new() };
+        self.read(notices, &settled, fd, now, &mut findings)?;
         if lives || died {
             self.judge(now, &mut findings);
         }
@@ -277,28 +279,31 @@ impl Scan {
         files.filter(|(_, known)| self.owners.lives(&known.claim).is_none()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Reads what was touched, and applies it once no notice about it is left that is older than what was read.
+    /// Reads what was touched, and applies it once no notice about it is left that is older than what was read. Of the
+    /// `settled` buckets the last is read while writers wait, so that what is applied is a state that they had.
     fn read(
         &mut self,
         mut notices: Notices,
+        settled: &[String],
         fd: Option<&OwnedFd>,
         now: Instant,
         findings: &mut Findings,
     ) -> Result<()> {
         let mut seen: HashMap<Spot, Option<(Key, Seen)>> = HashMap::new();
         for _ in 0..ROUNDS {
-            for (bucket, names) in std::mem::take(&mut notices.touched) {
-                for name in names {
-                    let spot = Spot { bucket: bucket.clone(), name };
-                    if let Some(key) = self.key(&spot) {
-                        let file = self.look(&spot, notices.gone.contains(&spot))?;
-                        seen.insert(spot, file.map(|file| (key, file)));
-                    }
-                }
-            }
+            self.read_touched(&mut notices, &mut seen)?;
             self.drain(fd, &mut notices)?;
             if notices.touched.is_empty() {
                 break;
+            }
+        }
+        {
+            // Without the lock, as where others hold it for long, the state may be one that the buckets passed through.
+            let lock = |bucket: &String| DirectoryLock::acquire(&self.place.bucket(bucket)).ok();
+            let locks: Vec<_> = settled.iter().filter_map(lock).collect();
+            if !locks.is_empty() {
+                self.drain(fd, &mut notices)?;
+                self.read_touched(&mut notices, &mut seen)?;
             }
         }
         // What was made anew since it was read is left to the next pass, with what else came too late.
@@ -313,6 +318,19 @@ impl Scan {
         }
         notices.gone = made_anew;
         self.pending = notices;
+        Ok(())
+    }
+
+    fn read_touched(&mut self, notices: &mut Notices, seen: &mut HashMap<Spot, Option<(Key, Seen)>>) -> Result<()> {
+        for (bucket, names) in std::mem::take(&mut notices.touched) {
+            for name in names {
+                let spot = Spot { bucket: bucket.clone(), name };
+                if let Some(key) = self.key(&spot) {
+                    let file = self.look(&spot, notices.gone.contains(&spot))?;
+                    seen.insert(spot, file.map(|file| (key, file)));
+                }
+            }
+        }
         Ok(())
     }
 
