@@ -3,6 +3,20 @@
 //! On memory, or on the backend that `DYN_DISCOVERY_BACKEND` names. `DYN_DISCOVERY_CONFORMANCE_SEED` sets the first seed, `DYN_DISCOVERY_CONFORMANCE_RUNS` how many runs there are.
 
 mod backends;
+#[allow(clippy::duplicate_mod, reason = "planted errors need memory, whichever backend was asked for")]
+#[path = "backends/memory.rs"]
+mod memory;
+#[path = "randomised/planted.rs"]
+mod planted;
+// The broken backends of the suite's own teeth: those of them that a history can show.
+#[allow(dead_code, reason = "not every one of them shows in a history")]
+#[path = "teeth/watching.rs"]
+mod watching;
+#[path = "teeth/wrap.rs"]
+mod wrap;
+#[allow(dead_code, reason = "not every one of them shows in a history")]
+#[path = "teeth/writing.rs"]
+mod writing;
 
 use std::sync::Arc;
 

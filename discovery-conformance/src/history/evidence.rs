@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use discovery_core::{Bounds, Capabilities, ErrorKind};
 
-use super::log::{Act, Answer, FOREIGN, Fresh, Harm, Id, Log, Seq, Settled, Shown, Tell};
-use crate::item::Item;
+use super::log::{Act, Answer, FOREIGN, Fresh, Harm, Id, Log, Seq, Settled, Shown, Tell, Write};
 use crate::world::Hook;
 
 /// What a history was made under.
@@ -248,10 +247,11 @@ impl<'a> Evidence<'a> {
         if self.rolled_back(lo, hi) {
             return None;
         }
-        let killer = self.writes_of(key).iter().copied().find(|later| {
+        let writes = self.writes_of(key);
+        let later = &writes[writes.partition_point(|other| *other <= index)..];
+        let killer = later.iter().copied().find(|later| {
             let later_write = &self.log.writes[*later];
-            *later > index
-                && later_write.owner == write.owner
+            later_write.owner == write.owner
                 && later_write.answer == Answer::Ok
                 && later_write.end.is_some_and(|end| end <= lo)
         });
@@ -274,49 +274,58 @@ impl<'a> Evidence<'a> {
     /// The write whose record must show in every state between `lo` and `hi`, where there is one.
     fn must_show(&self, key: Id, even: bool, lo: Seq, hi: Seq, garbage: bool) -> Option<usize> {
         let settled = self.settled(lo);
+        let healed = settled.map_or(0, |settled| settled.healed);
         let writes = self.writes_of(key);
-        let stands = |index: usize| {
+        // Of each owner its newest acknowledged write of this round counts, or what everything had settled at.
+        let mut owners = Vec::new();
+        for index in writes.iter().rev().copied() {
             let write = &self.log.writes[index];
-            let Some(n) = write.act.value() else { return false };
-            if write.answer != Answer::Ok || write.end.is_none_or(|end| end > lo) {
-                return false;
+            if write.start < healed {
+                break;
             }
-            if even && n % 2 == 1 {
-                return false;
+            let acknowledged = write.answer == Answer::Ok && write.end.is_some_and(|end| end <= lo);
+            if !acknowledged || owners.contains(&write.owner) {
+                continue;
             }
+            owners.push(write.owner);
             // A fault in the midst of the call may have come after the write.
-            let mut since = write.start;
-            if let Some(settled) = settled.filter(|settled| write.start < settled.healed) {
-                if !settled.expected.get(&key).is_some_and(|ns| ns.len() == 1 && ns[0] == n) {
-                    return false;
-                }
-                since = since.max(settled.at);
+            if self.stands(index, write.start, even, hi, garbage) {
+                return Some(index);
             }
-            // Over what nobody owns anybody may write.
-            let shared = !self.setting.capabilities.exclusive || write.owner == FOREIGN;
-            let foreign = write.owner == FOREIGN;
-            let taken = writes.iter().any(|other| {
-                let other_write = &self.log.writes[*other];
-                let later = *other > index && other_write.start <= hi;
-                let same = other_write.owner == write.owner;
-                let odd = even && other_write.act.value().is_some_and(|n| n % 2 == 1);
-                (later && same && (other_write.act == Act::Delete || odd))
-                    || (shared && !same && (foreign || other_write.start <= hi))
-            });
-            let disturbed = self.disturbances.iter().any(|one| {
-                one.until >= since
-                    && one.from <= hi
-                    && (one.owner.is_none() || one.owner == Some(write.owner))
-                    && (one.key.is_none() || one.key == Some(key))
-                    && (garbage || !one.garbage)
-            });
-            !taken && !disturbed
-        };
-        writes.iter().rev().copied().find(|index| stands(*index))
+        }
+        let settled = settled?;
+        let [n] = settled.expected.get(&key)?[..] else { return None };
+        let index = self.write_of(n)?;
+        (!owners.contains(&self.log.writes[index].owner) && self.stands(index, settled.at, even, hi, garbage))
+            .then_some(index)
     }
 
-    fn in_lens(&self, key: Id, lens: &super::log::Lens) -> bool {
-        lens.scope().is_none_or(|scope| scope.contains(&self.log.keys[key]))
+    /// Whether a write that was done by `since` has to show through `hi`.
+    fn stands(&self, index: usize, since: Seq, even: bool, hi: Seq, garbage: bool) -> bool {
+        let write = &self.log.writes[index];
+        let odd = |write: &Write| even && write.act.value().is_some_and(|n| n % 2 == 1);
+        if write.act == Act::Delete || odd(write) {
+            return false;
+        }
+        let writes = self.writes_of(write.key);
+        // Over what nobody owns anybody may write, and where keys are not exclusive any other owner.
+        let shared = !self.setting.capabilities.exclusive || write.owner == FOREIGN;
+        let others = if shared { 0 } else { writes.partition_point(|other| *other <= index) };
+        let taken = writes[others..].iter().any(|other| {
+            let other_write = &self.log.writes[*other];
+            let later = *other > index && other_write.start <= hi;
+            let same = other_write.owner == write.owner;
+            (later && same && (other_write.act == Act::Delete || odd(other_write)))
+                || (shared && !same && (write.owner == FOREIGN || other_write.start <= hi))
+        });
+        let disturbed = self.disturbances.iter().any(|one| {
+            one.until >= since
+                && one.from <= hi
+                && (one.owner.is_none() || one.owner == Some(write.owner))
+                && (one.key.is_none() || one.key == Some(write.key))
+                && (garbage || !one.garbage)
+        });
+        !taken && !disturbed
     }
 
     fn read_lists(&self) -> Vec<Finding> {
@@ -354,17 +363,19 @@ impl<'a> Evidence<'a> {
         lo: Seq,
         before: &BTreeSet<Id>,
     ) {
+        let scope = lens.scope();
+        let in_lens = |key: Id| scope.as_ref().is_none_or(|scope| scope.contains(&self.log.keys[key]));
         let mut seen = BTreeSet::new();
         for (key, n) in shown {
             seen.insert(*key);
-            let outside = !self.in_lens(*key, lens) || !lens.admits(&Item::at(["x"]).n(*n));
+            let outside = !in_lens(*key) || !lens.admits(*n);
             let wrong = if outside { Some((Wrong::Outside, 0)) } else { self.judge_value(*key, *n, lo, base.at) };
             if let Some((wrong, write)) = wrong {
                 findings.push(Finding { wrong, key: *key, write: Some(write), ..base.clone() });
             }
         }
         for key in self.by_key.keys().filter(|key| !seen.contains(key)) {
-            if !self.in_lens(*key, lens) {
+            if !in_lens(*key) {
                 continue;
             }
             let vanished = before.contains(key);
@@ -455,7 +466,7 @@ impl<'a> Evidence<'a> {
                 let found = findings.len();
                 self.read(&mut findings, &base, &load.shown, &view.lens, floor, &before_load);
                 if findings.len() == found {
-                    self.read_again(&mut findings, &base, number, index);
+                    self.read_again(&mut findings, &base, (number, index), floor);
                 }
                 before_load = load.shown.iter().map(|(key, _)| *key).collect();
                 any |= !load.shown.is_empty();
@@ -465,12 +476,13 @@ impl<'a> Evidence<'a> {
     }
 
     /// A load after a list of the same handle, or after a write that the view has reached.
-    fn read_again(&self, findings: &mut Vec<Finding>, base: &Finding, number: usize, index: usize) {
+    fn read_again(&self, findings: &mut Vec<Finding>, base: &Finding, (number, index): (usize, usize), floor: Seq) {
         let (view, load) = (&self.log.views[number], &self.log.loads[index]);
-        let lists = self.log.listings.iter().filter(|listing| {
-            listing.handle == view.handle
+        let known = self.log.listings.partition_point(|listing| listing.end < load.at);
+        let lists = self.log.listings[..known].iter().filter(|listing| {
+            listing.start > floor
+                && listing.handle == view.handle
                 && listing.shown.is_ok()
-                && listing.end < load.at
                 && listing.start > view.answered
                 && listing.lens.covers(&view.lens)
         });

@@ -8,7 +8,6 @@ use std::time::Duration;
 use discovery_core::{Effect, Error, ErrorKind, Freshness, Key, Query, Scope};
 use tokio::time::Instant;
 
-use crate::item::Item;
 use crate::world::Hook;
 
 /// A place in the order of everything that was recorded.
@@ -38,8 +37,8 @@ impl Lens {
         other.segments.starts_with(self.segments)
     }
 
-    pub(super) fn admits(&self, item: &Item) -> bool {
-        !self.even || item.n.is_multiple_of(2)
+    pub(super) fn admits(&self, n: u64) -> bool {
+        !self.even || n.is_multiple_of(2)
     }
 }
 
@@ -144,6 +143,7 @@ pub(super) struct Opened {
     pub(super) lens: Lens,
     pub(super) call: Seq,
     pub(super) answered: Seq,
+    pub(super) closed: Option<Seq>,
     pub(super) limit: Duration,
     pub(super) failed: Option<ErrorKind>,
     pub(super) lazy: bool,

@@ -264,7 +264,7 @@ pub(super) async fn list(
     let result = discovery.list::<Item>(lens.query()).await;
     let mut log = recorder.log();
     let shown = match &result {
-        Ok(set) => Ok(set.iter().filter(|item| lens.admits(item)).map(|item| (log.id(item.key()), item.n)).collect()),
+        Ok(set) => Ok(set.iter().filter(|item| lens.admits(item.n)).map(|item| (log.id(item.key()), item.n)).collect()),
         Err(error) => Err(error.kind()),
     };
     let end = recorder.tick_in(&mut log);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -197,9 +197,10 @@ impl Cast<'_> {
             let foreign = Arc::clone(&self.sky.foreign);
             let recorder = Arc::clone(&recorder);
             let mut watcher = Watcher::new(handle, discovery, random, recorder, limit, self.config.spoil, foreign);
-            // What nobody has written to yet, and what nobody will change.
-            for lens in [0, 4, 5] {
-                watcher.open(LENSES[lens].clone()).await;
+            // What nobody has written to yet, and what nobody will change. The first one sees all of it by one watch.
+            let first: &[usize] = if handle == self.config.owners { &[0, 4, 5] } else { &[4, 5] };
+            for lens in first {
+                watcher.open(LENSES[*lens].clone()).await;
             }
             watchers.push(watcher);
         }
@@ -269,13 +270,15 @@ impl Cast<'_> {
                 tokio::spawn(lane.run(each, dead))
             })
             .collect();
-        let reading: Vec<_> = watchers.drain(..).map(|watcher| tokio::spawn(watcher.run(each))).collect();
+        let over = Arc::new(AtomicBool::new(false));
+        let reading: Vec<_> = watchers.drain(..).map(|watcher| tokio::spawn(watcher.run(Arc::clone(&over)))).collect();
         let storms: Vec<_> = (0..2).map(|_| tokio::spawn(Arc::clone(&self.sky).storm(self.random.fork(), 4))).collect();
         *lanes = joined(at_work).await?;
-        *watchers = joined(reading).await?;
         joined(storms).await?;
+        over.store(true, Ordering::Release);
+        *watchers = joined(reading).await?;
         let mut owners = self.owners();
-        let died = |dead: &Arc<AtomicBool>| dead.load(std::sync::atomic::Ordering::Acquire);
+        let died = |dead: &Arc<AtomicBool>| dead.load(Ordering::Acquire);
         let gone = owners.iter().filter(|(_, dead)| died(dead)).map(|(owner, _)| *owner).collect();
         owners.retain(|(_, dead)| !died(dead));
         Ok(gone)

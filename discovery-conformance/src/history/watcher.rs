@@ -1,6 +1,7 @@
 //! What a watcher does: opens and closes views, reads their streams fast or slowly, loads and lists.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,8 +61,9 @@ impl Watcher {
         Self { handle, discovery, views: Vec::new(), random, recorder, limit, spoil, foreign }
     }
 
-    pub(super) async fn run(mut self, steps: usize) -> Self {
-        for _ in 0..steps {
+    /// Works until all others are done.
+    pub(super) async fn run(mut self, over: Arc<AtomicBool>) -> Self {
+        while !over.load(Ordering::Acquire) {
             sleep(Duration::from_millis(self.random.u64(5..60))).await;
             match self.random.u32(0..100) {
                 0..15 => {
@@ -70,7 +72,10 @@ impl Watcher {
                 }
                 15..22 if self.views.len() > 1 => {
                     let index = self.random.usize(0..self.views.len());
-                    drop(self.views.swap_remove(index));
+                    let view = self.views.swap_remove(index).number;
+                    let mut log = self.recorder.log();
+                    let at = self.recorder.tick_in(&mut log);
+                    log.views[view].closed = Some(at);
                 }
                 22..40 => {
                     let lens = &LENSES[self.random.usize(0..LENSES.len())];
@@ -100,7 +105,8 @@ impl Watcher {
             let answered = self.recorder.tick_in(&mut log);
             let (handle, failed) = (self.handle, result.as_ref().err().map(discovery_core::Error::kind));
             let lens = lens.clone();
-            log.views.push(Opened { handle, lens, call, answered, limit, failed, lazy, joined });
+            let closed = failed.map(|_| answered);
+            log.views.push(Opened { handle, lens, call, answered, closed, limit, failed, lazy, joined });
             log.views.len() - 1
         };
         let Ok(view) = result else { return };

@@ -1,6 +1,6 @@
 //! Faults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use discovery_core::ErrorKind;
 
@@ -168,10 +168,15 @@ pub(super) fn flt_13(evidence: &Evidence<'_>) -> Vec<String> {
                 continue;
             }
             let tries = times.iter().filter(|at| **at >= from && **at <= to).count();
-            // Doubling from the shortest delay, then at the cap; a few watches at once.
-            let each = 10.0 + to.saturating_sub(from).as_secs_f64() / (recovery.as_secs_f64() / 8.0);
-            let watches = 6.0;
-            if tries as f64 > each * watches {
+            // Doubling up to a quarter of the bound of recovery, for each scope that the handle may have open.
+            let each = 8.0 + to.saturating_sub(from).as_secs_f64() / (recovery.as_secs_f64() / 4.0);
+            let views = evidence.log.views.iter().filter(|view| {
+                view.handle == *handle
+                    && harm.to.is_none_or(|to| view.call <= to)
+                    && view.closed.is_none_or(|closed| closed >= harm.from)
+            });
+            let scopes: BTreeSet<_> = views.map(|view| view.lens.segments).collect();
+            if tries as f64 > each * scopes.len() as f64 {
                 let lasted = to.saturating_sub(from);
                 texts.push(format!("handle {handle} tried {tries} times in {lasted:?} of {}", harm.hook));
             }
