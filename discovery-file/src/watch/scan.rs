@@ -166,6 +166,11 @@ impl Scan {
         let died = self.owners.check_suspects(&self.place, now)?;
 
         let mut findings = Findings::default();
+        let settled = if full { self.wanted(wanted)? } else { Vec::new() };
+        // Without notices there is no telling what changes while it is read: writers wait for the whole reading.
+        let unnoticed = fd.is_none() || self.notifier.is_none();
+        let _settled = if unnoticed { self.lock(&settled) } else { Vec::new() };
+        let settled = if unnoticed { Vec::new() } else { settled };
         for bucket in self.wanted(wanted)? {
             let replaced = (full || directories) && self.follow_directory(&bucket, &mut findings)?;
             let names = if full || replaced || unread.contains(&bucket) {
@@ -177,7 +182,6 @@ impl Scan {
             };
             notices.touched.entry(bucket).or_default().extend(names);
         }
-        let settled = if full { self.wanted(wanted)? } else { Vec::new() };
         self.read(notices, &settled, fd, now, &mut findings)?;
         if lives || died {
             self.judge(now, &mut findings);
@@ -298,9 +302,7 @@ impl Scan {
             }
         }
         {
-            // Without the lock, as where others hold it for long, the state may be one that the buckets passed through.
-            let lock = |bucket: &String| DirectoryLock::acquire(&self.place.bucket(bucket)).ok();
-            let locks: Vec<_> = settled.iter().filter_map(lock).collect();
+            let locks = self.lock(settled);
             if !locks.is_empty() {
                 self.drain(fd, &mut notices)?;
                 self.read_touched(&mut notices, &mut seen)?;
@@ -319,6 +321,12 @@ impl Scan {
         notices.gone = made_anew;
         self.pending = notices;
         Ok(())
+    }
+
+    /// Makes writers wait. Without a lock, as where others hold it for long, what is read may be a state that the bucket
+    /// only passed through.
+    fn lock(&self, buckets: &[String]) -> Vec<DirectoryLock> {
+        buckets.iter().filter_map(|bucket| DirectoryLock::acquire(&self.place.bucket(bucket)).ok()).collect()
     }
 
     fn read_touched(&mut self, notices: &mut Notices, seen: &mut HashMap<Spot, Option<(Key, Seen)>>) -> Result<()> {
