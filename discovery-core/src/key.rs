@@ -154,13 +154,11 @@ impl Key {
         self.suffix.as_deref()
     }
 
-    /// The same key, its path's text shared with `other` where both paths are equal: one allocation for all the
-    /// instances of a service.
-    pub(crate) fn share_path_with(mut self, other: &Key) -> Self {
-        if self.path == other.path {
-            self.path = other.path.clone();
+    /// Shares the text of the path with `other` where both are equal: one allocation for all the instances of a service.
+    pub(crate) fn share_path(&mut self, other: &Path) {
+        if !Arc::ptr_eq(&self.path.0, &other.0) && self.path == *other {
+            self.path = other.clone();
         }
-        self
     }
 }
 

@@ -7,5 +7,5 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Since some moment in the past.
 pub(crate) fn now() -> Duration {
-    clock_gettime(ClockId::ThreadCPUTime).try_into().expect("a time after the thread's start")
+    clock_gettime(ClockId::ProcessCPUTime).try_into().expect("a time after the thread's start")
 }

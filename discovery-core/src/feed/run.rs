@@ -2,13 +2,14 @@
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -22,6 +23,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::freshness::Freshness;
 use crate::store::{AnySlot, Effective, LastGood, RawStore, Source};
 use crate::telemetry::FeedMeter;
+
+/// Sets from this size on take milliseconds to sort.
+const LARGE: usize = 16_384;
 
 /// Why the task stops.
 pub(super) enum Stop {
@@ -331,7 +335,7 @@ impl Task {
         if lineage == Lineage::Reset {
             tracing::warn!(records = entries.len(), "the store lost data: resynchronised with what it holds now");
         }
-        self.raw.replace(entries, lineage, self.settings.resync_grace);
+        self.replace(entries, lineage).await;
         let raw = self.raw.tree();
         let last_good = self.last_good.get_mut().unwrap_or_else(PoisonError::into_inner);
         last_good.retain(|(_, key), _| raw.get(key).is_some());
@@ -339,6 +343,27 @@ impl Task {
         self.rebase(slots.iter().map(|(_, slot)| slot)).await;
         self.snapshot_of = self.opening;
         self.meter.records.set(self.raw.len() as f64);
+    }
+
+    /// A large set is sorted beside this thread, which may have renewals to send meanwhile.
+    async fn replace(&mut self, entries: Vec<Entry>, lineage: Lineage) {
+        let grace = self.settings.resync_grace;
+        if entries.len() < LARGE {
+            return self.raw.replace(entries, lineage, grace);
+        }
+        let mut raw = self.raw.clone();
+        let replaced = spawn_blocking(move || {
+            raw.replace(entries, lineage, grace);
+            raw
+        });
+        self.raw = match replaced.await {
+            Ok(raw) => raw,
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                // The runtime ends, and this task with it.
+                Err(_) => pending().await,
+            },
+        };
     }
 
     pub(super) async fn rebase<'a>(&mut self, slots: impl IntoIterator<Item = &'a Arc<dyn AnySlot>>) {

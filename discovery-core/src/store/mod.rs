@@ -1,5 +1,6 @@
 //! One copy of a watched scope: applies what the backend says and tells what really changed.
 
+mod order;
 mod raw;
 mod same;
 mod slot;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::order::in_key_order;
 use super::same::same_value;
 use super::tree::Tree;
 use crate::backend::{Change, Entry, Incarnation, Lineage};
@@ -30,7 +31,7 @@ impl Effective {
 
 /// The records of one scope as the store last told them, and those that a proven loss of data took, while they may
 /// still come back.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct RawStore {
     tree: Tree<Arc<Entry>>,
     /// Keys that a reset store no longer holds, shown until then.
@@ -56,7 +57,7 @@ impl RawStore {
         for change in changes {
             match change {
                 Change::Put(entry) => {
-                    let ghost = self.ghosts.remove(&entry.key).is_some();
+                    let ghost = self.is_ghost_no_more(&entry.key);
                     let held = self.tree.get(&entry.key);
                     let entry = match held {
                         Some(held) if ghost => self.welcome_back(&Arc::clone(held), entry),
@@ -87,24 +88,26 @@ impl RawStore {
 
     /// Takes a whole snapshot in the place of what is held. Entries that did not change keep their identity. After a
     /// proven loss, what is missing stays for `grace`.
-    pub(crate) fn replace(&mut self, mut entries: Vec<Entry>, lineage: Lineage, grace: Duration) {
-        entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    pub(crate) fn replace(&mut self, entries: Vec<Entry>, lineage: Lineage, grace: Duration) {
+        let mut entries = in_key_order(entries);
         entries.dedup_by(|later, earlier| later.key == earlier.key);
         let forgiving = lineage == Lineage::Reset && !grace.is_zero();
         let mut next: Vec<Arc<Entry>> = Vec::with_capacity(entries.len());
         for entry in entries {
-            let ghost = self.ghosts.remove(&entry.key).is_some();
+            let ghost = self.is_ghost_no_more(&entry.key);
             let held = self.tree.get(&entry.key).cloned();
-            let entry = match &held {
+            let mut entry = match &held {
                 Some(held) if forgiving || ghost => self.welcome_back(held, entry),
                 _ => self.shown(entry),
             };
             next.push(match held {
                 Some(held) if is_same(&held, &entry) => held,
-                _ => match next.last() {
-                    Some(last) => Arc::new(Entry { key: entry.key.share_path_with(&last.key), ..entry }),
-                    None => Arc::new(entry),
-                },
+                _ => {
+                    if let Some(last) = next.last() {
+                        entry.key.share_path(last.key.path());
+                    }
+                    Arc::new(entry)
+                }
             });
         }
         let until = later(Instant::now(), grace);
@@ -140,6 +143,12 @@ impl RawStore {
         let dropped = self.apply(due.into_iter().map(Change::Delete).collect());
         self.next_ghost = self.ghosts.values().min().copied();
         dropped
+    }
+
+    /// Forgets that a key was lost, and answers whether it was.
+    fn is_ghost_no_more(&mut self, key: &Key) -> bool {
+        // An empty table would hash the key all the same.
+        !self.ghosts.is_empty() && self.ghosts.remove(key).is_some()
     }
 
     /// An entry that the store brought back after a reset: with an equal value it counts as the same incarnation.
