@@ -29,7 +29,7 @@ pub const KEY_VARIABLE: &str = "ETCD_AUTH_CLIENT_KEY";
 /// The variable for what every key starts with before Dynamo's layout: outside of that layout, for isolation.
 pub const PREFIX_VARIABLE: &str = "DYN_DISCOVERY_ETCD_PREFIX";
 
-const DEFAULT_ENDPOINT: &str = "http://localhost:2379";
+const DEFAULT_ENDPOINT: &str = "localhost:2379";
 /// Short enough that a dead process goes soon, long enough to outlast the election of a new leader three times over.
 const DEFAULT_TTL: Duration = Duration::from_secs(10);
 const DEFAULT_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
@@ -227,9 +227,9 @@ fn endpoints(list: &str, secure: bool) -> Result<Vec<String>> {
             Some(("http", _)) => item.to_owned(),
             Some(_) => return Err(invalid(format!("{item} in {ENDPOINTS_VARIABLE} is no http or https URL"))),
         };
+        let host = |uri: &tonic::transport::Uri| uri.host().is_some_and(|host| !host.is_empty());
+        let is_uri = url.parse().is_ok_and(|uri| host(&uri));
         let url = url.trim_end_matches('/').to_owned();
-        let is_uri =
-            url.parse::<tonic::transport::Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()));
         if !is_uri {
             return Err(invalid(format!("{item:?} in {ENDPOINTS_VARIABLE} is no address: write http://HOST:PORT")));
         }

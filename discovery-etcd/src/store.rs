@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use discovery_core::backend::{Change, Entry};
-use etcd_client::{GetOptions, KeyValue};
+use etcd_client::KeyValue;
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -122,6 +122,6 @@ impl Store {
 
 /// A read of one key that nobody writes: the cheapest call that only a member in touch with its leader answers.
 pub(crate) async fn revision(mut wire: Wire, key: Vec<u8>) -> Result<i64, etcd_client::Error> {
-    let answer = wire.kv.get(key, Some(GetOptions::new().with_keys_only())).await?;
+    let answer = wire.kv.get(key, None).await?;
     Ok(answer.header().map_or(0, etcd_client::ResponseHeader::revision))
 }

@@ -2,7 +2,7 @@
 
 use discovery_core::backend::Write;
 use discovery_core::{Error, ErrorKind, Key};
-use etcd_client::{Compare, CompareOp, GetOptions, GetResponse, PutOptions, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Compare, CompareOp, GetResponse, PutOptions, Txn, TxnOp, TxnOpResponse};
 
 use crate::owner::Owner;
 
@@ -72,7 +72,8 @@ impl Order {
 
     /// What tells the next guard where it does not hold.
     pub(crate) fn look(&self) -> TxnOp {
-        TxnOp::get(self.stored.as_str(), Some(GetOptions::new().with_keys_only()))
+        // With the value: etcd 3.7 leaves the lease out where keys alone are asked for.
+        TxnOp::get(self.stored.as_str(), None)
     }
 
     /// The order as a transaction of its own.
