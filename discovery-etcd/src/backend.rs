@@ -1,0 +1,215 @@
+//! The backend: one handle on one etcd.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use discovery_core::backend::{
+    Backend, ChangeLog, Entry, Health, Position, Registrar, Session, SessionRequest, WatchStream, Watcher,
+};
+use discovery_core::{BackendContext, BackendFactory, Bounds, Capabilities, Error, ErrorKind, Key, Result, Scope};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::bounds::{self, MAX_VALUE};
+use crate::config::{Config, STARTUP_VARIABLE};
+use crate::fault::Fault;
+use crate::link::Wire;
+use crate::owner::Owner;
+use crate::place::Place;
+use crate::session::EtcdSession;
+use crate::store::{CALL, Store};
+use crate::{NAME, snapshot, watch};
+
+/// One handle on an etcd: its own session, its own connections. See the crate's documentation for what it does there.
+pub struct EtcdBackend {
+    store: Arc<Store>,
+    owner: Arc<Owner>,
+}
+
+inventory::submit! {
+    BackendFactory {
+        name: NAME,
+        aliases: &[],
+        origin: "discovery-etcd",
+        summary: "an etcd, for fleets on many machines",
+        connect: |context| Box::pin(async move { Ok(Arc::new(EtcdBackend::connect(&context).await?) as Arc<dyn Backend>) }),
+    }
+}
+
+impl EtcdBackend {
+    /// A handle on the etcd that the context's environment names.
+    ///
+    /// # Errors
+    /// As [`EtcdBackend::with_config`], and [`ErrorKind::InvalidConfig`] for a malformed setting.
+    pub async fn connect(context: &BackendContext) -> Result<Self> {
+        let config = Config::from_environment(&context.environment);
+        Self::with_config(config.map_err(|error| named(error, "connect"))?, context).await
+    }
+
+    /// A handle on an etcd. Where [`Config::startup`] is set, waits until a member answers, for as long as that and the
+    /// context's time-out allow; else connects with the first operation.
+    ///
+    /// # Errors
+    /// What kept the members from answering. [`ErrorKind::InvalidConfig`] without endpoints.
+    pub async fn with_config(config: Config, context: &BackendContext) -> Result<Self> {
+        if config.endpoints.is_empty() {
+            return Err(named(Error::new(ErrorKind::InvalidConfig, "no endpoint is given: name one"), "connect"));
+        }
+        let startup = config.startup;
+        let store = Arc::new(Store::new(config));
+        if let Some(startup) = startup {
+            // Part of the time is left for the error to be told.
+            let limit = startup.min(context.connect_timeout * 9 / 10);
+            reach(&store, Instant::now() + limit).await.map_err(|error| named(error, "connect"))?;
+        }
+        Ok(Self { store, owner: Arc::new(Owner::new()) })
+    }
+
+    /// How many stored keys were passed over because they are no records: written by something else, or malformed.
+    pub fn skipped(&self) -> u64 {
+        self.store.skipped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    pub(crate) fn name_error(&self, error: Error, operation: &'static str) -> Error {
+        named(error, operation)
+    }
+}
+
+fn named(error: Error, operation: &'static str) -> Error {
+    error.with_backend(NAME).with_operation(operation)
+}
+
+/// Waits until a member answers.
+async fn reach(store: &Store, until: Instant) -> Result<()> {
+    let mut pause = std::time::Duration::from_millis(50);
+    let mut last = None;
+    loop {
+        match timeout_at(until, store.revision()).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(fault)) if !fault.error.is_temporary() => return Err(fault.error),
+            Ok(Err(fault)) => last = Some(fault.error),
+            Err(_) => {
+                let message = format!("no member answered in the time that {STARTUP_VARIABLE} allows");
+                let error = Error::new(ErrorKind::Timeout, message);
+                return Err(match last {
+                    Some(cause) => error.with_source(cause),
+                    None => error,
+                });
+            }
+        }
+        let _ = timeout_at(until, sleep(pause)).await;
+        pause = (pause * 2).min(std::time::Duration::from_secs(1));
+    }
+}
+
+impl fmt::Debug for EtcdBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdBackend").field("config", &self.store.config).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Watcher for EtcdBackend {
+    async fn watch(&self, scope: &Scope, after: Option<&Position>) -> Result<WatchStream> {
+        watch::open(&self.store, scope, after).await.map_err(|error| named(error, "watch"))
+    }
+
+    async fn list(&self, scope: &Scope) -> Result<(Vec<Entry>, Position)> {
+        let range = self.store.names.range(scope).map_err(|error| named(error, "list"))?;
+        let epoch = self.store.epoch();
+        let read = snapshot::read(&self.store, &range).await.map_err(|fault| named(fault.error, "list"))?;
+        let (entries, revision) = read;
+        Ok((entries, Place { revision, epoch, witness: None }.position()))
+    }
+
+    /// Every scope is a range of keys.
+    fn coarsen(&self, scope: &Scope) -> Scope {
+        scope.clone()
+    }
+
+    async fn barrier(&self, scope: &Scope) -> Result<Option<Position>> {
+        let _ = scope;
+        let revision = self.store.revision().await.map_err(|fault| named(fault.error, "barrier"))?;
+        self.store.await_revision(revision);
+        Ok(Some(Place::at(revision).position()))
+    }
+
+    fn reached(&self, at: &Position, target: &Position) -> bool {
+        matches!((Place::parse(at), Place::parse(target)), (Some(at), Some(target)) if at.revision >= target.revision)
+    }
+}
+
+#[async_trait]
+impl Registrar for EtcdBackend {
+    async fn open(&self, request: &SessionRequest) -> Result<Box<dyn Session>> {
+        let session = EtcdSession::open(&self.store, &self.owner, request).await;
+        Ok(Box::new(session.map_err(|error| named(error, "open"))?))
+    }
+}
+
+#[async_trait]
+impl Backend for EtcdBackend {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        bounds::capabilities(self.store.config.endpoints.len())
+    }
+
+    fn bounds(&self) -> Bounds {
+        bounds::bounds(self.store.config.ttl)
+    }
+
+    fn admit(&self, key: &Key, value: usize) -> Result<()> {
+        self.store.names.stored(key).map_err(|error| error.with_backend(NAME))?;
+        if value > MAX_VALUE {
+            let message =
+                format!("the value takes {value} bytes, and {MAX_VALUE} are possible: store a reference to it instead");
+            return Err(Error::new(ErrorKind::TooLarge, message).with_backend(NAME).with_key(key));
+        }
+        Ok(())
+    }
+
+    async fn health(&self) -> Result<Health> {
+        let start = Instant::now();
+        let root = self.store.names.root();
+        let ask = |wire: Wire| {
+            let root = root.clone();
+            async move {
+                let endpoint = Arc::clone(&wire.endpoint);
+                let mut client = wire.client.clone();
+                let revision = crate::store::revision(wire, root).await?;
+                let answered = start.elapsed();
+                Ok((endpoint, revision, answered, client.status().await?))
+            }
+        };
+        let answer = self.store.control.read(CALL, ask).await.map_err(|fault: Fault| named(fault.error, "health"))?;
+        let (endpoint, revision, latency, status) = answer;
+        let mut detail = format!(
+            "etcd {} at {endpoint}, revision {revision}, leader {:x}, {} bytes stored",
+            status.version(),
+            status.leader(),
+            status.db_size()
+        );
+        for problem in status.errors() {
+            detail.push_str("; ");
+            detail.push_str(problem);
+        }
+        Ok(Health::new(latency, detail))
+    }
+
+    fn change_log(&self) -> Option<&dyn ChangeLog> {
+        Some(self)
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.store.close();
+        Ok(())
+    }
+}

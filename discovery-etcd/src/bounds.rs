@@ -1,0 +1,45 @@
+//! What this backend claims and how much it holds.
+
+use std::time::Duration;
+
+use discovery_core::{Bounds, Capabilities};
+
+/// The longest value in bytes. etcd refuses requests above 1.5 MiB where it is not told otherwise.
+pub(crate) const MAX_VALUE: usize = 1 << 20;
+/// The largest transaction in bytes: `--max-request-bytes` is 1.5 MiB by default; the rest is for its framing.
+pub(crate) const MAX_REQUEST: usize = 1_400_000;
+/// The most writes of one transaction: `--max-txn-ops` is 128 by default, and one comparison is the fence's.
+pub(crate) const MAX_BATCH: usize = 127;
+/// The smallest time to live that etcd grants with its default election time-out of one second: one and a half of it,
+/// in whole seconds.
+const MIN_TTL: Duration = Duration::from_secs(2);
+
+pub(crate) fn bounds(default_ttl: Duration) -> Bounds {
+    let mut bounds = Bounds::default();
+    bounds.propagation = Duration::from_millis(500);
+    bounds.min_ttl = Some(MIN_TTL);
+    bounds.default_ttl = Some(default_ttl);
+    // A lease is seen to be expired within half a second, and a thousand of them are removed in each.
+    bounds.slack = Duration::from_secs(2);
+    bounds.recovery = Duration::from_secs(5);
+    // The watch itself is quicker to find a dead connection: this is for what it does not foresee.
+    bounds.silence = Some(Duration::from_secs(10));
+    bounds.max_batch = MAX_BATCH;
+    bounds.max_watches = 32;
+    bounds.max_value = MAX_VALUE;
+    bounds
+}
+
+/// `members` is how many endpoints are known.
+pub(crate) fn capabilities(members: usize) -> Capabilities {
+    let mut claims = Capabilities::none();
+    claims.lease = true;
+    claims.ttl = true;
+    claims.exclusive = true;
+    claims.incarnation = true;
+    claims.batch = true;
+    claims.changelog = true;
+    claims.cluster = members > 1;
+    claims.storm = true;
+    claims
+}

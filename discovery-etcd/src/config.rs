@@ -1,0 +1,345 @@
+//! The settings, from an injected environment.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use discovery_core::{Environment, Error, ErrorKind, Result};
+
+/// The variable that lists the endpoints, separated by commas.
+pub const ENDPOINTS_VARIABLE: &str = "ETCD_ENDPOINTS";
+/// The variable for the time to live of sessions, in seconds.
+pub const TTL_VARIABLE: &str = "ETCD_LEASE_TTL";
+/// The variable that makes connecting wait for the store, in seconds.
+pub const STARTUP_VARIABLE: &str = "ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS";
+/// The variable for the seconds between two HTTP/2 pings; 0 for none.
+pub const KEEPALIVE_INTERVAL_VARIABLE: &str = "ETCD_KEEPALIVE_INTERVAL_SECONDS";
+/// The variable for the seconds that a ping may remain unanswered.
+pub const KEEPALIVE_TIMEOUT_VARIABLE: &str = "ETCD_KEEPALIVE_TIMEOUT_SECONDS";
+/// The variable for the user's name.
+pub const USERNAME_VARIABLE: &str = "ETCD_AUTH_USERNAME";
+/// The variable for the user's password.
+pub const PASSWORD_VARIABLE: &str = "ETCD_AUTH_PASSWORD";
+/// The variable for the authority that signed the servers' certificates: PEM, or the path of a file.
+pub const CA_VARIABLE: &str = "ETCD_AUTH_CA";
+/// The variable for this client's certificate: PEM, or the path of a file.
+pub const CERTIFICATE_VARIABLE: &str = "ETCD_AUTH_CLIENT_CERT";
+/// The variable for this client's private key: PEM, or the path of a file.
+pub const KEY_VARIABLE: &str = "ETCD_AUTH_CLIENT_KEY";
+/// The variable for what every key starts with before Dynamo's layout: outside of that layout, for isolation.
+pub const PREFIX_VARIABLE: &str = "DYN_DISCOVERY_ETCD_PREFIX";
+
+const DEFAULT_ENDPOINT: &str = "localhost:2379";
+/// Short enough that a dead process goes soon, long enough to outlast the election of a new leader three times over.
+const DEFAULT_TTL: Duration = Duration::from_secs(10);
+const DEFAULT_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+/// etcd ends connections that ping more often: `GRPCKeepAliveMinTime`, 5 s by default.
+const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// A certificate or a key.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Pem {
+    /// The text itself.
+    Text(String),
+    /// A file, read anew for each connection, so that certificates can be renewed in place.
+    File(PathBuf),
+}
+
+impl Pem {
+    fn parse(value: &str) -> Self {
+        if value.trim_start().starts_with("-----BEGIN") {
+            Self::Text(value.to_owned())
+        } else {
+            Self::File(PathBuf::from(value))
+        }
+    }
+
+    /// The text. Blocks for a file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] where the file cannot be read, or where there is no PEM block of `label`.
+    pub(crate) fn read(&self, variable: &str, label: &str) -> Result<String> {
+        let text = match self {
+            Self::Text(text) => text.clone(),
+            Self::File(path) => std::fs::read_to_string(path).map_err(|error| {
+                let message = format!("{variable}: cannot read {}: name a readable PEM file", path.display());
+                Error::new(ErrorKind::InvalidConfig, message).with_source(error)
+            })?,
+        };
+        let found = text.lines().any(|line| line.starts_with("-----BEGIN ") && line.contains(label));
+        if !found {
+            let message = format!("{variable} holds no PEM block of a {}: correct it", label.to_lowercase());
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+        Ok(text)
+    }
+}
+
+impl fmt::Debug for Pem {
+    /// Never the text, which may be a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text(..)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+/// A user's name and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    /// Never the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// What TLS needs beside the system's own authorities.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The authority to trust, in the place of the system's.
+    pub ca: Option<Pem>,
+    /// This client's certificate and private key, for servers that ask for them.
+    pub identity: Option<(Pem, Pem)>,
+}
+
+/// Where etcd is and how to talk with it. `Debug` shows no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// The members' URLs, each with its scheme.
+    pub endpoints: Vec<String>,
+    /// The time to live where a session asks for none, in whole seconds.
+    pub ttl: Duration,
+    /// What stands before `v1/` in every key: empty, or something that ends with a slash.
+    pub prefix: String,
+    /// How long connecting waits for the store at most; `None` to connect with the first operation.
+    pub startup: Option<Duration>,
+    /// Between two HTTP/2 pings, and how long one may remain unanswered; `None` for no pings.
+    pub keepalive: Option<(Duration, Duration)>,
+    /// The user, where the store asks for one.
+    pub credentials: Option<Credentials>,
+    /// For endpoints with `https`.
+    pub tls: Tls,
+}
+
+impl Config {
+    /// A store at `endpoints`, everything else as where no variable is set.
+    pub fn new<S: Into<String>>(endpoints: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            ttl: DEFAULT_TTL,
+            prefix: String::new(),
+            startup: None,
+            keepalive: Some(DEFAULT_KEEPALIVE),
+            credentials: None,
+            tls: Tls::default(),
+        }
+    }
+
+    /// Reads the variables that the crate's documentation lists, and the files that they name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for what is malformed, contradictory or cannot be read, naming the variable.
+    pub fn from_environment(environment: &Environment) -> Result<Self> {
+        let pem = |variable| environment.get(variable).map(Pem::parse);
+        let identity = match (pem(CERTIFICATE_VARIABLE), pem(KEY_VARIABLE)) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => return Err(invalid(format!("{CERTIFICATE_VARIABLE} and {KEY_VARIABLE} go together: set both"))),
+        };
+        let tls = Tls { ca: pem(CA_VARIABLE), identity };
+        tls.read()?;
+        let credentials = match (environment.get(USERNAME_VARIABLE), environment.get(PASSWORD_VARIABLE)) {
+            (Some(username), Some(password)) => {
+                Some(Credentials { username: username.to_owned(), password: password.to_owned() })
+            }
+            (None, None) => None,
+            _ => return Err(invalid(format!("{USERNAME_VARIABLE} and {PASSWORD_VARIABLE} go together: set both"))),
+        };
+        let secure = tls != Tls::default();
+        let endpoints = endpoints(environment.get(ENDPOINTS_VARIABLE).unwrap_or(DEFAULT_ENDPOINT), secure)?;
+        Ok(Self {
+            endpoints,
+            ttl: whole_seconds(environment.seconds(TTL_VARIABLE)?.unwrap_or(DEFAULT_TTL)),
+            prefix: prefix(environment.get(PREFIX_VARIABLE).unwrap_or_default())?,
+            startup: environment.seconds(STARTUP_VARIABLE)?,
+            keepalive: keepalive(environment)?,
+            credentials,
+            tls,
+        })
+    }
+}
+
+/// The texts that [`Tls`] names: of the authority, and of the certificate and its key.
+pub(crate) type Material = (Option<String>, Option<(String, String)>);
+
+impl Tls {
+    /// Blocks for files.
+    pub(crate) fn read(&self) -> Result<Material> {
+        let ca = self.ca.as_ref().map(|pem| pem.read(CA_VARIABLE, "CERTIFICATE")).transpose()?;
+        let identity = match &self.identity {
+            Some((certificate, key)) => {
+                Some((certificate.read(CERTIFICATE_VARIABLE, "CERTIFICATE")?, key.read(KEY_VARIABLE, "PRIVATE KEY")?))
+            }
+            None => None,
+        };
+        Ok((ca, identity))
+    }
+}
+
+/// etcd counts leases in whole seconds.
+pub(crate) fn whole_seconds(ttl: Duration) -> Duration {
+    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    Duration::from_secs(seconds.max(1))
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message)
+}
+
+fn endpoints(list: &str, secure: bool) -> Result<Vec<String>> {
+    let mut endpoints: Vec<String> = Vec::new();
+    for (index, item) in list.split(',').map(str::trim).filter(|item| !item.is_empty()).enumerate() {
+        // A URL may hold a password: neither is repeated.
+        if item.contains('@') {
+            let message = format!("item {index} of {ENDPOINTS_VARIABLE} holds a user: use {USERNAME_VARIABLE} instead");
+            return Err(invalid(message));
+        }
+        let url = match item.split_once("://") {
+            None if secure => format!("https://{item}"),
+            None => format!("http://{item}"),
+            Some(("https", _)) => item.to_owned(),
+            Some(("http", _)) if secure => {
+                let message = format!(
+                    "{item} in {ENDPOINTS_VARIABLE} is not encrypted, and {CA_VARIABLE} or a client \
+                                       certificate is set: write https"
+                );
+                return Err(invalid(message));
+            }
+            Some(("http", _)) => item.to_owned(),
+            Some(_) => return Err(invalid(format!("{item} in {ENDPOINTS_VARIABLE} is no http or https URL"))),
+        };
+        let host = |uri: &tonic::transport::Uri| uri.host().is_some_and(|host| !host.is_empty());
+        let is_uri = url.parse().is_ok_and(|uri| host(&uri));
+        let url = url.trim_end_matches('/').to_owned();
+        if !is_uri {
+            return Err(invalid(format!("{item:?} in {ENDPOINTS_VARIABLE} is no address: write http://HOST:PORT")));
+        }
+        if !endpoints.contains(&url) {
+            endpoints.push(url);
+        }
+    }
+    if endpoints.is_empty() {
+        return Err(invalid(format!("{ENDPOINTS_VARIABLE} names no endpoint: write http://HOST:PORT, or unset it")));
+    }
+    Ok(endpoints)
+}
+
+fn prefix(prefix: &str) -> Result<String> {
+    let prefix = prefix.trim_matches('/');
+    if prefix.is_empty() {
+        return Ok(String::new());
+    }
+    if prefix.chars().any(char::is_control) {
+        return Err(invalid(format!("{PREFIX_VARIABLE} holds a control character: leave it out")));
+    }
+    if prefix.split('/').next() == Some(discovery_dynamo::layout::ROOT) {
+        return Err(invalid(format!(
+            "{PREFIX_VARIABLE} lies among the records of handles without one: call it otherwise"
+        )));
+    }
+    Ok(format!("{prefix}/"))
+}
+
+fn keepalive(environment: &Environment) -> Result<Option<(Duration, Duration)>> {
+    let off = environment.get(KEEPALIVE_INTERVAL_VARIABLE).is_some_and(|text| text.trim().parse() == Ok(0.0));
+    if off {
+        return Ok(None);
+    }
+    let interval = environment.seconds(KEEPALIVE_INTERVAL_VARIABLE)?.unwrap_or(DEFAULT_KEEPALIVE.0);
+    let timeout = environment.seconds(KEEPALIVE_TIMEOUT_VARIABLE)?.unwrap_or(DEFAULT_KEEPALIVE.1);
+    Ok(Some((interval.max(SHORTEST_KEEPALIVE), timeout)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(variables: &[(&str, &str)]) -> Result<Config> {
+        Config::from_environment(&variables.iter().copied().collect())
+    }
+
+    #[test]
+    fn without_variables_there_is_one_endpoint_on_this_machine() {
+        assert_eq!(config(&[]).unwrap(), Config::new(["http://localhost:2379"]));
+    }
+
+    #[test]
+    fn endpoints_take_the_scheme_that_the_rest_asks_for() {
+        let of = |list: &str| config(&[(ENDPOINTS_VARIABLE, list)]).map(|config| config.endpoints);
+        assert_eq!(of("a:1, http://b:2/,https://c:3,a:1").unwrap(), ["http://a:1", "http://b:2", "https://c:3"]);
+        for bad in [",", "ftp://a", "http://", "http://a b", "http://u:hush@a:1"] {
+            let error = of(bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{bad}");
+            assert!(!error.to_string().contains("hush"), "{error}");
+        }
+        let ca = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+        let with_ca =
+            |list: &str| config(&[(ENDPOINTS_VARIABLE, list), (CA_VARIABLE, ca)]).map(|config| config.endpoints);
+        assert_eq!(with_ca("a:1").unwrap(), ["https://a:1"]);
+        assert_eq!(with_ca("http://a:1").unwrap_err().kind(), ErrorKind::InvalidConfig);
+    }
+
+    #[test]
+    fn what_belongs_together_is_asked_for_together() {
+        for lonely in [USERNAME_VARIABLE, PASSWORD_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE] {
+            assert_eq!(config(&[(lonely, "x")]).unwrap_err().kind(), ErrorKind::InvalidConfig, "{lonely}");
+        }
+        let missing = config(&[(CA_VARIABLE, "/nowhere/ca.pem")]).unwrap_err();
+        assert!(missing.to_string().contains(CA_VARIABLE) && missing.to_string().contains("/nowhere"), "{missing}");
+        let wrong = config(&[(CA_VARIABLE, "-----BEGIN PRIVATE KEY-----\nhush")]).unwrap_err();
+        assert!(wrong.to_string().contains(CA_VARIABLE) && !wrong.to_string().contains("hush"), "{wrong}");
+    }
+
+    #[test]
+    fn times_are_what_etcd_can_keep() {
+        let ttl = |text| config(&[(TTL_VARIABLE, text)]).map(|config| config.ttl);
+        assert_eq!(ttl("2.1").unwrap(), Duration::from_secs(3));
+        assert_eq!(ttl("0.2").unwrap(), Duration::from_secs(1));
+        assert_eq!(ttl("soon").unwrap_err().kind(), ErrorKind::InvalidConfig);
+        let pings = |text| config(&[(KEEPALIVE_INTERVAL_VARIABLE, text)]).map(|config| config.keepalive);
+        assert_eq!(pings("0").unwrap(), None);
+        assert_eq!(pings("1").unwrap(), Some((Duration::from_secs(5), Duration::from_secs(10))));
+    }
+
+    #[test]
+    fn a_prefix_ends_with_a_slash_and_stays_outside_of_the_layout() {
+        let prefix = |text| config(&[(PREFIX_VARIABLE, text)]).map(|config| config.prefix);
+        assert_eq!(prefix("/team/a/").unwrap(), "team/a/");
+        assert_eq!(prefix("/").unwrap(), "");
+        assert_eq!(prefix("v1/x").unwrap_err().kind(), ErrorKind::InvalidConfig);
+        assert_eq!(prefix("a\nb").unwrap_err().kind(), ErrorKind::InvalidConfig);
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let key = "-----BEGIN PRIVATE KEY-----\nhush\n-----END PRIVATE KEY-----\n";
+        let certificate = "-----BEGIN CERTIFICATE-----\nhush\n-----END CERTIFICATE-----\n";
+        let variables = [
+            (USERNAME_VARIABLE, "worker"),
+            (PASSWORD_VARIABLE, "hush"),
+            (CERTIFICATE_VARIABLE, certificate),
+            (KEY_VARIABLE, key),
+        ];
+        let shown = format!("{:?}", config(&variables).unwrap());
+        assert!(shown.contains("worker") && !shown.contains("hush"), "{shown}");
+    }
+}

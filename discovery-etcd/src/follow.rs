@@ -1,0 +1,169 @@
+//! An open watch of the server: what it says, and whether it is alive and in step.
+
+use std::time::Duration;
+
+use etcd_client::{GetOptions, WatchRequestSender, WatchResponse, WatchResponseStream, WatchStream};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::fault::Fault;
+use crate::link::Wire;
+use crate::names::Range;
+use crate::place::Witness;
+
+/// Between two looks at whether the member is alive and in touch with its leader.
+const BEAT: Duration = Duration::from_millis(1_250);
+/// How long that look may take.
+const PROBE: Duration = Duration::from_millis(1_500);
+/// How long the watch may then be behind what the leader has.
+const LAG: Duration = Duration::from_secs(2);
+/// The first pause between two requests for progress; it doubles up to [`RAREST`].
+const SOONEST: Duration = Duration::from_millis(5);
+const RAREST: Duration = Duration::from_millis(200);
+
+type Probe = BoxFuture<'static, Result<(i64, Option<Witness>), Fault>>;
+
+/// What there is to say of the watch.
+pub(crate) enum Heard {
+    Message(WatchResponse),
+    /// The member is in touch with the leader, and everything that the leader had was told.
+    InStep {
+        witness: Option<Witness>,
+    },
+    /// The store is at an earlier revision than what it told.
+    WentBack,
+    Nothing,
+}
+
+pub(crate) struct Following {
+    wire: Wire,
+    requests: WatchRequestSender,
+    responses: WatchResponseStream,
+    range: Range,
+    awaited: watch::Receiver<i64>,
+    /// The watch is to reach this revision.
+    target: i64,
+    /// A beat ends when the watch has reached this revision.
+    beat: Option<(i64, Option<Witness>)>,
+    /// When it is too late for that.
+    late: Instant,
+    next_beat: Instant,
+    probe: Option<Probe>,
+    next_request: Instant,
+    pause: Duration,
+}
+
+impl Following {
+    pub(crate) fn new(wire: Wire, stream: WatchStream, range: Range, awaited: watch::Receiver<i64>) -> Self {
+        let (requests, responses) = stream.split();
+        let now = Instant::now();
+        let target = *awaited.borrow();
+        Self {
+            wire,
+            requests,
+            responses,
+            range,
+            awaited,
+            target,
+            beat: None,
+            late: now,
+            next_beat: now,
+            probe: None,
+            next_request: now,
+            pause: SOONEST,
+        }
+    }
+
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.wire.endpoint
+    }
+
+    /// Waits for the next thing to say. `told` is how far the watch is.
+    pub(crate) async fn hear(&mut self, told: i64, without_witness: bool) -> Result<Heard, Fault> {
+        if let Some((_, witness)) = self.beat.take_if(|(revision, _)| *revision <= told) {
+            self.next_beat = Instant::now() + BEAT;
+            return Ok(Heard::InStep { witness });
+        }
+        let behind = self.target > told;
+        let beating = self.probe.is_some() || self.beat.is_some();
+        let probe = async {
+            match &mut self.probe {
+                Some(probe) => probe.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            message = self.responses.message() => match message {
+                Ok(Some(message)) => Ok(Heard::Message(message)),
+                Ok(None) => Err(Fault::canceled(&self.wire.endpoint, "the stream ended")),
+                Err(error) => Err(Fault::calling(&self.wire.endpoint, &error)),
+            },
+            found = probe => {
+                self.probe = None;
+                let (revision, witness) = found?;
+                if revision < told {
+                    return Ok(Heard::WentBack);
+                }
+                self.beat = Some((revision, witness.filter(|_| told <= revision)));
+                self.late = Instant::now() + LAG;
+                self.expect(revision, told);
+                Ok(Heard::Nothing)
+            }
+            // The sender lives as long as the store, which the watch holds.
+            Ok(()) = self.awaited.changed() => {
+                let awaited = *self.awaited.borrow_and_update();
+                self.expect(awaited, told);
+                Ok(Heard::Nothing)
+            }
+            () = sleep_until(self.next_request), if behind => {
+                // A queue that is full holds requests enough.
+                let _ = self.requests.request_progress().now_or_never();
+                self.next_request = Instant::now() + self.pause;
+                self.pause = (self.pause * 2).min(RAREST);
+                Ok(Heard::Nothing)
+            }
+            () = sleep_until(self.next_beat), if !beating => {
+                self.probe = Some(probe_of(self.wire.clone(), self.range.clone(), without_witness));
+                Ok(Heard::Nothing)
+            }
+            () = sleep_until(self.late), if self.beat.is_some() => {
+                Err(Fault::silent(&self.wire.endpoint, LAG))
+            }
+        }
+    }
+
+    /// Asks the server how far it is, until the watch has reached `revision`.
+    fn expect(&mut self, revision: i64, told: i64) {
+        if revision > self.target {
+            self.target = revision;
+            if revision > told {
+                self.next_request = Instant::now();
+                self.pause = SOONEST;
+            }
+        }
+    }
+}
+
+/// Reads the leader's revision through the member that the watch is on. The key is one that the watch's reader may read,
+/// so that a permission that was taken away shows.
+fn probe_of(mut wire: Wire, range: Range, find_witness: bool) -> Probe {
+    async move {
+        // With the value: etcd 3.7 leaves the lease out where keys alone are asked for.
+        let options = find_witness.then(|| GetOptions::new().with_range(range.end).with_limit(1));
+        let endpoint = wire.endpoint.clone();
+        let answer = match timeout(PROBE, wire.kv.get(range.start, options)).await {
+            Ok(answer) => answer.map_err(|error| Fault::calling(&endpoint, &error))?,
+            Err(_) => return Err(Fault::silent(&endpoint, PROBE)),
+        };
+        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        Ok((revision, answer.kvs().first().map(Witness::of)))
+    }
+    .boxed()
+}

@@ -1,0 +1,32 @@
+#![doc = include_str!("../README.md")]
+
+mod backend;
+mod bounds;
+mod config;
+mod fault;
+mod fence;
+mod follow;
+mod history;
+mod keeper;
+mod link;
+mod log;
+mod names;
+mod owner;
+mod place;
+mod publish;
+mod session;
+mod snapshot;
+mod store;
+mod verify;
+mod watch;
+mod write;
+
+pub use backend::EtcdBackend;
+pub use config::{
+    CA_VARIABLE, CERTIFICATE_VARIABLE, Config, Credentials, ENDPOINTS_VARIABLE, KEEPALIVE_INTERVAL_VARIABLE,
+    KEEPALIVE_TIMEOUT_VARIABLE, KEY_VARIABLE, PASSWORD_VARIABLE, PREFIX_VARIABLE, Pem, STARTUP_VARIABLE, TTL_VARIABLE,
+    Tls, USERNAME_VARIABLE,
+};
+
+/// The name in `DYN_DISCOVERY_BACKEND`.
+pub const NAME: &str = "etcd";

@@ -1,0 +1,256 @@
+//! Connections: one at a time, to one member, left for the next one when it is of no use.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use discovery_core::{Error, ErrorKind, Result};
+use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
+use tokio::time::{Instant, timeout};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+
+use crate::config::Config;
+use crate::fault::{Fault, is_without_users};
+
+/// How long one member may take to accept a connection and a user.
+const DIAL: Duration = Duration::from_secs(2);
+/// One page of a snapshot, or one watch response: a revoked lease may have many keys.
+const LARGEST_MESSAGE: usize = 512 << 20;
+/// A caller that gives up sooner does not blame the connection.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A connection to one member. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Wire {
+    pub(crate) endpoint: Arc<str>,
+    pub(crate) kv: KvClient,
+    pub(crate) lease: LeaseClient,
+    pub(crate) watch: WatchClient,
+    pub(crate) client: Client,
+    index: usize,
+    generation: u64,
+}
+
+#[derive(Default)]
+struct State {
+    wire: Option<Wire>,
+    generation: u64,
+    /// The member to try next.
+    next: usize,
+    closed: bool,
+}
+
+/// One connection's worth of traffic, so that bulk reads do not starve watches.
+pub(crate) struct Link {
+    config: Arc<Config>,
+    state: Mutex<State>,
+    /// Held while a connection is made, so that one is made for all who wait.
+    dialing: tokio::sync::Mutex<()>,
+}
+
+impl Link {
+    /// A link that connects when it is used first, with the member of this number.
+    pub(crate) fn new(config: &Arc<Config>, first: usize) -> Self {
+        let state = State { next: first % config.endpoints.len().max(1), ..State::default() };
+        Self { config: Arc::clone(config), state: Mutex::new(state), dialing: tokio::sync::Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open connection, if there is one.
+    fn open(&self) -> Result<Option<Wire>, Fault> {
+        let state = self.state();
+        if state.closed {
+            let error = Error::new(ErrorKind::Closed, "this handle was closed: connect another one");
+            return Err(Fault { error, broken: false });
+        }
+        Ok(state.wire.clone())
+    }
+
+    /// The open connection, or a new one to the first member that takes it. Cancel-safe.
+    pub(crate) async fn wire(&self) -> Result<Wire, Fault> {
+        if let Some(wire) = self.open()? {
+            return Ok(wire);
+        }
+        let _turn = self.dialing.lock().await;
+        if let Some(wire) = self.open()? {
+            return Ok(wire);
+        }
+        let members = self.config.endpoints.len();
+        let first = self.state().next;
+        let mut failures: Vec<Error> = Vec::new();
+        for step in 0..members {
+            let index = (first + step) % members;
+            match dial(&self.config, index).await {
+                Ok((endpoint, client)) => {
+                    let mut state = self.state();
+                    state.generation += 1;
+                    let wire = Wire {
+                        endpoint,
+                        kv: client.kv_client().max_decoding_message_size(LARGEST_MESSAGE),
+                        lease: client.lease_client(),
+                        watch: client.watch_client().max_decoding_message_size(LARGEST_MESSAGE),
+                        client,
+                        index,
+                        generation: state.generation,
+                    };
+                    state.next = index;
+                    if !state.closed {
+                        state.wire = Some(wire.clone());
+                    }
+                    return Ok(wire);
+                }
+                // The user or the settings are wrong: no other member will see it otherwise.
+                Err(fault) if !fault.broken => return Err(fault),
+                Err(fault) => failures.push(fault.error),
+            }
+        }
+        Err(Fault { error: none_of(failures), broken: true })
+    }
+
+    /// Leaves a connection that is of no use, unless that was done already. The next one goes to the next member.
+    pub(crate) fn leave(&self, wire: &Wire) {
+        let mut state = self.state();
+        if state.wire.as_ref().is_some_and(|open| open.generation == wire.generation) {
+            tracing::debug!(endpoint = &*wire.endpoint, "leaving this member's connection");
+            state.wire = None;
+            state.next = (wire.index + 1) % self.config.endpoints.len();
+        }
+    }
+
+    /// Calls once, for at most `limit`. A call that fails for the connection's sake leaves it, and so does one that is
+    /// given up by its caller after a while.
+    pub(crate) async fn call<T, W>(&self, limit: Duration, work: impl FnOnce(Wire) -> W) -> Result<T, Fault>
+    where
+        W: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let wire = self.wire().await?;
+        let attempt = Attempt::new(self, &wire);
+        let outcome = timeout(limit, work(wire.clone())).await;
+        attempt.ended();
+        let fault = match outcome {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => Fault::calling(&wire.endpoint, &error),
+            Err(_) => Fault::silent(&wire.endpoint, limit),
+        };
+        if fault.broken {
+            self.leave(&wire);
+        }
+        Err(fault)
+    }
+
+    /// Calls what may be repeated: once more for each member while connections fail.
+    pub(crate) async fn read<T, W>(&self, limit: Duration, work: impl Fn(Wire) -> W) -> Result<T, Fault>
+    where
+        W: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let mut left = self.config.endpoints.len();
+        loop {
+            match self.call(limit, &work).await {
+                Err(fault) if fault.broken && left > 0 => left -= 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Ends the connection once its last call is done, and makes none any more.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.wire = None;
+    }
+}
+
+/// A call under way. Dropped before its end, after a while, it leaves the connection.
+pub(crate) struct Attempt<'a> {
+    link: &'a Link,
+    wire: &'a Wire,
+    begun: Instant,
+    ended: bool,
+}
+
+impl<'a> Attempt<'a> {
+    pub(crate) fn new(link: &'a Link, wire: &'a Wire) -> Self {
+        Self { link, wire, begun: Instant::now(), ended: false }
+    }
+
+    pub(crate) fn ended(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.ended && self.begun.elapsed() >= PATIENCE {
+            self.link.leave(self.wire);
+        }
+    }
+}
+
+/// Connects to one member and signs in.
+pub(crate) async fn dial(config: &Config, index: usize) -> Result<(Arc<str>, Client), Fault> {
+    let url = config.endpoints.get(index).map(String::as_str).unwrap_or_default();
+    let endpoint = endpoint(config, url).await.map_err(|error| Fault { error, broken: false })?;
+    let connecting = async {
+        let channel = endpoint.connect().await.map_err(|error| Fault::connecting(url, &error))?;
+        sign_in(config, channel).await.map_err(|error| Fault::calling(url, &error))
+    };
+    let client = timeout(DIAL, connecting).await.unwrap_or_else(|_| Err(Fault::silent(url, DIAL)))?;
+    tracing::debug!(endpoint = url, "connected");
+    Ok((url.into(), client))
+}
+
+async fn sign_in(config: &Config, channel: tonic::transport::Channel) -> Result<Client, etcd_client::Error> {
+    let plain = ConnectOptions::new().with_require_leader(true);
+    let Some(user) = &config.credentials else {
+        return Client::from_channel(Channel::Tonic(channel), Some(plain)).await;
+    };
+    let signed = plain.clone().with_user(&user.username, &user.password).with_auto_token_refresh(true);
+    match Client::from_channel(Channel::Tonic(channel.clone()), Some(signed)).await {
+        Err(error) if is_without_users(&error) => {
+            tracing::warn!("this etcd has no users enabled: the one that is set is not used");
+            Client::from_channel(Channel::Tonic(channel), Some(plain)).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn endpoint(config: &Config, url: &str) -> Result<Endpoint> {
+    let wrong = |error: tonic::transport::Error| {
+        let message = format!("{url}: the address, certificates or key cannot be used: correct them");
+        Error::new(ErrorKind::InvalidConfig, message).with_source(error)
+    };
+    let mut endpoint = Endpoint::from_shared(url.to_owned()).map_err(wrong)?.connect_timeout(DIAL);
+    if let Some((interval, timeout)) = config.keepalive {
+        // etcd ends connections that ping while there is nothing on them.
+        endpoint =
+            endpoint.http2_keep_alive_interval(interval).keep_alive_timeout(timeout).keep_alive_while_idle(false);
+    }
+    if url.starts_with("https://") {
+        let material = config.tls.clone();
+        let read = tokio::task::spawn_blocking(move || material.read()).await;
+        let (ca, identity) = read.map_err(|error| {
+            Error::new(ErrorKind::Internal, "reading the certificates did not end: please report it").with_source(error)
+        })??;
+        let mut tls = match ca {
+            Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        if let Some((certificate, key)) = identity {
+            tls = tls.identity(Identity::from_pem(certificate, key));
+        }
+        endpoint = endpoint.tls_config(tls).map_err(wrong)?;
+    }
+    Ok(endpoint)
+}
+
+/// One error for a store none of whose members can be reached.
+fn none_of(mut failures: Vec<Error>) -> Error {
+    if failures.len() == 1 {
+        return failures.remove(0);
+    }
+    let texts: Vec<&str> = failures.iter().map(Error::message).collect();
+    Error::new(ErrorKind::Unavailable, format!("no member can be reached: {}", texts.join("; ")))
+}

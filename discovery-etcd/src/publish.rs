@@ -1,0 +1,273 @@
+//! A batch of writes, as few transactions as possible.
+
+use discovery_core::backend::{Stamp, Write, WriteBatch};
+use discovery_core::{Error, ErrorKind, Result};
+use etcd_client::{GetResponse, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use futures_util::{StreamExt, stream};
+
+use crate::bounds::{MAX_BATCH, MAX_REQUEST};
+use crate::fault::Fault;
+use crate::fence::Standing;
+use crate::link::Wire;
+use crate::place::Place;
+use crate::session::{EtcdSession, Ground};
+use crate::store::CALL;
+use crate::write::{Guard, Order, Verdict, unreadable};
+
+/// How many independent writes go into one transaction. Each has a guard and an answer of its own there.
+const GROUP: usize = 64;
+/// How many bytes such a transaction has, unless one write alone has more.
+const GROUP_BYTES: usize = 256 << 10;
+/// How many transactions are under way at once.
+const PIPELINE: usize = 8;
+/// How often a write is tried again because the record was not what it was thought to be.
+const ROUNDS: usize = 6;
+
+pub(crate) struct Publishing<'a> {
+    session: &'a EtcdSession,
+    ground: &'a mut Ground,
+    results: Vec<Option<Result<Stamp>>>,
+}
+
+impl<'a> Publishing<'a> {
+    pub(crate) fn new(session: &'a EtcdSession, ground: &'a mut Ground) -> Self {
+        Self { session, ground, results: Vec::new() }
+    }
+
+    /// Writes, and answers one result for each write.
+    pub(crate) async fn write(mut self, batch: &WriteBatch) -> Vec<Result<Stamp>> {
+        self.results = vec![None; batch.writes.len()];
+        let mut orders = Vec::with_capacity(batch.writes.len());
+        for (index, write) in batch.writes.iter().enumerate() {
+            match self.session.store.names.stored(write.key()) {
+                Ok(stored) => {
+                    let guard = if self.ground.held.contains_key(&stored) { Guard::Own } else { Guard::Absent };
+                    orders.push(Order { index, stored, write: write.clone(), guard });
+                }
+                Err(error) => self.results[index] = Some(Err(error)),
+            }
+        }
+        if batch.atomic && orders.len() < batch.writes.len() {
+            let error = self.results.iter().find_map(|result| result.clone()?.err());
+            return self.all(error.unwrap_or_else(unreadable));
+        }
+        match self.settle().await {
+            Err(error) => return self.all(error),
+            // Until every answer is there, something may still arrive, also after this call was given up.
+            Ok(()) => self.ground.unsettled = true,
+        }
+        if batch.atomic {
+            if let Err(error) = self.together(orders).await {
+                return self.all(error);
+            }
+        } else {
+            self.apart(orders).await;
+        }
+        self.results.into_iter().map(|result| result.unwrap_or_else(|| Err(restless()))).collect()
+    }
+
+    fn all(self, error: Error) -> Vec<Result<Stamp>> {
+        vec![Err(error); self.results.len()]
+    }
+
+    /// Makes sure that nothing of what was sent before can still arrive.
+    async fn settle(&mut self) -> Result<()> {
+        if self.ground.fence.is_none() || self.ground.unsettled {
+            self.raise(self.ground.fence).await?;
+        }
+        Ok(())
+    }
+
+    async fn raise(&mut self, last: Option<i64>) -> Result<()> {
+        self.ground.fence = Some(self.session.fence.raise(&self.session.store, last).await?);
+        Ok(())
+    }
+
+    /// Takes note of how the fence was found by a transaction that it kept from being written.
+    async fn refence(&mut self, found: &GetResponse) -> Result<()> {
+        match self.session.fence.standing(found) {
+            Standing::At(revision) => self.raise(Some(revision)).await,
+            Standing::Absent => self.raise(None).await,
+            Standing::Superseded => Err(crate::fence::superseded()),
+        }
+    }
+
+    /// Writes that do not depend on each other: grouped, and several groups at once.
+    async fn apart(&mut self, mut orders: Vec<Order>) {
+        for _ in 0..ROUNDS {
+            if orders.is_empty() {
+                return;
+            }
+            let Some(fence) = self.ground.fence else { return };
+            let session = self.session;
+            let sending = groups(std::mem::take(&mut orders)).into_iter().map(|group| async move {
+                let answer = send(session, grouped(session, fence, &group)).await;
+                (group, answer)
+            });
+            let answers: Vec<_> = stream::iter(sending).buffer_unordered(PIPELINE).collect().await;
+            let mut fenced: Option<GetResponse> = None;
+            for (group, answer) in answers {
+                match answer {
+                    Ok(answer) if answer.succeeded() => {
+                        let stamp = revision_of(&answer);
+                        let answers = answer.op_responses();
+                        for (at, order) in group.into_iter().enumerate() {
+                            let verdict = order.verdict(answers.get(at), session.lease, &session.owner);
+                            orders.extend(self.conclude(order, verdict, stamp));
+                        }
+                    }
+                    Ok(answer) => {
+                        if let Some(TxnOpResponse::Get(found)) = answer.op_responses().into_iter().next() {
+                            fenced = Some(found);
+                        }
+                        orders.extend(group);
+                    }
+                    Err(fault) => {
+                        for order in group {
+                            self.ground.held.remove(&order.stored);
+                            self.results[order.index] = Some(Err(fault.error.clone()));
+                        }
+                    }
+                }
+            }
+            let refenced = match &fenced {
+                Some(found) => self.refence(found).await,
+                None => Ok(()),
+            };
+            if let Err(error) = refenced {
+                for order in orders {
+                    self.results[order.index] = Some(Err(error.clone()));
+                }
+                return;
+            }
+        }
+    }
+
+    /// Takes note of what came of an order; answers it where it is to be tried again.
+    fn conclude(&mut self, mut order: Order, verdict: Verdict, revision: i64) -> Option<Order> {
+        match verdict {
+            Verdict::Done => {
+                self.hold(&order, revision);
+                self.results[order.index] = Some(Ok(Stamp::at(Place::at(revision).position())));
+                None
+            }
+            Verdict::Again(guard) => {
+                order.guard = guard;
+                Some(order)
+            }
+            Verdict::Failed(error) => {
+                self.ground.held.remove(&order.stored);
+                self.results[order.index] = Some(Err(error));
+                None
+            }
+        }
+    }
+
+    fn hold(&mut self, order: &Order, revision: i64) {
+        match order.write {
+            Write::Put { .. } => self.ground.held.insert(order.stored.clone(), revision),
+            Write::Delete { .. } => self.ground.held.remove(&order.stored),
+        };
+    }
+
+    /// Writes all of them or none.
+    async fn together(&mut self, mut orders: Vec<Order>) -> Result<()> {
+        let bytes: usize = orders.iter().map(Order::size).sum();
+        if orders.len() > MAX_BATCH || bytes > MAX_REQUEST {
+            let message = format!(
+                "{} writes of {bytes} bytes are too many for one transaction: at most {MAX_BATCH}, and {MAX_REQUEST} bytes",
+                orders.len()
+            );
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        let session = self.session;
+        for _ in 0..ROUNDS {
+            let Some(fence) = self.ground.fence else { return Err(restless()) };
+            let compares: Vec<_> = std::iter::once(session.fence.holds(fence))
+                .chain(orders.iter().map(|order| order.compare(session.lease)))
+                .collect();
+            let ops: Vec<_> = orders.iter().filter_map(|order| order.op(session.lease)).collect();
+            let looks: Vec<_> = std::iter::once(session.fence.get()).chain(orders.iter().map(Order::look)).collect();
+            let txn = Txn::new().when(compares).and_then(ops).or_else(looks);
+            let answer = match send(session, txn).await {
+                Ok(answer) => answer,
+                Err(fault) => {
+                    for order in &orders {
+                        self.ground.held.remove(&order.stored);
+                    }
+                    return Err(fault.error);
+                }
+            };
+            if answer.succeeded() {
+                let revision = revision_of(&answer);
+                for order in &orders {
+                    self.hold(order, revision);
+                    self.results[order.index] = Some(Ok(Stamp::at(Place::at(revision).position())));
+                }
+                for result in self.results.iter_mut().filter(|result| result.is_none()) {
+                    *result = Some(Ok(Stamp::at(Place::at(revision).position())));
+                }
+                return Ok(());
+            }
+            let mut found = answer.op_responses().into_iter();
+            let Some(TxnOpResponse::Get(standing)) = found.next() else { return Err(unreadable()) };
+            if session.fence.standing(&standing) != Standing::At(fence) {
+                self.refence(&standing).await?;
+            }
+            let mut next = Vec::with_capacity(orders.len());
+            for mut order in orders {
+                let Some(TxnOpResponse::Get(record)) = found.next() else { return Err(unreadable()) };
+                match order.judge(&record, session.lease, &session.owner) {
+                    // A deletion of what is not there, or another's.
+                    Verdict::Done => {}
+                    Verdict::Again(guard) => {
+                        order.guard = guard;
+                        next.push(order);
+                    }
+                    Verdict::Failed(error) => return Err(error),
+                }
+            }
+            orders = next;
+        }
+        Err(restless())
+    }
+}
+
+fn restless() -> Error {
+    let message = "the records change all the time, and none of the tries to write found them as they had been read";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+fn revision_of(answer: &TxnResponse) -> i64 {
+    answer.header().map_or(0, ResponseHeader::revision)
+}
+
+/// Sends one transaction. What its answer would have been is unknown after an error, unless that says otherwise.
+async fn send(session: &EtcdSession, txn: Txn) -> Result<TxnResponse, Fault> {
+    session.store.control.call(CALL, |mut wire: Wire| async move { wire.kv.txn(txn).await }).await
+}
+
+/// One transaction of several independent ones, which takes place while the fence stands.
+fn grouped(session: &EtcdSession, fence: i64, group: &[Order]) -> Txn {
+    let ops: Vec<TxnOp> = group.iter().map(|order| TxnOp::txn(order.txn(session.lease))).collect();
+    Txn::new().when([session.fence.holds(fence)]).and_then(ops).or_else([session.fence.get()])
+}
+
+fn groups(orders: Vec<Order>) -> Vec<Vec<Order>> {
+    let mut groups: Vec<Vec<Order>> = Vec::new();
+    let mut bytes = 0;
+    for order in orders {
+        let size = order.size();
+        match groups.last_mut() {
+            Some(group) if group.len() < GROUP && bytes + size <= GROUP_BYTES => {
+                bytes += size;
+                group.push(order);
+            }
+            _ => {
+                bytes = size;
+                groups.push(vec![order]);
+            }
+        }
+    }
+    groups
+}

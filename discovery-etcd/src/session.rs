@@ -1,0 +1,180 @@
+//! Sessions: a lease, and the records under it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use discovery_core::backend::{Desired, Drift, Session, SessionRequest, Stamp, WriteBatch};
+use discovery_core::{Effect, Error, ErrorKind, InstanceId, Key, Result};
+use etcd_client::{LeaseGrantOptions, LeaseGrantResponse};
+use tokio::sync::{Mutex, watch};
+
+use crate::config::whole_seconds;
+use crate::fault::{Fault, is_taken_lease};
+use crate::fence::{Fence, superseded};
+use crate::keeper::Keeper;
+use crate::link::Wire;
+use crate::owner::Owner;
+use crate::publish::Publishing;
+use crate::store::{CALL, Store};
+use crate::verify;
+
+/// The longest time to live that etcd grants, in seconds.
+const LONGEST_TTL: u64 = 9_000_000_000;
+
+/// What is known of a session's records. Held by a publish or a verification from its beginning to its end.
+#[derive(Debug, Default)]
+pub(crate) struct Ground {
+    /// The revision of the fence, where it is known.
+    pub(crate) fence: Option<i64>,
+    /// Whether a write may still arrive.
+    pub(crate) unsettled: bool,
+    /// The stored keys under the lease, each with the revision that it was written at.
+    pub(crate) held: HashMap<String, i64>,
+}
+
+/// A lease of etcd. See [`discovery_core::backend::Session`].
+pub(crate) struct EtcdSession {
+    pub(crate) store: Arc<Store>,
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) fence: Fence,
+    pub(crate) lease: i64,
+    instance: InstanceId,
+    ttl: Duration,
+    ground: Mutex<Ground>,
+    keeper: Mutex<Option<Keeper>>,
+    lost: watch::Sender<Option<Error>>,
+}
+
+impl EtcdSession {
+    /// Grants a lease and ends the writes of the handle's earlier sessions.
+    pub(crate) async fn open(store: &Arc<Store>, owner: &Arc<Owner>, request: &SessionRequest) -> Result<Self> {
+        let wanted = whole_seconds(request.ttl.unwrap_or(store.config.ttl)).as_secs().min(LONGEST_TTL);
+        let session = owner.next_session();
+        // A lease that was lost is never granted again: late writes under it must fail.
+        let chosen = request.instance.filter(|_| session == 1).and_then(|instance| i64::try_from(instance.0).ok());
+        let granted = grant(store, wanted.cast_signed(), chosen.filter(|id| *id > 0)).await?;
+        let lease = granted.id();
+        owner.granted(lease);
+        let fence = Fence { stored: store.names.fence(owner.handle), lease, session };
+        let revision = fence.raise(store, None).await?;
+        Ok(Self {
+            store: Arc::clone(store),
+            owner: Arc::clone(owner),
+            fence,
+            lease,
+            instance: request.instance.unwrap_or(InstanceId(lease.cast_unsigned())),
+            ttl: Duration::from_secs(granted.ttl().max(1).cast_unsigned()),
+            ground: Mutex::new(Ground { fence: Some(revision), ..Ground::default() }),
+            keeper: Mutex::default(),
+            lost: watch::Sender::new(None),
+        })
+    }
+
+    /// Remembers that the session is lost, where that is what a call found.
+    fn noting<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            self.note(error);
+        }
+        result
+    }
+
+    fn note(&self, error: &Error) {
+        if error.kind() == ErrorKind::SessionLost {
+            self.lost.send_replace(Some(error.clone()));
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if let Some(error) = self.lost.borrow().clone() {
+            return Err(error);
+        }
+        if self.owner.newest_session() > self.fence.session { Err(superseded()) } else { Ok(()) }
+    }
+
+    async fn revoke(&self) -> Result<(), Fault> {
+        let lease = self.lease;
+        self.store.control.read(CALL, |mut wire: Wire| async move { wire.lease.revoke(lease).await.map(drop) }).await
+    }
+}
+
+async fn grant(store: &Store, ttl: i64, id: Option<i64>) -> Result<LeaseGrantResponse> {
+    let ask = |id: Option<i64>| async move {
+        let options = id.map(|id| LeaseGrantOptions::new().with_id(id));
+        let call = |mut wire: Wire| async move {
+            match wire.lease.grant(ttl, options).await {
+                Ok(granted) => Ok(Some(granted)),
+                Err(error) if is_taken_lease(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        store.control.call(CALL, call).await.map_err(|fault| fault.error)
+    };
+    if let Some(granted) = ask(id).await? {
+        return Ok(granted);
+    }
+    // The id names a lease that lives: the instance keeps its id, under a lease of another.
+    ask(None)
+        .await?
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "etcd chose a lease that is taken: please report it"))
+}
+
+#[async_trait]
+impl Session for EtcdSession {
+    fn id(&self) -> InstanceId {
+        self.instance
+    }
+
+    fn effective_ttl(&self) -> Option<Duration> {
+        Some(self.ttl)
+    }
+
+    async fn renew(&self) -> Result<Duration> {
+        self.check()?;
+        let mut slot = self.keeper.lock().await;
+        // Taken out until the answer is there: an answer to a renewal that was given up is never read as one to the next.
+        let keeper = slot.take();
+        let renewed = Keeper::renew(keeper, &self.store.control, self.lease).await;
+        let (keeper, life) = self.noting(renewed.map_err(|fault| fault.error))?;
+        *slot = Some(keeper);
+        Ok(life.unwrap_or(self.ttl))
+    }
+
+    async fn publish(&self, batch: &WriteBatch, _desired: &Desired) -> Vec<Result<Stamp>> {
+        let mut ground = self.ground.lock().await;
+        if let Err(error) = self.check() {
+            return batch.writes.iter().map(|write| Err(error.clone().with_key(write.key()))).collect();
+        }
+        let results = Publishing::new(self, &mut ground).write(batch).await;
+        ground.unsettled = false;
+        for error in results.iter().filter_map(|result| result.as_ref().err()) {
+            ground.unsettled |= error.effect() == Effect::Unknown;
+            self.note(error);
+        }
+        results
+    }
+
+    async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
+        self.check()?;
+        let mut ground = self.ground.lock().await;
+        self.noting(verify::compare(self, &mut ground, desired).await.map_err(|fault| fault.error))
+    }
+
+    async fn lost(&self) -> Error {
+        let mut lost = self.lost.subscribe();
+        match lost.wait_for(Option::is_some).await.map(|error| error.clone()) {
+            Ok(Some(error)) => error,
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        drop(self.keeper.lock().await.take());
+        match self.revoke().await {
+            // It is gone already, and its records with it.
+            Err(fault) if fault.error.kind() == ErrorKind::SessionLost => Ok(()),
+            outcome => outcome.map_err(|fault| fault.error),
+        }
+    }
+}

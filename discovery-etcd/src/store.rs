@@ -1,0 +1,127 @@
+//! What everything of one handle shares: names, connections, and what is known of the store's history.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use discovery_core::backend::{Change, Entry};
+use etcd_client::KeyValue;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::fault::Fault;
+use crate::link::{Link, Wire};
+use crate::names::Names;
+use crate::place::incarnation;
+
+/// How long one small call may take.
+pub(crate) const CALL: Duration = Duration::from_millis(2_000);
+
+/// One handle on one store.
+pub(crate) struct Store {
+    pub(crate) config: Arc<Config>,
+    pub(crate) names: Names,
+    /// For leases, writes and small reads.
+    pub(crate) control: Link,
+    /// For snapshots.
+    pub(crate) bulk: Link,
+    /// For watches.
+    pub(crate) watching: Arc<Link>,
+    /// The newest revision that somebody waits for: open watches ask the server how far they are.
+    pub(crate) awaited: watch::Sender<i64>,
+    /// How many losses of data were proven.
+    epoch: AtomicU64,
+    /// How many stored keys were passed over because they are no records.
+    pub(crate) skipped: AtomicU64,
+}
+
+impl Store {
+    pub(crate) fn new(config: Config) -> Self {
+        let names = Names::new(&config.prefix);
+        let config = Arc::new(config);
+        // The handles of a fleet spread over the members.
+        let first = fastrand::usize(..config.endpoints.len().max(1));
+        Self {
+            names,
+            control: Link::new(&config, first),
+            bulk: Link::new(&config, first),
+            watching: Arc::new(Link::new(&config, first)),
+            config,
+            awaited: watch::Sender::new(0),
+            epoch: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// A watch that was in `epoch` has proven that the store lost data. The same loss is counted once, whichever watches
+    /// find it.
+    pub(crate) fn lost_data(&self, epoch: u64) -> u64 {
+        // What was awaited was a revision of the history that is gone.
+        self.awaited.send_replace(0);
+        self.epoch.fetch_max(epoch + 1, Ordering::AcqRel).max(epoch + 1)
+    }
+
+    /// The revision of everything that was acknowledged before this call.
+    pub(crate) async fn revision(&self) -> Result<i64, Fault> {
+        let key = self.names.root();
+        self.control.read(CALL, move |wire| revision(wire, key.clone())).await
+    }
+
+    /// Makes open watches ask how far they are until they have reached `revision`.
+    pub(crate) fn await_revision(&self, revision: i64) {
+        self.awaited.send_if_modified(|awaited| {
+            let newer = revision > *awaited;
+            *awaited = revision.max(*awaited);
+            newer
+        });
+    }
+
+    /// The record in an answer; `None` for a stored key that is no record.
+    pub(crate) fn entry(&self, epoch: u64, record: KeyValue) -> Option<Entry> {
+        let Some(key) = self.names.parse(record.key()) else {
+            self.pass_over(record.key());
+            return None;
+        };
+        let incarnation = incarnation(epoch, record.create_revision());
+        let (_, value) = record.into_key_value();
+        Some(Entry { key, value: Bytes::from(value), incarnation })
+    }
+
+    /// The change in an event; `None` for a stored key that is no record.
+    pub(crate) fn change(&self, epoch: u64, record: &KeyValue) -> Option<Change> {
+        let Some(key) = self.names.parse(record.key()) else {
+            self.pass_over(record.key());
+            return None;
+        };
+        // A deletion carries the key and its revision, and nothing else.
+        if record.create_revision() == 0 {
+            return Some(Change::Delete(key));
+        }
+        let value = Bytes::copy_from_slice(record.value());
+        Some(Change::Put(Entry { key, value, incarnation: incarnation(epoch, record.create_revision()) }))
+    }
+
+    fn pass_over(&self, stored: &[u8]) {
+        if !self.names.is_fence(stored) {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(key = %String::from_utf8_lossy(stored), "passed over: no key of a record");
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.control.close();
+        self.bulk.close();
+        self.watching.close();
+    }
+}
+
+/// A read of one key that nobody writes: the cheapest call that only a member in touch with its leader answers.
+pub(crate) async fn revision(mut wire: Wire, key: Vec<u8>) -> Result<i64, etcd_client::Error> {
+    let answer = wire.kv.get(key, None).await?;
+    Ok(answer.header().map_or(0, etcd_client::ResponseHeader::revision))
+}

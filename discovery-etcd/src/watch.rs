@@ -1,0 +1,323 @@
+//! Watches: a snapshot or a place to go on from, then what the server tells.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use discovery_core::backend::{Change, Lineage, Position, WatchEvent, WatchStream};
+use discovery_core::{ErrorKind, Result, Scope};
+use etcd_client::{WatchOptions, WatchResponse};
+use futures_util::stream;
+use tokio::time::timeout;
+
+use crate::fault::Fault;
+use crate::follow::{Following, Heard};
+use crate::history::{History, compare};
+use crate::link::{Attempt, Link};
+use crate::names::Range;
+use crate::place::{Place, Witnesses};
+use crate::snapshot::{Pages, RESTARTS};
+use crate::store::Store;
+
+/// How long the server may take to take a watch.
+const OPEN: Duration = Duration::from_secs(3);
+
+/// Opens a watch after `after`.
+pub(crate) async fn open(store: &Arc<Store>, scope: &Scope, after: Option<&Position>) -> Result<WatchStream> {
+    let range = store.names.range(scope)?;
+    let mut watch = Watch::new(store, range, Arc::clone(&store.watching));
+    match after.map(Place::parse) {
+        None | Some(None) => watch.stage = watch.snapshot(Lineage::Unknown),
+        Some(Some(place)) => watch.resume(place).await.map_err(|fault| fault.error)?,
+    }
+    // What keeps the watch from being opened is told at once.
+    watch.advance().await?;
+    Ok(Box::pin(stream::unfold(watch, |mut watch| async {
+        let item = watch.next().await?;
+        Some((item, watch))
+    })))
+}
+
+enum Stage {
+    Snapshot {
+        pages: Pages,
+        lineage: Lineage,
+        started: bool,
+    },
+    /// Everything up to a revision is known; the server is asked for what comes next.
+    Joining {
+        resumed: bool,
+    },
+    Following(Box<Following>),
+    Over,
+}
+
+pub(crate) struct Watch {
+    store: Arc<Store>,
+    link: Arc<Link>,
+    range: Range,
+    stage: Stage,
+    /// Everything up to this revision was told.
+    told: i64,
+    epoch: u64,
+    witnesses: Witnesses,
+    /// No snapshot is older than this, in the same history.
+    floor: i64,
+    restarts: usize,
+    /// Events to be told, those of one answer at most.
+    ready: VecDeque<WatchEvent>,
+}
+
+impl Watch {
+    pub(crate) fn new(store: &Arc<Store>, range: Range, link: Arc<Link>) -> Self {
+        Self {
+            store: Arc::clone(store),
+            link,
+            range,
+            stage: Stage::Over,
+            told: 0,
+            epoch: store.epoch(),
+            witnesses: Witnesses::default(),
+            floor: 0,
+            restarts: 0,
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// Goes on from `place` without asking whether that is possible.
+    pub(crate) fn join(&mut self, place: Place) {
+        self.told = place.revision;
+        self.floor = place.revision;
+        self.epoch = place.epoch;
+        self.witnesses = Witnesses::with(place.witness);
+        self.stage = Stage::Joining { resumed: true };
+    }
+
+    /// Goes on from `place` if the store still has its history.
+    async fn resume(&mut self, place: Place) -> Result<(), Fault> {
+        self.floor = place.revision;
+        self.epoch = place.epoch;
+        match compare(&self.store, &place).await? {
+            History::Continues => self.join(place),
+            History::Compacted => self.stage = self.snapshot(Lineage::Same),
+            History::Unproven => self.stage = self.snapshot(Lineage::Unknown),
+            History::Other => self.reset(),
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, lineage: Lineage) -> Stage {
+        Stage::Snapshot { pages: Pages::new(&self.store, &self.range), lineage, started: false }
+    }
+
+    /// The store was proven to have lost data.
+    fn reset(&mut self) {
+        self.epoch = self.store.lost_data(self.epoch);
+        self.floor = 0;
+        self.stage = self.snapshot(Lineage::Reset);
+    }
+
+    /// Begins a snapshot again, a few times.
+    fn restart(&mut self, lineage: Lineage, fault: Fault) -> Result<(), Fault> {
+        self.restarts += 1;
+        if self.restarts > RESTARTS {
+            return Err(fault);
+        }
+        self.stage = self.snapshot(lineage);
+        Ok(())
+    }
+
+    fn place(&self) -> Place {
+        let witness = self.witnesses.newest().filter(|witness| witness.modified <= self.told).cloned();
+        Place { revision: self.told, epoch: self.epoch, witness }
+    }
+
+    fn position(&self) -> Position {
+        self.place().position()
+    }
+
+    /// Opens the server's watch, for a log: what keeps it from being opened is told at once.
+    pub(crate) async fn open_log(&mut self) -> Result<()> {
+        self.advance().await
+    }
+
+    /// The next event; `None` after an error.
+    pub(crate) async fn next(&mut self) -> Option<Result<WatchEvent>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
+            }
+            if matches!(self.stage, Stage::Over) {
+                return None;
+            }
+            if let Err(error) = self.advance().await {
+                return Some(Err(error));
+            }
+        }
+    }
+
+    /// One step. After an error the watch is over.
+    async fn advance(&mut self) -> Result<()> {
+        let step = match &self.stage {
+            Stage::Snapshot { .. } => self.read().await,
+            Stage::Joining { resumed } => {
+                let resumed = *resumed;
+                self.ask(resumed).await
+            }
+            Stage::Following(_) => self.follow().await,
+            Stage::Over => Ok(()),
+        };
+        step.map_err(|fault| {
+            if let (true, Stage::Following(following)) = (fault.broken, &self.stage) {
+                self.link.leave(following.wire());
+            }
+            self.stage = Stage::Over;
+            fault.error
+        })
+    }
+
+    /// The next page of the snapshot.
+    async fn read(&mut self) -> Result<(), Fault> {
+        let Stage::Snapshot { pages, lineage, started } = &mut self.stage else { return Ok(()) };
+        let page = match pages.next().await {
+            Ok(page) => page,
+            Err(fault) if fault.error.kind() == ErrorKind::Expired => {
+                let lineage = *lineage;
+                return self.restart(lineage, fault);
+            }
+            Err(fault) => return Err(fault),
+        };
+        if pages.revision() < self.floor {
+            self.reset();
+            return Ok(());
+        }
+        if !*started {
+            *started = true;
+            self.witnesses = Witnesses::default();
+            self.ready.push_back(WatchEvent::SnapshotStart { lineage: *lineage });
+        }
+        match page {
+            Some(records) => {
+                records.iter().for_each(|record| self.witnesses.saw(record));
+                let entries: Vec<_> =
+                    records.into_iter().filter_map(|record| self.store.entry(self.epoch, record)).collect();
+                if !entries.is_empty() {
+                    self.ready.push_back(WatchEvent::SnapshotChunk(entries));
+                }
+            }
+            None => {
+                self.told = pages.revision();
+                self.floor = self.told;
+                self.stage = Stage::Joining { resumed: false };
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the server's watch of what comes after `told`.
+    async fn ask(&mut self, resumed: bool) -> Result<(), Fault> {
+        let wire = self.link.wire().await?;
+        let attempt = Attempt::new(&self.link, &wire);
+        let options = WatchOptions::new().with_range(self.range.end.clone()).with_start_revision(self.told + 1);
+        let mut client = wire.watch.clone();
+        let key = self.range.start.clone();
+        let opening = async move {
+            let mut stream = client.watch(key, Some(options)).await?;
+            let created = stream.message().await?;
+            Ok::<_, etcd_client::Error>((stream, created))
+        };
+        let opened = timeout(OPEN, opening).await;
+        attempt.ended();
+        let outcome = match opened {
+            Ok(Ok((stream, Some(created)))) if !created.canceled() => Ok(stream),
+            Ok(Ok((_, Some(refused)))) => Err(Fault::canceled(&wire.endpoint, reason(&refused))),
+            Ok(Ok((_, None))) => Err(Fault::canceled(&wire.endpoint, "the stream ended")),
+            Ok(Err(error)) => Err(Fault::calling(&wire.endpoint, &error)),
+            Err(_) => Err(Fault::silent(&wire.endpoint, OPEN)),
+        };
+        let stream = match outcome {
+            Ok(stream) => stream,
+            Err(fault) if fault.error.kind() == ErrorKind::Expired => return self.restart(Lineage::Same, fault),
+            Err(fault) => {
+                if fault.broken {
+                    self.link.leave(&wire);
+                }
+                return Err(fault);
+            }
+        };
+        let event = if resumed { WatchEvent::Resumed } else { WatchEvent::SnapshotEnd(self.position()) };
+        self.ready.push_back(event);
+        let probe = self.range.clone();
+        self.stage = Stage::Following(Box::new(Following::new(wire, stream, probe, self.store.awaited.subscribe())));
+        Ok(())
+    }
+
+    /// Waits for something from the server and takes note of it.
+    async fn follow(&mut self) -> Result<(), Fault> {
+        let Stage::Following(following) = &mut self.stage else { return Ok(()) };
+        let heard = following.hear(self.told, self.witnesses.newest().is_none()).await?;
+        match heard {
+            Heard::Nothing => {}
+            Heard::Message(message) if message.canceled() => {
+                let fault = Fault::canceled(following.endpoint(), reason(&message));
+                if fault.error.kind() == ErrorKind::Expired {
+                    return self.restart(Lineage::Same, fault);
+                }
+                return Err(fault);
+            }
+            Heard::Message(message) => self.take(&message),
+            Heard::InStep { witness } => {
+                if let Some(witness) = witness {
+                    self.witnesses = Witnesses::with(Some(witness));
+                }
+                self.ready.push_back(WatchEvent::Progress(self.position()));
+            }
+            Heard::WentBack => self.reset(),
+        }
+        Ok(())
+    }
+
+    /// Turns an answer into events: one batch for each revision. The server never divides a revision between two answers
+    /// to a watch that did not ask for fragments (`eventBatch.add` in etcd's `watcher_group.go`).
+    fn take(&mut self, message: &WatchResponse) {
+        self.restarts = 0;
+        let mut events = message.events().iter().filter_map(etcd_client::Event::kv).peekable();
+        if events.peek().is_none() {
+            // An answer to a request for progress: everything up to this revision was sent before it.
+            let revision = message.header().map_or(0, etcd_client::ResponseHeader::revision);
+            if !message.created() && revision > self.told {
+                self.told = revision;
+                self.ready.push_back(WatchEvent::Progress(self.position()));
+            }
+            return;
+        }
+        let mut silent = false;
+        while let Some(first) = events.peek() {
+            let revision = first.mod_revision();
+            let mut changes: Vec<Change> = Vec::new();
+            while let Some(record) = events.next_if(|record| record.mod_revision() == revision) {
+                if revision <= self.told {
+                    continue;
+                }
+                if record.create_revision() == 0 {
+                    self.witnesses.gone(record.key());
+                } else {
+                    self.witnesses.saw(record);
+                }
+                changes.extend(self.store.change(self.epoch, record));
+            }
+            self.told = self.told.max(revision);
+            silent = changes.is_empty();
+            if !silent {
+                self.ready.push_back(WatchEvent::Batch { changes, position: self.position() });
+            }
+        }
+        if silent {
+            self.ready.push_back(WatchEvent::Progress(self.position()));
+        }
+    }
+}
+
+fn reason(message: &WatchResponse) -> &str {
+    if message.compact_revision() > 0 { "required revision has been compacted" } else { message.cancel_reason() }
+}

@@ -1,0 +1,325 @@
+//! Registering and reading on a server that nothing happens to.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use common::*;
+use discovery_core::backend::{Backend, Change, Drift, Lineage, Registrar, SessionRequest, Watcher, Write};
+use discovery_core::{ErrorKind, InstanceId, Key, Path, Scope};
+use discovery_dynamo::layout;
+use discovery_testbed::Etcd;
+
+const GOLDEN: &str = include_str!("../../discovery-dynamo/tests/golden/etcd.jsonl");
+
+/// Key, value and lease of every record that the reference wrote.
+fn golden() -> Vec<(String, String, i64)> {
+    let parse = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = |name: &str| line[name].as_str().unwrap().to_owned();
+        (text("key"), text("value"), line["lease"].as_i64().unwrap())
+    };
+    GOLDEN.lines().map(parse).collect()
+}
+
+/// The value under a stored key, and its lease, as etcd's own client sees them.
+async fn raw(etcd: &Etcd, stored: &str) -> (String, i64) {
+    let value = etcd.ctl(["get", "--print-value-only", stored]).await.unwrap();
+    let fields = etcd.ctl(["get", "--write-out=fields", stored]).await.unwrap();
+    let lease = fields.lines().find_map(|line| line.strip_prefix("\"Lease\" : ")).unwrap();
+    (value.strip_suffix('\n').unwrap().to_owned(), lease.parse().unwrap())
+}
+
+#[tokio::test]
+async fn what_we_write_is_what_the_reference_wrote_and_reads_back() {
+    let etcd = Etcd::start().await.unwrap();
+    let backend = backend(&etcd.endpoint()).await;
+    let golden = golden();
+    assert_eq!(golden.len(), 8);
+    let lease = golden[0].2;
+    let request = SessionRequest::new(None, Some(InstanceId(lease.cast_unsigned())));
+    let session = backend.open(&request).await.unwrap();
+    let records: BTreeMap<Key, Bytes> = golden
+        .iter()
+        .map(|(stored, value, _)| (layout::parse_stored_key(stored).unwrap(), Bytes::from(value.clone())))
+        .collect();
+    let writes = records.iter().map(|(key, value)| put_of(key, value)).collect();
+    publish(&*session, writes, false).await.into_iter().for_each(|result| drop(result.unwrap()));
+    for (stored, value, lease) in &golden {
+        assert_eq!(raw(&etcd, stored).await, (value.clone(), *lease), "{stored}");
+    }
+    assert_eq!(listed(&backend, &Scope::all()).await, records);
+    assert!(session.verify(&desired(records)).await.unwrap().is_empty());
+    session.close().await.unwrap();
+    assert_eq!(etcd.ctl(["get", "--prefix", "", "--keys-only"]).await.unwrap().trim(), "");
+    assert_eq!(backend.skipped(), 0);
+}
+
+#[tokio::test]
+async fn the_first_leases_id_is_the_instance_id() {
+    let etcd = Etcd::start().await.unwrap();
+    let backend = backend(&etcd.endpoint()).await;
+    let session = session(&backend).await;
+    let id = session.id().0;
+    assert!(i64::try_from(id).is_ok_and(|id| id > 0));
+    put(&*session, &key(id), "{}").await.unwrap();
+    assert_eq!(raw(&etcd, &stored(id)).await, ("{}".to_owned(), id.cast_signed()));
+    assert_eq!(session.effective_ttl(), Some(std::time::Duration::from_secs(10)));
+    assert_eq!(session.renew().await.unwrap(), std::time::Duration::from_secs(10));
+    assert_eq!(session.renew().await.unwrap(), std::time::Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_ttl_below_the_servers_minimum_is_raised_and_reported() {
+    let etcd = Etcd::start().await.unwrap();
+    let backend = backend(&etcd.endpoint()).await;
+    let request = SessionRequest::new(Some(std::time::Duration::from_millis(100)), None);
+    let session = backend.open(&request).await.unwrap();
+    assert_eq!(session.effective_ttl(), backend.bounds().min_ttl);
+}
+
+#[tokio::test]
+async fn an_id_whose_lease_is_taken_is_kept_under_another_lease() {
+    let etcd = Etcd::start().await.unwrap();
+    let (first, second) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let request = SessionRequest::new(None, Some(InstanceId(77)));
+    let (one, two) = (first.open(&request).await.unwrap(), second.open(&request).await.unwrap());
+    assert_eq!((one.id(), two.id()), (InstanceId(77), InstanceId(77)));
+    put(&*one, &key(77), "1").await.unwrap();
+    let conflict = put(&*two, &key(77), "2").await.unwrap_err();
+    assert_eq!(conflict.kind(), ErrorKind::Conflict);
+    delete(&*two, &key(77)).await.unwrap();
+    assert_eq!(raw(&etcd, &stored(77)).await.0, "1");
+    two.close().await.unwrap();
+    assert_eq!(raw(&etcd, &stored(77)).await.0, "1");
+}
+
+#[tokio::test]
+async fn a_watch_follows_a_life() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    assert_eq!((fold.lineages.as_slice(), fold.entries.len()), ([Lineage::Unknown].as_slice(), 0));
+    let session = session(&owner).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    fold.until("the record", |fold| fold.values().get(&key(1)).is_some_and(|value| value == "1")).await;
+    let incarnation = fold.entries[&key(1)].incarnation;
+    put(&*session, &key(1), "2").await.unwrap();
+    fold.until("the update", |fold| fold.values().get(&key(1)).is_some_and(|value| value == "2")).await;
+    assert_eq!(fold.entries[&key(1)].incarnation, incarnation);
+    delete(&*session, &key(1)).await.unwrap();
+    fold.until("the removal", |fold| fold.entries.is_empty()).await;
+    put(&*session, &key(1), "2").await.unwrap();
+    fold.until("the second life", |fold| !fold.entries.is_empty()).await;
+    assert_ne!(fold.entries[&key(1)].incarnation, incarnation);
+    assert_eq!(fold.batches.len(), 4);
+    session.close().await.unwrap();
+    fold.until("the end", |fold| fold.entries.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_barrier_is_reached_though_nothing_changes() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    let session = session(&owner).await;
+    let elsewhere = Key::new(Path::new("other", ["x"]).unwrap(), InstanceId(1));
+    let stamp = put(&*session, &elsewhere, "1").await.unwrap();
+    let barrier = reader.barrier(&endpoints()).await.unwrap().unwrap();
+    assert!(reader.reached(&barrier, &stamp.position.unwrap()));
+    let start = std::time::Instant::now();
+    fold.until("the barrier", |fold| fold.position.as_ref().is_some_and(|at| reader.reached(at, &barrier))).await;
+    assert!(start.elapsed() < reader.bounds().propagation * 4, "{:?}", start.elapsed());
+    assert!(fold.batches.is_empty());
+}
+
+#[tokio::test]
+async fn a_batch_is_one_transaction_or_nothing() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, other) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let mut fold = Fold::open(&other, &endpoints(), None).await;
+    let session = session(&owner).await;
+    let most = owner.bounds().max_batch;
+    let writes = |value: &str| (1..=most as u64).map(|id| put_of(&key(id), value)).collect::<Vec<_>>();
+    for value in ["1", "2"] {
+        let results = publish(&*session, writes(value), true).await;
+        let stamps: Vec<_> = results.into_iter().map(|result| result.unwrap().position).collect();
+        assert!(stamps.iter().all(|stamp| *stamp == stamps[0]));
+    }
+    fold.until("both", |fold| fold.batches.len() == 2).await;
+    assert!(fold.batches.iter().all(|batch| batch.len() == most));
+
+    let rival = common::session(&other).await;
+    put(&*rival, &key(1_000), "rival").await.unwrap();
+    let mut mixed = vec![put_of(&key(1), "3"), put_of(&key(1_000), "3"), Write::Delete { key: key(2) }];
+    for result in publish(&*session, mixed.clone(), true).await {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Conflict);
+    }
+    // A deletion of what is another's is no conflict, and the rest is written.
+    mixed[1] = Write::Delete { key: key(1_000) };
+    publish(&*session, mixed, true).await.into_iter().for_each(|result| drop(result.unwrap()));
+    let state = listed(&owner, &endpoints()).await;
+    assert_eq!((&state[&key(1)][..], &state[&key(1_000)][..]), (&b"3"[..], &b"rival"[..]));
+    assert_eq!(state.len(), most);
+
+    let large = vec![put_of(&key(1), vec![b'1'; 800_000]), put_of(&key(3), vec![b'1'; 800_000])];
+    for result in publish(&*session, large, true).await {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::TooLarge);
+    }
+    assert_eq!(listed(&owner, &endpoints()).await, state);
+}
+
+#[tokio::test]
+async fn independent_writes_fail_alone() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, other) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let (session, rival) = (session(&owner).await, session(&other).await);
+    put(&*rival, &key(150), "rival").await.unwrap();
+    let writes = (100..400).map(|id| put_of(&key(id), id.to_string())).collect();
+    let results = publish(&*session, writes, false).await;
+    for (id, result) in (100..400).zip(results) {
+        match id {
+            150 => assert_eq!(result.unwrap_err().kind(), ErrorKind::Conflict),
+            _ => drop(result.unwrap()),
+        }
+    }
+    let state = listed(&owner, &endpoints()).await;
+    assert_eq!((state.len(), &state[&key(150)][..]), (300, &b"rival"[..]));
+}
+
+#[tokio::test]
+async fn values_up_to_the_limit_are_stored_and_no_longer_ones() {
+    let etcd = Etcd::start().await.unwrap();
+    let backend = backend(&etcd.endpoint()).await;
+    let session = session(&backend).await;
+    let most = backend.bounds().max_value;
+    let value = format!("\"{}\"", "x".repeat(most - 2));
+    backend.admit(&key(1), most).unwrap();
+    put(&*session, &key(1), &value).await.unwrap();
+    put(&*session, &key(1), &value).await.unwrap();
+    assert_eq!(listed(&backend, &endpoints()).await[&key(1)], value);
+    assert_eq!(backend.admit(&key(1), most + 1).unwrap_err().kind(), ErrorKind::TooLarge);
+    let two = vec![put_of(&key(2), &value), put_of(&key(3), &value)];
+    publish(&*session, two, false).await.into_iter().for_each(|result| drop(result.unwrap()));
+}
+
+#[tokio::test]
+async fn a_set_of_many_megabytes_is_one_snapshot() {
+    let etcd = Etcd::start().await.unwrap();
+    let backend = backend(&etcd.endpoint()).await;
+    let session = session(&backend).await;
+    let value = format!("\"{}\"", "x".repeat(2_000));
+    let wanted: Vec<_> = (0..6_000).map(|id| (key(id), value.clone())).collect();
+    for part in wanted.chunks(512) {
+        let writes = part.iter().map(|(key, value)| put_of(key, value)).collect();
+        publish(&*session, writes, false).await.into_iter().for_each(|result| drop(result.unwrap()));
+    }
+    let wanted = desired(wanted);
+    assert_eq!(listed(&backend, &endpoints()).await, wanted);
+    assert_eq!(Fold::open(&backend, &endpoints(), None).await.values(), wanted);
+    // Thousands of records on one lease are verified, and end as one.
+    assert!(session.verify(&wanted).await.unwrap().is_empty());
+    let mut fold = Fold::open(&backend, &endpoints(), None).await;
+    session.close().await.unwrap();
+    fold.until("the end", |fold| fold.entries.is_empty()).await;
+    assert_eq!(fold.batches.len(), 1);
+}
+
+#[tokio::test]
+async fn what_others_did_to_its_records_is_found_and_put_right() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, other) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let (session, rival) = (session(&owner).await, session(&other).await);
+    let wanted = desired((1..=5).map(|id| (key(id), id.to_string())));
+    for (key, value) in &wanted {
+        put(&*session, key, value).await.unwrap();
+    }
+    put(&*session, &key(9), "nobody wants it").await.unwrap();
+    etcd.ctl(["del", &stored(1)]).await.unwrap();
+    etcd.ctl(["put", &stored(2), "garbage"]).await.unwrap();
+    etcd.ctl(["put", "--ignore-lease", &stored(3), "garbage"]).await.unwrap();
+    etcd.ctl(["del", &stored(4)]).await.unwrap();
+    put(&*rival, &key(4), "rival").await.unwrap();
+    let drifts: BTreeMap<Key, Drift> = session.verify(&wanted).await.unwrap().into_iter().collect();
+    let shown: Vec<_> = drifts.iter().map(|(key, drift)| (key.instance().0, drift)).collect();
+    assert!(
+        matches!(
+            shown.as_slice(),
+            [(1, Drift::Changed), (2, Drift::Changed), (3, Drift::Changed), (4, Drift::Taken(_)), (9, Drift::Unwanted)]
+        ),
+        "{shown:?}"
+    );
+    for id in 1..=3 {
+        put(&*session, &key(id), id.to_string()).await.unwrap();
+    }
+    delete(&*session, &key(9)).await.unwrap();
+    let wanted = desired(wanted.into_iter().filter(|(key, _)| key.instance() != InstanceId(4)));
+    assert!(session.verify(&wanted).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_prefix_keeps_two_fleets_apart() {
+    let etcd = Etcd::start().await.unwrap();
+    let of = |prefix: &str| connect(environment(&etcd.endpoint()).with("DYN_DISCOVERY_ETCD_PREFIX", prefix));
+    let (plain, team) = (backend(&etcd.endpoint()).await, of("team").await.unwrap());
+    let (one, two) = (session(&plain).await, session(&team).await);
+    put(&*one, &key(1), "1").await.unwrap();
+    put(&*two, &key(1), "2").await.unwrap();
+    assert_eq!(raw(&etcd, &format!("team/{}", stored(1))).await.0, "2");
+    for (backend, value) in [(&plain, "1"), (&team, "2")] {
+        let all = listed(backend, &Scope::all()).await;
+        assert_eq!(all, desired([(key(1), value)]));
+        assert_eq!(Fold::open(backend, &Scope::all(), None).await.values(), all);
+    }
+}
+
+#[tokio::test]
+async fn the_change_log_tells_everything_after_a_token_or_that_it_cannot() {
+    use futures_util::StreamExt;
+    let etcd = Etcd::start().await.unwrap();
+    let backend = backend(&etcd.endpoint()).await;
+    let session = session(&backend).await;
+    let log = backend.change_log().unwrap();
+    let token = log.now().await.unwrap();
+    for value in ["1", "2", "3"] {
+        put(&*session, &key(1), value).await.unwrap();
+    }
+    delete(&*session, &key(1)).await.unwrap();
+    let mut changes = log.changes_since(&endpoints(), &token).await.unwrap();
+    let mut seen = Vec::new();
+    let mut second = token.clone();
+    for _ in 0..4 {
+        let (changes, position) = within("a change", changes.next()).await.unwrap().unwrap();
+        if seen.len() == 1 {
+            second = position;
+        }
+        seen.extend(changes.into_iter().map(|change| match change {
+            Change::Put(entry) => String::from_utf8(entry.value.to_vec()).unwrap(),
+            Change::Delete(_) => "gone".to_owned(),
+        }));
+    }
+    assert_eq!(seen, ["1", "2", "3", "gone"]);
+    let mut rest = log.changes_since(&endpoints(), &second).await.unwrap();
+    let (changes, _) = within("a change", rest.next()).await.unwrap().unwrap();
+    assert!(matches!(&changes[..], [Change::Put(entry)] if entry.value == "3"));
+    put(&*session, &key(2), "1").await.unwrap();
+    etcd.compact().await.unwrap();
+    // A token without a record to compare is found out by the server's first answer.
+    let error = match log.changes_since(&endpoints(), &token).await {
+        Ok(mut late) => within("an error", late.next()).await.unwrap().unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(error.kind(), ErrorKind::Expired);
+}
+
+#[tokio::test]
+async fn health_says_which_server_answers() {
+    let etcd = Etcd::start().await.unwrap();
+    let backend = backend(&etcd.endpoint()).await;
+    let health = backend.health().await.unwrap();
+    assert!(health.detail.contains("etcd 3.") && health.detail.contains(&etcd.endpoint()), "{}", health.detail);
+    backend.close().await.unwrap();
+    assert_eq!(backend.health().await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(backend.list(&endpoints()).await.unwrap_err().kind(), ErrorKind::Closed);
+}
