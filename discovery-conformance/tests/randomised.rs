@@ -2,10 +2,6 @@
 //!
 //! On memory, or on the backend that `DYN_DISCOVERY_BACKEND` names. `DYN_DISCOVERY_CONFORMANCE_SEED` sets the first seed, `DYN_DISCOVERY_CONFORMANCE_RUNS` how many runs there are.
 
-mod backends;
-#[allow(clippy::duplicate_mod, reason = "planted errors need memory, whichever backend was asked for")]
-#[path = "backends/memory.rs"]
-mod memory;
 #[path = "randomised/planted.rs"]
 mod planted;
 // The broken backends of the suite's own teeth: those of them that a history can show.
@@ -22,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use discovery_conformance::Factory;
+use discovery_conformance::backends::{self, Memory};
 use discovery_conformance::history::{Config, RUNS_VARIABLE, SEED_VARIABLE, Summary, run};
 use discovery_conformance::wrappers::{Chaos, Distribution, Latency, Rates};
 use discovery_core::backend::Backend;
@@ -37,9 +34,8 @@ fn played(factory: &dyn Factory, config: &Config) -> Summary {
 
 /// Memory, where an hour takes no time, unless another backend is asked for.
 fn factories() -> Vec<Arc<dyn Factory>> {
-    let asked = std::env::var("DYN_DISCOVERY_BACKEND").is_ok_and(|name| !name.is_empty());
-    let chosen = backends::chosen().unwrap_or_else(|text| panic!("{text}"));
-    chosen.into_iter().filter(|factory| asked || factory.name() == "memory").collect()
+    let asked = std::env::var("DYN_DISCOVERY_BACKEND").ok().filter(|name| !name.is_empty());
+    backends::chosen(asked.as_deref().unwrap_or("memory")).unwrap_or_else(|text| panic!("{text}"))
 }
 
 /// The seeds to run: those asked for, or a few that stay the same.
@@ -69,7 +65,7 @@ fn histories_keep_the_contract() {
 #[test]
 fn the_seed_decides_the_run() {
     let story = |seed| {
-        let summary = played(&memory::Memory, &Config::new(seed).rounds(2));
+        let summary = played(&Memory, &Config::new(seed).rounds(2));
         (summary.operations, summary.faults, summary.views, summary.violations)
     };
     let (one, again, other) = (story(77), story(77), story(78));
@@ -88,7 +84,7 @@ fn histories_keep_the_contract_under_chaos_and_latency() {
         Latency::around(backend, n as u64, by)
     };
     for config in [Config::new(5).rounds(2).wrap(chaos), Config::new(6).rounds(2).wrap(latency)] {
-        let summary = played(&memory::Memory, &config);
+        let summary = played(&Memory, &config);
         println!("{summary}");
         assert!(summary.violations.is_empty(), "{summary}");
     }

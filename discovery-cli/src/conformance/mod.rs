@@ -1,9 +1,5 @@
 //! `discovery conformance`: the suite on the backend in force.
 
-#[cfg(feature = "file")]
-mod file;
-#[cfg(feature = "memory")]
-mod memory;
 mod progress;
 mod suite;
 
@@ -11,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use discovery_conformance::{Case, Factory, Report, cases};
+#[cfg(feature = "file")]
+use discovery_conformance::backends::File;
+use discovery_conformance::{Case, Factory, Report, backends, cases};
 use discovery_core::Registry;
 
 use crate::backends::chosen;
@@ -89,24 +87,24 @@ impl Stores {
     /// Stores for the backend in force that nobody else uses.
     fn of(backend: Option<&str>) -> Outcome<Self> {
         let (name, _) = chosen(backend);
-        match Registry::linked().find(&name)?.name {
-            #[cfg(feature = "file")]
-            "file" => {
-                let root = tempfile::Builder::new().prefix("discovery-conformance-").tempdir();
-                let root = root.map_err(|error| Failure::failed(format!("no temporary directory: {error}")))?;
-                let factory = Arc::new(file::File { root: root.path().to_owned() });
-                Ok(Self { factory, root: Some(root) })
-            }
-            #[cfg(feature = "memory")]
-            "memory" => Ok(Self {
-                factory: Arc::new(memory::Memory),
-                #[cfg(feature = "file")]
-                root: None,
-            }),
-            other => Err(Failure::usage(format!(
-                "conformance: no store of its own can be made on {other:?}: its crate's tests run the suite"
-            ))),
+        let name = Registry::linked().find(&name)?.name;
+        #[cfg(feature = "file")]
+        if name == "file" {
+            let root = tempfile::Builder::new().prefix("discovery-conformance-").tempdir();
+            let root = root.map_err(|error| Failure::failed(format!("no temporary directory: {error}")))?;
+            return Ok(Self { factory: Arc::new(File::within(root.path())), root: Some(root) });
         }
+        let factory = backends::chosen(name).ok().and_then(|factories| factories.into_iter().next());
+        let factory = factory.ok_or_else(|| {
+            Failure::usage(format!(
+                "conformance: no store of its own can be made on {name:?}: its crate's tests run the suite"
+            ))
+        })?;
+        Ok(Self {
+            factory,
+            #[cfg(feature = "file")]
+            root: None,
+        })
     }
 
     /// Removes what is left, while cases may still be writing there.

@@ -6,7 +6,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use discovery_conformance::history::{self, Config};
-use discovery_conformance::{Case, Claims, Clock, Factory, Outcome as Judged, Ran, Report, claims, run as run_case};
+use discovery_conformance::{
+    Absent, Case, Claims, Clock, Factory, Outcome as Judged, Ran, Report, claims, run as run_case,
+};
 
 use super::progress::Progress;
 use crate::failure::{Failure, Outcome};
@@ -23,6 +25,9 @@ enum Told {
 /// Runs the cases, then the randomised run where there is a seed. Blocks until all is over.
 pub(super) fn run(factory: &dyn Factory, cases: &[&'static Case], seed: Option<u64>, again: String) -> Outcome<Report> {
     let began = Instant::now();
+    if let Some(Absent::Fails(why) | Absent::Ignored(why)) = factory.absent() {
+        return Err(Failure::failed(format!("conformance: {}: no store: {why}", factory.name())));
+    }
     let claims = claims(factory)
         .map_err(|why| Failure::failed(format!("conformance: {}: no store could be made: {why}", factory.name())))?;
     let expected = cases.len() + usize::from(seed.is_some());

@@ -1,12 +1,11 @@
-//! The backend in a directory: what can be done to its files.
+//! The backend in a directory: what can be done to its files, and between it and its users.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use discovery_conformance::{Factory, Fault, Hook, World};
 use discovery_core::backend::Backend;
 use discovery_core::{BackendContext, Environment, Error, ErrorKind, Key, Result, TaskScope};
 use discovery_dynamo::layout;
@@ -15,9 +14,25 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// Makes directories below one that the whole run owns.
-pub(crate) struct File {
-    pub(crate) root: PathBuf,
+use super::process::{Process, Way};
+use crate::world::{Factory, Fault, Hook, World};
+
+/// Worlds in temporary directories of their own.
+#[derive(Clone, Debug, Default)]
+pub struct File {
+    root: Option<PathBuf>,
+}
+
+impl File {
+    /// Their directories are where the system's temporary ones are.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Their directories are in this one.
+    pub fn within(root: impl Into<PathBuf>) -> Self {
+        Self { root: Some(root.into()) }
+    }
 }
 
 #[async_trait]
@@ -27,7 +42,17 @@ impl Factory for File {
     }
 
     fn hooks(&self) -> Vec<Hook> {
-        vec![Hook::Delete, Hook::Write, Hook::Torn]
+        vec![
+            Hook::Cut,
+            Hook::Outage,
+            Hook::Crash,
+            Hook::Pause,
+            Hook::Delete,
+            Hook::Write,
+            Hook::DropAcks,
+            Hook::Deny,
+            Hook::Torn,
+        ]
     }
 
     // Real files, several cases at once on a busy machine.
@@ -36,8 +61,12 @@ impl Factory for File {
     }
 
     async fn world(&self) -> Result<Box<dyn World>> {
-        let directory = tempfile::tempdir_in(&self.root).map_err(|error| internal("no directory", error))?;
-        Ok(Box::new(Place { directory, processes: Processes::start()? }))
+        let directory = match &self.root {
+            Some(root) => tempfile::tempdir_in(root),
+            None => tempfile::tempdir(),
+        };
+        let directory = directory.map_err(|error| internal("no directory", error))?;
+        Ok(Box::new(Place { directory, owners: Mutex::default(), threads: Threads::start()? }))
     }
 }
 
@@ -47,10 +76,21 @@ fn internal(what: &str, error: std::io::Error) -> Error {
 
 struct Place {
     directory: TempDir,
-    processes: Processes,
+    owners: Mutex<BTreeMap<usize, Arc<Process>>>,
+    threads: Threads,
 }
 
 impl Place {
+    fn all(&self, way: Way) {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.values().for_each(|owner| owner.set(way));
+    }
+
+    fn process(&self, n: usize) -> Result<Arc<Process>> {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.get(&n).cloned().ok_or_else(|| Error::new(ErrorKind::Internal, format!("there is no owner {n}")))
+    }
+
     fn path(&self, key: &Key) -> Result<PathBuf> {
         let (bucket, name) = layout::file_name(key)?;
         let bucket = self.directory.path().join("v1").join(bucket);
@@ -61,43 +101,54 @@ impl Place {
 
 #[async_trait]
 impl World for Place {
-    async fn owner(&self, _: usize) -> Result<Arc<dyn Backend>> {
+    async fn owner(&self, n: usize) -> Result<Arc<dyn Backend>> {
         let environment = Environment::default().with("DYN_FILE_KV", self.directory.path().to_string_lossy());
-        let tasks = self.processes.tasks();
-        Ok(Arc::new(FileBackend::connect(&BackendContext::new(environment, tasks)).await?))
+        let context = BackendContext::new(environment, self.threads.tasks());
+        let process = Process::new(Arc::new(FileBackend::connect(&context).await?));
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(n, Arc::clone(&process));
+        Ok(process)
     }
 
     async fn inject(&self, fault: Fault) -> Result<()> {
         match fault {
+            Fault::Cut(n) => self.process(n)?.set(Way::Fails(ErrorKind::Unavailable)),
+            Fault::Pause(n) => self.process(n)?.set(Way::Hangs),
+            Fault::Deny(n) => self.process(n)?.set(Way::Fails(ErrorKind::PermissionDenied)),
+            Fault::Heal(n) | Fault::Resume(n) | Fault::Allow(n) => self.process(n)?.set(Way::Whole),
+            Fault::Outage => self.all(Way::Fails(ErrorKind::Unavailable)),
+            Fault::Restore => self.all(Way::Whole),
+            Fault::Crash(n) => self.process(n)?.kill(),
+            Fault::DropAcks(n, on) => self.process(n)?.drop_acks(on),
             Fault::Delete(key) => {
-                std::fs::remove_file(self.path(&key)?).map_err(|error| internal("not deleted", error))
+                std::fs::remove_file(self.path(&key)?).map_err(|error| internal("not deleted", error))?;
             }
             Fault::Write(key, value) => {
                 // As a reference process would: beside, then in its place.
                 let path = self.path(&key)?;
                 let beside = path.with_file_name(".tmp_conformance");
                 std::fs::write(&beside, value).map_err(|error| internal("not written", error))?;
-                std::fs::rename(beside, path).map_err(|error| internal("not renamed", error))
+                std::fs::rename(beside, path).map_err(|error| internal("not renamed", error))?;
             }
             Fault::Torn(key) => {
                 let path = self.path(&key)?;
                 std::fs::write(path.with_file_name(".tmp_torn"), br#"{"place":["to"#)
                     .and_then(|()| std::fs::write(path, br#"{"place":["to"#))
-                    .map_err(|error| internal("not torn", error))
+                    .map_err(|error| internal("not torn", error))?;
             }
-            other => Err(Error::new(ErrorKind::Unsupported, format!("nothing like {}", other.hook()))),
+            other => return Err(Error::new(ErrorKind::Unsupported, format!("nothing like {}", other.hook()))),
         }
+        Ok(())
     }
 }
 
 /// A thread for the owners' own work, which goes on while a case blocks its own.
-struct Processes {
+struct Threads {
     handle: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Processes {
+impl Threads {
     fn start() -> Result<Self> {
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(|error| internal("no runtime", error))?;
@@ -118,7 +169,7 @@ impl Processes {
     }
 }
 
-impl Drop for Processes {
+impl Drop for Threads {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
