@@ -4,6 +4,8 @@
 log=$1 home=$2
 shift 2
 exec 3<&0 </dev/null
+# The kernel hangs up a group of processes that is left alone with a stopped one among them.
+trap '' HUP
 "$@" >>"$log" 2>&1 3<&- &
 server=$!
 abandoned=

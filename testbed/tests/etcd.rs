@@ -1,8 +1,9 @@
 //! etcd servers of the testbed: what is done to them, and what a client sees of it.
 
+use std::process::Command;
 use std::time::Duration;
 
-use discovery_testbed::{Authority, Etcd, EtcdCluster, EtcdOptions, EtcdTls, Result};
+use discovery_testbed::{Authority, Certificate, Etcd, EtcdCluster, EtcdOptions, EtcdTls, Program, Result};
 
 /// The value of `key`, or an empty line.
 async fn value(etcd: &Etcd, key: &str) -> Result<String> {
@@ -79,17 +80,22 @@ async fn tls_with_certificates_and_a_password_are_demanded() -> Result<()> {
     etcd.restart().await?;
     assert_eq!(value(&etcd, "key").await?, "value");
 
-    let stranger = Etcd::start().await?;
-    let endpoints = format!("--endpoints={}", etcd.endpoint());
-    let unsigned = format!("--cacert={}", authority.certificate().display());
-    let refused = stranger.ctl([&endpoints, &unsigned, "--command-timeout=2s", "get", "key"]).await;
-    assert!(refused.is_err(), "no certificate was shown: {refused:?}");
     let client = authority.client("a-client")?;
-    let certificate = format!("--cert={}", client.certificate.display());
-    let key = format!("--key={}", client.key.display());
-    let nameless = stranger.ctl([&endpoints, &unsigned, &certificate, &key, "get", "key"]).await;
-    let refused = nameless.expect_err("no password was given").to_string();
-    assert!(refused.contains("user name is empty") || refused.contains("permission denied"), "{refused}");
+    let stranger = |certificate: Option<&Certificate>| {
+        let mut etcdctl = Command::new("env");
+        etcdctl.args(Program::Etcdctl.command().expect("etcdctl"));
+        etcdctl.arg(format!("--endpoints={}", etcd.endpoint())).arg("--cacert").arg(authority.certificate());
+        if let Some(Certificate { certificate, key, .. }) = certificate {
+            etcdctl.arg("--cert").arg(certificate).arg("--key").arg(key);
+        }
+        let output = etcdctl.args(["--command-timeout=2s", "get", "key"]).output().expect("etcdctl runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (let_in, said) = stranger(None);
+    assert!(!let_in, "no certificate was shown: {said}");
+    let (let_in, said) = stranger(Some(&client));
+    assert!(!let_in, "no password was given");
+    assert!(said.contains("user name is empty") || said.contains("permission denied"), "{said}");
     Ok(())
 }
 
