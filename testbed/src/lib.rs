@@ -1,1 +1,46 @@
-//! Under construction.
+//! Real servers for tests and for people: etcd, alone or three of them, and a network that fails when it is told to.
+//!
+//! ```no_run
+//! use discovery_testbed::{Etcd, Proxy};
+//!
+//! # async fn test() -> discovery_testbed::Result<()> {
+//! let etcd = Etcd::start().await?; // ports, data and a log of its own
+//! let network = Proxy::to_port(etcd.port())?; // clients connect to network.port()
+//! network.stall(); // half-open: nothing passes, and no connection ends
+//! network.heal();
+//! etcd.pause()?;
+//! etcd.resume()?;
+//! etcd.kill().await?;
+//! etcd.restart().await?; // same ports, same data
+//! etcd.wipe().await?; // same ports, no data
+//! etcd.ctl(["put", "key", "value"]).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where the servers come from
+//! Programs in the directory that `KUBEBUILDER_ASSETS` names, or else on `PATH`, are used. What is not there is built by
+//! Go from the module that this crate's directory is too, into the target directory, once for all tests: about ten
+//! minutes on two cores where nothing is cached, seconds after. `cargo xtask test` does it before the first test. Without
+//! Go either, starting a server is an error whose line says what to install; a test that needs one fails.
+//!
+//! # How they end
+//! Servers listen on 127.0.0.1 only, and end with the process that started them, by whatever that ends: a shell over each
+//! server holds a pipe that closes then, and kills it, also when it is stopped.
+
+mod client;
+mod error;
+mod etcd;
+mod go;
+mod http;
+mod port;
+mod program;
+mod proxy;
+mod server;
+mod tls;
+
+pub use self::error::{Error, Result};
+pub use self::etcd::{Etcd, EtcdCluster, EtcdOptions, EtcdTls};
+pub use self::program::Program;
+pub use self::proxy::{Direction, Proxy};
+pub use self::tls::{Authority, Certificate};

@@ -47,6 +47,8 @@ const BOUNDARIES: &[Boundary] = &[
         features: DEFAULT,
         may_use: &["discovery-conformance", "discovery-core", "discovery-dynamo", "discovery-file", "discovery-memory"],
     },
+    // What names certificates; no transport comes with it.
+    Boundary { package: "discovery-testbed", features: ALL, may_use: &["rustls-pki-types"] },
     Boundary { package: "discovery-redis", features: ALL, may_use: &["discovery-core", "redis"] },
 ];
 
@@ -83,6 +85,11 @@ fn cli_is_light_by_default() {
 #[test]
 fn redis_uses_core_and_its_client_alone() {
     hold("discovery-redis");
+}
+
+#[test]
+fn testbed_knows_nothing_of_the_project_and_is_light() {
+    hold("discovery-testbed");
 }
 
 #[test]

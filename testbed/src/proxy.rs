@@ -1,0 +1,277 @@
+//! A network between a client and a server that can fail in the ways networks do.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::error::{Error, Result};
+use crate::port::Port;
+
+const CHUNK: usize = 64 * 1024;
+
+/// How many chunks of one direction are under way, as in the buffers of a network. With a delay, this bounds what flows:
+/// 64 MiB in the time of the delay.
+const CHUNKS: usize = 1024;
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From clients to the server.
+    ToServer,
+    /// From the server to clients.
+    ToClient,
+}
+
+/// What the network does now.
+#[derive(Clone, Debug, Default)]
+struct Weather {
+    cut: bool,
+    /// How often every connection was reset.
+    resets: u64,
+    stalled: [bool; 2],
+    delay: [Duration; 2],
+}
+
+/// A port of 127.0.0.1 whose connections go on to a server, until it is told to break them.
+///
+/// What it is told is in force for every byte that arrives after the method returned. It runs on a thread of its own, so
+/// what the test's runtime does neither slows nor stops it. When it is dropped, its connections are reset and the thread
+/// has ended.
+#[derive(Debug)]
+pub struct Proxy {
+    port: Port,
+    /// Dropped first, which ends the thread.
+    weather: Option<watch::Sender<Weather>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// A proxy to a port of 127.0.0.1, which need not be listening yet.
+    ///
+    /// # Errors
+    /// There is no free port, or no thread.
+    pub fn to_port(port: u16) -> Result<Self> {
+        Self::to((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    /// A proxy to an address, which need not be listening yet.
+    ///
+    /// # Errors
+    /// There is no free port, or no thread.
+    pub fn to(server: SocketAddr) -> Result<Self> {
+        let failed = |error: io::Error| Error::because(format!("a proxy to {server}"), error);
+        let port = Port::reserve()?;
+        let address = port.address();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let listener = {
+            let _runtime = runtime.enter();
+            listen(address).map_err(failed)?
+        };
+        let (weather, told) = watch::channel(Weather::default());
+        let work = move || runtime.block_on(serve(listener, address, server, told));
+        let thread = thread::Builder::new().name("proxy".to_owned()).spawn(work).map_err(failed)?;
+        Ok(Self { port, weather: Some(weather), thread: Some(thread) })
+    }
+
+    /// The port that clients connect to.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// The address that clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// Resets every connection, and refuses new ones, until [`Proxy::heal`].
+    pub fn cut(&self) {
+        self.change(|weather| {
+            weather.cut = true;
+            weather.resets += 1;
+        });
+    }
+
+    /// Resets every connection, and goes on to accept new ones.
+    pub fn reset(&self) {
+        self.change(|weather| weather.resets += 1);
+    }
+
+    /// From now on nothing passes either way, not even the end of a connection. Connections stay open, and new ones
+    /// seem to open. What was sent meanwhile arrives after [`Proxy::heal`].
+    pub fn stall(&self) {
+        self.change(|weather| weather.stalled = [true; 2]);
+    }
+
+    /// [`Proxy::stall`] for one direction. Towards clients: the server gets requests and does them, and no answer
+    /// arrives.
+    pub fn stall_only(&self, direction: Direction) {
+        self.change(|weather| weather.stalled[direction as usize] = true);
+    }
+
+    /// From now on bytes take this much longer each way.
+    pub fn delay(&self, by: Duration) {
+        self.change(|weather| weather.delay = [by; 2]);
+    }
+
+    /// [`Proxy::delay`] for one direction.
+    pub fn delay_only(&self, direction: Direction, by: Duration) {
+        self.change(|weather| weather.delay[direction as usize] = by);
+    }
+
+    /// Everything passes again, at once. Connections that were reset stay so.
+    pub fn heal(&self) {
+        self.change(|weather| *weather = Weather { resets: weather.resets, ..Weather::default() });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Weather)) {
+        if let Some(weather) = &self.weather {
+            weather.send_modify(change);
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.weather.take());
+        if let Some(thread) = self.thread.take() {
+            // Its panic was printed, and there is nobody to hand it to.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(1024)
+}
+
+/// Until the proxy is dropped.
+async fn serve(listener: TcpListener, address: SocketAddr, server: SocketAddr, mut told: watch::Receiver<Weather>) {
+    let mut listener = Some(listener);
+    let mut connections = JoinSet::new();
+    let mut resets = 0;
+    loop {
+        tokio::select! {
+            biased;
+            changed = told.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let weather = told.borrow_and_update().clone();
+                if weather.resets != resets {
+                    resets = weather.resets;
+                    // With it go the connections that nobody has accepted yet.
+                    listener = None;
+                    connections.shutdown().await;
+                }
+                if !weather.cut && listener.is_none() {
+                    // The port is ours alone, so only a want of resources can refuse it; then clients are refused.
+                    listener = listen(address).ok();
+                }
+            }
+            Some(client) = accept(listener.as_ref()) => {
+                connections.spawn(carry(client, server, resets, told.clone()));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
+    loop {
+        // A connection that ended before it was accepted is no reason to stop.
+        if let Ok((client, _)) = listener?.accept().await {
+            return Some(client);
+        }
+    }
+}
+
+/// One connection, from its first byte to its last. Until that both ends are set to be reset when they are closed, for
+/// that happens wherever this is dropped.
+async fn carry(mut client: TcpStream, server: SocketAddr, resets: u64, weather: watch::Receiver<Weather>) {
+    let reset_when_closed = Some(Duration::ZERO);
+    if set_socket_linger(&client, reset_when_closed).is_err() {
+        return;
+    }
+    // The server must not see a client whose packets do not arrive.
+    if passes(Direction::ToServer, resets, &mut weather.clone()).await.is_none() {
+        return;
+    }
+    let Ok(socket) = TcpSocket::new_v4() else { return };
+    if set_socket_linger(&socket, reset_when_closed).is_err() {
+        return;
+    }
+    let Ok(mut server) = socket.connect(server).await else { return };
+    if client.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
+        return;
+    }
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
+    let both = tokio::try_join!(
+        pump(Direction::ToServer, from_client, to_server, resets, weather.clone()),
+        pump(Direction::ToClient, from_server, to_client, resets, weather),
+    );
+    if both.is_ok() {
+        // What is still under way in the kernel arrives. An end for which this fails is gone already.
+        let _ = set_socket_linger(&client, None).and(set_socket_linger(&server, None));
+    }
+}
+
+/// Waits until bytes pass this way, and answers how long they take. `None`: never again on this connection.
+async fn passes(direction: Direction, resets: u64, weather: &mut watch::Receiver<Weather>) -> Option<Duration> {
+    let weather = weather.wait_for(|weather| weather.resets != resets || !weather.stalled[direction as usize]);
+    let weather = weather.await.ok()?;
+    (weather.resets == resets).then(|| weather.delay[direction as usize])
+}
+
+/// One direction of one connection, until its end has been handed on.
+async fn pump(
+    direction: Direction,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    resets: u64,
+    mut weather: watch::Receiver<Weather>,
+) -> io::Result<()> {
+    let (sender, mut under_way) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS);
+    let mut before = weather.clone();
+    let read = async move {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            // What cannot pass is left with the sender, as by a network that loses it.
+            let Some(_) = passes(direction, resets, &mut before).await else { return broken() };
+            let length = from.read(&mut buffer).await?;
+            let Some(delay) = passes(direction, resets, &mut before).await else { return broken() };
+            let chunk = (Instant::now() + delay, buffer[..length].to_vec());
+            if sender.send(chunk).await.is_err() || length == 0 {
+                return Ok(());
+            }
+        }
+    };
+    let write = async move {
+        while let Some((due, chunk)) = under_way.recv().await {
+            sleep_until(due).await;
+            let Some(_) = passes(direction, resets, &mut weather).await else { return broken() };
+            if chunk.is_empty() {
+                return to.shutdown().await;
+            }
+            to.write_all(&chunk).await?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(read, write).map(|_| ())
+}
+
+fn broken() -> io::Result<()> {
+    Err(io::ErrorKind::ConnectionReset.into())
+}
