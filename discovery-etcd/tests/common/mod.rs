@@ -105,8 +105,18 @@ pub struct Fold {
 }
 
 impl Fold {
+    /// Opens a watch as the core does: again after a temporary error. A network that heals need not accept connections
+    /// at once.
     pub async fn open(backend: &EtcdBackend, scope: &Scope, after: Option<&Position>) -> Self {
-        let mut fold = Self::bare(backend.watch(scope, after).await.unwrap());
+        let opening = async {
+            loop {
+                match backend.watch(scope, after).await {
+                    Err(error) if error.is_temporary() => tokio::time::sleep(Duration::from_millis(20)).await,
+                    opened => return opened.unwrap(),
+                }
+            }
+        };
+        let mut fold = Self::bare(within("a watch", opening).await);
         within("a first state", async {
             while fold.position.is_none() && !fold.resumed {
                 fold.step().await.unwrap();
@@ -126,6 +136,16 @@ impl Fold {
             resumed: false,
             building: BTreeMap::new(),
         }
+    }
+
+    /// Opens the watch again after what was seen. Answers whether that worked.
+    pub async fn reopen(&mut self, backend: &EtcdBackend, scope: &Scope) -> bool {
+        match backend.watch(scope, self.position.as_ref()).await {
+            Ok(stream) => self.stream = stream,
+            Err(error) if error.is_temporary() => return false,
+            Err(error) => panic!("not opened again: {error}"),
+        }
+        true
     }
 
     /// The next event, folded. The end of the stream is an error.

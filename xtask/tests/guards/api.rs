@@ -36,6 +36,7 @@ snapshots! {
     core: "discovery-core",
     memory: "discovery-memory",
     file: "discovery-file",
+    etcd: "discovery-etcd",
     dynamo: "discovery-dynamo",
     conformance: "discovery-conformance",
 }

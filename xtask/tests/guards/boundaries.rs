@@ -39,6 +39,33 @@ const BOUNDARIES: &[Boundary] = &[
     Boundary { package: "discovery-core", features: ALL, may_use: &[] },
     Boundary { package: "discovery-memory", features: ALL, may_use: &["discovery-core"] },
     Boundary { package: "discovery-file", features: ALL, may_use: &["discovery-core", "discovery-dynamo"] },
+    Boundary {
+        package: "discovery-etcd",
+        features: ALL,
+        may_use: &[
+            "discovery-core",
+            "discovery-dynamo",
+            "etcd-client",
+            "h2",
+            "hyper",
+            "hyper-timeout",
+            "hyper-util",
+            // Finds the system's authorities; no OpenSSL comes with it.
+            "openssl-probe",
+            "prost",
+            "prost-build",
+            "prost-derive",
+            "prost-types",
+            "rustls",
+            "rustls-native-certs",
+            "rustls-pki-types",
+            "rustls-webpki",
+            "tonic",
+            "tonic-build",
+            "tonic-prost",
+            "tonic-prost-build",
+        ],
+    },
     Boundary { package: "discovery-dynamo", features: ALL, may_use: &["discovery-core"] },
     // The library. Its runner takes backends as optional dependencies.
     Boundary { package: "discovery-conformance", features: BARE, may_use: &["discovery-core"] },
@@ -65,6 +92,11 @@ fn memory_uses_core_alone() {
 #[test]
 fn file_uses_core_and_the_dynamo_kinds_alone() {
     hold("discovery-file");
+}
+
+#[test]
+fn etcd_uses_its_client_and_no_other_store() {
+    hold("discovery-etcd");
 }
 
 #[test]
