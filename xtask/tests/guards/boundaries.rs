@@ -47,6 +47,7 @@ const BOUNDARIES: &[Boundary] = &[
         features: DEFAULT,
         may_use: &["discovery-conformance", "discovery-core", "discovery-dynamo", "discovery-file", "discovery-memory"],
     },
+    Boundary { package: "discovery-deploy", features: ALL, may_use: &[] },
     Boundary { package: "discovery-redis", features: ALL, may_use: &["discovery-core", "redis"] },
 ];
 
@@ -78,6 +79,11 @@ fn conformance_uses_core_alone() {
 #[test]
 fn cli_is_light_by_default() {
     hold("discovery-cli");
+}
+
+#[test]
+fn deploy_uses_nothing() {
+    hold("discovery-deploy");
 }
 
 #[test]
