@@ -18,7 +18,6 @@ const RBAC: &str = include_str!("../namespace/rbac.yaml");
 
 /// Who registers, which is `DYN_KUBE_DISCOVERY_MODE` of a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Mode {
     /// Each pod as one.
     #[default]

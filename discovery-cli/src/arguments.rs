@@ -65,6 +65,12 @@ pub(crate) enum Command {
     Demo,
     /// Look for what keeps discovery from working here.
     Doctor,
+    /// Make the Deployments and StatefulSets of a Kubernetes manifest discoverable.
+    Inject(crate::inject::Inject),
+    /// Print the Kubernetes resource definition that discovery stores its records in.
+    Crd,
+    /// Print the ServiceAccount, Role and RoleBinding that pods need, and the policy that keeps each to its own records.
+    Rbac(crate::rbac::Rbac),
     /// Print the completions of a shell.
     Completions {
         /// The shell.

@@ -6,8 +6,10 @@ mod backends;
 mod demo;
 mod doctor;
 mod failure;
+mod inject;
 mod list;
 mod output;
+mod rbac;
 mod register;
 mod signals;
 mod watch;
@@ -42,6 +44,9 @@ fn run() -> Outcome {
             #[cfg(feature = "file")]
             Command::Demo => demo::demo(backend).await,
             Command::Doctor => doctor::doctor(backend).await,
+            Command::Inject(arguments) => inject::inject(&arguments),
+            Command::Crd => rbac::crd(),
+            Command::Rbac(arguments) => rbac::rbac(&arguments),
             Command::Completions { shell } => completions(shell),
             #[cfg(feature = "file")]
             Command::DemoWorker(arguments) => demo::worker(arguments).await,

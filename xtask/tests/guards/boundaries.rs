@@ -45,7 +45,14 @@ const BOUNDARIES: &[Boundary] = &[
     Boundary {
         package: "discovery-cli",
         features: DEFAULT,
-        may_use: &["discovery-conformance", "discovery-core", "discovery-dynamo", "discovery-file", "discovery-memory"],
+        may_use: &[
+            "discovery-conformance",
+            "discovery-core",
+            "discovery-deploy",
+            "discovery-dynamo",
+            "discovery-file",
+            "discovery-memory",
+        ],
     },
     Boundary { package: "discovery-deploy", features: ALL, may_use: &[] },
     Boundary { package: "discovery-redis", features: ALL, may_use: &["discovery-core", "redis"] },
