@@ -222,6 +222,10 @@ pub(crate) struct Hold {
     /// Seconds between two probes.
     #[arg(long, value_name = "SECONDS", default_value = "2", requires = "probe")]
     pub(crate) probe_interval: Interval,
+    /// Serve /health and /live there, for a probe of this process: /health is 200 while the record is stored. Without
+    /// it, DYN_SYSTEM_PORT says where, if it is set.
+    #[arg(long, value_name = "HOST:PORT", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) health: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -38,6 +38,7 @@ snapshots! {
     file: "discovery-file",
     dynamo: "discovery-dynamo",
     conformance: "discovery-conformance",
+    health: "discovery-health",
     deploy: "discovery-deploy",
 }
 

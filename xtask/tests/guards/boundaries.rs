@@ -51,9 +51,15 @@ const BOUNDARIES: &[Boundary] = &[
             "discovery-deploy",
             "discovery-dynamo",
             "discovery-file",
+            "discovery-health",
             "discovery-memory",
+            // Of discovery-health.
+            "hyper",
+            "hyper-util",
         ],
     },
+    // A server for probes: HTTP/1, without a client and without TLS.
+    Boundary { package: "discovery-health", features: ALL, may_use: &["discovery-core", "hyper", "hyper-util"] },
     Boundary { package: "discovery-deploy", features: ALL, may_use: &[] },
     Boundary { package: "discovery-redis", features: ALL, may_use: &["discovery-core", "redis"] },
 ];
@@ -91,6 +97,11 @@ fn cli_is_light_by_default() {
 #[test]
 fn deploy_uses_nothing() {
     hold("discovery-deploy");
+}
+
+#[test]
+fn health_uses_core_and_hyper_alone() {
+    hold("discovery-health");
 }
 
 #[test]
