@@ -68,6 +68,12 @@ pub(crate) enum Command {
     Conformance(crate::conformance::Arguments),
     /// Look for what keeps discovery from working here.
     Doctor,
+    /// Make the Deployments and StatefulSets of a Kubernetes manifest discoverable.
+    Inject(crate::inject::Inject),
+    /// Print the Kubernetes resource definition that discovery stores its records in.
+    Crd,
+    /// Print the ServiceAccount, Role and RoleBinding that pods need, and the policy that keeps each to its own records.
+    Rbac(crate::rbac::Rbac),
     /// Print the completions of a shell.
     Completions {
         /// The shell.
@@ -219,6 +225,10 @@ pub(crate) struct Hold {
     /// Seconds between two probes.
     #[arg(long, value_name = "SECONDS", default_value = "2", requires = "probe")]
     pub(crate) probe_interval: Interval,
+    /// Serve /health and /live there, for a probe of this process: /health is 200 while the record is stored. Without
+    /// it, DYN_SYSTEM_PORT says where, if it is set.
+    #[arg(long, value_name = "HOST:PORT", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) health: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

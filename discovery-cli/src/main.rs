@@ -8,8 +8,10 @@ mod conformance;
 mod demo;
 mod doctor;
 mod failure;
+mod inject;
 mod list;
 mod output;
+mod rbac;
 mod register;
 mod signals;
 mod watch;
@@ -46,6 +48,9 @@ fn run() -> Outcome {
             #[cfg(feature = "conformance")]
             Command::Conformance(arguments) => conformance::conformance(backend, verbose, arguments).await,
             Command::Doctor => doctor::doctor(backend).await,
+            Command::Inject(arguments) => inject::inject(&arguments),
+            Command::Crd => rbac::crd(),
+            Command::Rbac(arguments) => rbac::rbac(&arguments),
             Command::Completions { shell } => completions(shell),
             #[cfg(feature = "file")]
             Command::DemoWorker(arguments) => demo::worker(arguments).await,

@@ -3,12 +3,12 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 
-use common::Place;
+use common::{Place, Running, eventually};
 use rustix::process::Signal;
 
 /// A server that answers every request with the status of the moment.
@@ -72,4 +72,58 @@ fn a_worker_that_never_was_healthy_ends_in_order() {
     assert!(told.contains("not healthy") && told.contains("refused"), "{told}");
     worker.signal(Signal::INT);
     assert_eq!(worker.wait().code(), Some(0));
+}
+
+/// The answer of a health endpoint: its status, and what it says.
+fn health(address: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+}
+
+#[test]
+fn its_own_probe_is_answered_as_the_record_stands() {
+    let place = Place::new();
+    let status = Arc::new(AtomicU16::new(503));
+    let url = serve(Arc::clone(&status));
+    // Free a moment ago, and not given out again so soon.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let arguments = ["register", "endpoint", "a/b/c", "--tcp", "h:1", "--health", &address, "--probe", &url];
+    let mut worker = place.start(&[&arguments[..], &["--probe-interval", "0.02"]].concat());
+    assert!(worker.told().contains("503"));
+    let (code, body) = health(&address, "/health").expect("an answer");
+    assert!(code == 503 && body.contains("answers 503"), "{code} {body}");
+    assert_eq!(health(&address, "/live").expect("an answer").0, 200);
+
+    status.store(200, Ordering::SeqCst);
+    worker.line();
+    assert_eq!(health(&address, "/health").expect("an answer"), (200, "{\"status\":\"ready\"}\n".to_owned()));
+    status.store(500, Ordering::SeqCst);
+    eventually("it is not ready", || health(&address, "/health").is_some_and(|(code, _)| code == 503));
+    status.store(200, Ordering::SeqCst);
+    eventually("it is ready again", || health(&address, "/health").is_some_and(|(code, _)| code == 200));
+
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.wait().code(), Some(0));
+    assert!(health(&address, "/live").is_none());
+}
+
+#[test]
+fn the_environment_asks_for_the_endpoints_too() {
+    let place = Place::new();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let start = |port: &str| {
+        let mut command = place.command(&["register", "endpoint", "a/b/c", "--tcp", "h:1"]);
+        command.env("DYN_SYSTEM_PORT", port).env("DYN_SYSTEM_HOST", "127.0.0.1");
+        Running::start(command)
+    };
+    let worker = start(&port);
+    worker.line();
+    assert_eq!(health(&format!("127.0.0.1:{port}"), "/health").expect("an answer").0, 200);
+    // Two cannot have one port, and the second says so.
+    start(&port).ended().assert_fails(2, "no health endpoint at 127.0.0.1");
+    start("http").ended().assert_fails(2, "DYN_SYSTEM_PORT");
 }

@@ -1,6 +1,7 @@
-//! A worker of the demo: serves requests at a real address, registers it, and leaves in order when told to.
+//! A worker of the demo: serves requests at a real address, registers it, and leaves in order when told to. In a pod it
+//! is the worker of `deploy/example`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,9 +9,11 @@ use std::time::Duration;
 use clap::Args;
 use discovery_core::Discovery;
 use discovery_dynamo::{Endpoint, Model};
+use discovery_health::{HealthServer, HealthSettings, Readiness};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -27,12 +30,18 @@ const REQUEST: u64 = 1024;
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArguments {
-    /// Who starts it.
+    /// Who starts it, and takes it along at its end.
     #[arg(long)]
-    parent: u32,
+    parent: Option<u32>,
     /// A port that it must not take: the one that it had before.
     #[arg(long)]
     not_port: Option<u16>,
+    /// Where it listens. Without it, at any free port of this machine's own.
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "not_port")]
+    listen: Option<SocketAddr>,
+    /// Where its probe asks whether it is ready.
+    #[arg(long, value_name = "HOST:PORT")]
+    health: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -42,15 +51,31 @@ struct Counters {
 }
 
 pub(crate) async fn worker(arguments: WorkerArguments) -> Outcome {
-    die_with(arguments.parent)?;
+    let WorkerArguments { parent, not_port, listen: place, health } = arguments;
+    parent.map_or(Ok(()), die_with)?;
     let mut stop = StopSignals::listen()?;
-    let mut parent = hear_parent::<()>();
-    let (listener, address) = listen(arguments.not_port).await?;
-    let discovery = Discovery::from_env().await?;
+    let mut parent = parent.map(|_| hear_parent::<()>());
+    let readiness = Readiness::new();
+    let server = match health {
+        Some(address) => Some(HealthServer::start(HealthSettings::new(address), readiness.clone()).await?),
+        None => None,
+    };
+    let (listener, address) = match place {
+        Some(place) => bind(place).await?,
+        None => listen(not_port).await?,
+    };
+    let discovery = tokio::select! {
+        () = stop.stop() => return Ok(()),
+        discovery = Discovery::from_env() => discovery?,
+    };
     let asked = Moment::now();
-    let endpoint = discovery.register(Endpoint::new(NAMESPACE, COMPONENT, ENDPOINT).tcp(address.to_string())).await?;
+    let endpoint = Endpoint::new(NAMESPACE, COMPONENT, ENDPOINT).tcp(address.to_string());
+    let endpoint = Arc::new(discovery.register(endpoint).await?);
     let card = json!({ "display_name": MODEL, "source_path": MODEL });
-    let model = discovery.register(Model::new(NAMESPACE, COMPONENT, ENDPOINT, card)).await?;
+    let model = Arc::new(discovery.register(Model::new(NAMESPACE, COMPONENT, ENDPOINT, card)).await?);
+    readiness.require(&endpoint);
+    readiness.require(&model);
+    readiness.ready();
     let instance = endpoint.instance();
     tell_parent(&WorkerTold::Ready {
         instance: instance.to_string(),
@@ -79,7 +104,7 @@ pub(crate) async fn worker(arguments: WorkerArguments) -> Outcome {
             tokio::select! {
                 () = stop.stop() => {}
                 // The end of standard input: whoever started it is gone.
-                _ = parent.recv() => orphaned = true,
+                () = gone(parent.as_mut()) => orphaned = true,
             }
         };
         serve(&mut requests, &mut std::pin::pin!(told)).await;
@@ -88,6 +113,7 @@ pub(crate) async fn worker(arguments: WorkerArguments) -> Outcome {
         return Err(Failure::failed("demo: the parent process is gone"));
     }
 
+    readiness.not_ready("draining");
     // In the order of a good leave: out of discovery first, while requests that are on their way are still served.
     tell_parent(&WorkerTold::Draining { at: Moment::now() })?;
     let deregister = async {
@@ -107,20 +133,34 @@ pub(crate) async fn worker(arguments: WorkerArguments) -> Outcome {
         accepted: counters.accepted.load(Ordering::Relaxed),
         answered: counters.answered.load(Ordering::Relaxed),
     })?;
-    close(&discovery).await
+    let closed = close(&discovery).await;
+    if let Some(server) = server {
+        server.shutdown().await;
+    }
+    closed
+}
+
+/// Resolves once whoever started it is gone. Cancel-safe.
+async fn gone(parent: Option<&mut mpsc::Receiver<()>>) {
+    match parent {
+        Some(parent) => drop(parent.recv().await),
+        None => std::future::pending().await,
+    }
 }
 
 /// A free port of this machine, but not `not`.
 async fn listen(not: Option<u16>) -> Outcome<(TcpListener, SocketAddr)> {
-    let failed = |error: std::io::Error| Failure::failed(format!("demo: no port to listen on at 127.0.0.1: {error}"));
-    let bind = async || {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok::<_, Failure>((listener, address))
-    };
-    let first = bind().await?;
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let first = bind(any).await?;
     // While the first is held, a second one cannot be the same.
-    if Some(first.1.port()) == not { bind().await } else { Ok(first) }
+    if Some(first.1.port()) == not { bind(any).await } else { Ok(first) }
+}
+
+async fn bind(place: SocketAddr) -> Outcome<(TcpListener, SocketAddr)> {
+    let failed = |error: std::io::Error| Failure::failed(format!("demo: no port to listen on at {place}: {error}"));
+    let listener = TcpListener::bind(place).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 /// A request is a line, and so is its answer: who answers, and the request.

@@ -1,6 +1,9 @@
 //! A registration of any type.
 
+use std::sync::Arc;
+
 use discovery_core::{Key, Registration, RegistrationState, Result};
+use discovery_health::Readiness;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
@@ -10,11 +13,13 @@ pub(crate) trait Guard: Send + Sync {
     /// Resolves once the state is another than `known`. Cancel-safe.
     fn changed<'a>(&'a self, known: &'a RegistrationState) -> BoxFuture<'a, RegistrationState>;
     fn deregister(&self) -> BoxFuture<'_, Result<()>>;
+    /// Has readiness ask for it.
+    fn require(&self, readiness: &Readiness);
 }
 
-impl<T: Send + Sync + 'static> Guard for Registration<T> {
+impl<T: Send + Sync + 'static> Guard for Arc<Registration<T>> {
     fn key(&self) -> &Key {
-        self.key()
+        Registration::key(self)
     }
 
     fn changed<'a>(&'a self, known: &'a RegistrationState) -> BoxFuture<'a, RegistrationState> {
@@ -22,10 +27,14 @@ impl<T: Send + Sync + 'static> Guard for Registration<T> {
     }
 
     fn deregister(&self) -> BoxFuture<'_, Result<()>> {
-        self.deregister().boxed()
+        Registration::deregister(self).boxed()
+    }
+
+    fn require(&self, readiness: &Readiness) {
+        readiness.require(self);
     }
 }
 
 pub(crate) fn guard<T: Send + Sync + 'static>(registration: Registration<T>) -> Box<dyn Guard> {
-    Box::new(registration)
+    Box::new(Arc::new(registration))
 }

@@ -7,6 +7,7 @@ mod record;
 use std::time::Duration;
 
 use discovery_core::{Discovery, RegistrationState};
+use discovery_health::{HealthServer, HealthSettings, Readiness};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -33,18 +34,34 @@ pub(crate) async fn register(backend: Option<&str>, arguments: Register) -> Outc
         Register { .. } => return Err(Failure::usage("what to register is missing: see `discovery register --help`")),
     };
     let mut stop = StopSignals::listen()?;
+    let readiness = Readiness::new();
+    // Before anything is connected, so that a probe hears that it lives.
+    let server = match hold.health.clone() {
+        Some(address) => Some(HealthServer::start(HealthSettings::new(address), readiness.clone()).await?),
+        None => HealthServer::from_env(readiness.clone()).await?,
+    };
     let discovery = tokio::select! {
         () = stop.stop() => return Ok(()),
         discovery = connect(backend) => discovery?,
     };
-    let mut holder =
-        Holder { discovery: &discovery, registrant, guard: None, state: RegistrationState::Pending, announced: false };
+    let mut holder = Holder {
+        discovery: &discovery,
+        registrant,
+        readiness: &readiness,
+        guard: None,
+        state: RegistrationState::Pending,
+        announced: false,
+    };
     let held = tokio::select! {
         () = stop.stop() => Ok(()),
         held = holder.hold(hold) => held,
     };
+    readiness.not_ready("ending");
     // What is held is withdrawn by the shutdown, which also says what it could not withdraw.
     let closed = close(&discovery).await;
+    if let Some(server) = server {
+        server.shutdown().await;
+    }
     held.and(closed)
 }
 
@@ -60,6 +77,7 @@ fn hold_of(known: &KnownKind) -> &Hold {
 struct Holder<'a> {
     discovery: &'a Discovery,
     registrant: Registrant,
+    readiness: &'a Readiness,
     guard: Option<Box<dyn Guard>>,
     state: RegistrationState,
     /// Whether the instance id was printed.
@@ -81,10 +99,12 @@ impl Holder<'_> {
             let again = match (wanted, self.guard.is_some()) {
                 (Health::Good, false) => self.register(probed).await?,
                 (Health::Bad(cause), true) => {
+                    self.readiness.not_ready(cause.as_str());
                     self.withdraw(&cause).await;
                     false
                 }
                 (Health::Bad(cause), false) => {
+                    self.readiness.not_ready(cause.as_str());
                     tell(format!("not healthy, not registered: {cause}"));
                     false
                 }
@@ -114,6 +134,8 @@ impl Holder<'_> {
             tell(format!("healthy: {key} is registered"));
         }
         self.state = RegistrationState::Registered;
+        guard.require(self.readiness);
+        self.readiness.ready();
         self.guard = Some(guard);
         if !std::mem::replace(&mut self.announced, true) {
             line(&mut std::io::stdout().lock(), key.instance())?;

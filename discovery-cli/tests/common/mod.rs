@@ -29,8 +29,14 @@ impl Place {
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_discovery"));
-        for name in ["DYN_DISCOVERY_BACKEND", "ETCD_ENDPOINTS", "KUBERNETES_SERVICE_HOST", "RUST_LOG", "RUST_BACKTRACE"]
-        {
+        for name in [
+            "DYN_DISCOVERY_BACKEND",
+            "ETCD_ENDPOINTS",
+            "KUBERNETES_SERVICE_HOST",
+            "DYN_SYSTEM_PORT",
+            "RUST_LOG",
+            "RUST_BACKTRACE",
+        ] {
             command.env_remove(name);
         }
         command.env("DYN_FILE_KV", self.kv()).env("TMPDIR", self.directory.path()).args(arguments);

@@ -72,10 +72,24 @@ const BOUNDARIES: &[Boundary] = &[
     Boundary {
         package: "discovery-cli",
         features: DEFAULT,
-        may_use: &["discovery-conformance", "discovery-core", "discovery-dynamo", "discovery-file", "discovery-memory"],
+        may_use: &[
+            "discovery-conformance",
+            "discovery-core",
+            "discovery-deploy",
+            "discovery-dynamo",
+            "discovery-file",
+            "discovery-health",
+            "discovery-memory",
+            // Of discovery-health.
+            "hyper",
+            "hyper-util",
+        ],
     },
     // What names certificates; no transport comes with it.
     Boundary { package: "discovery-testbed", features: ALL, may_use: &["rustls-pki-types"] },
+    // A server for probes: HTTP/1, without a client and without TLS.
+    Boundary { package: "discovery-health", features: ALL, may_use: &["discovery-core", "hyper", "hyper-util"] },
+    Boundary { package: "discovery-deploy", features: ALL, may_use: &[] },
     Boundary { package: "discovery-redis", features: ALL, may_use: &["discovery-core", "redis"] },
 ];
 
@@ -112,6 +126,16 @@ fn conformance_uses_core_alone() {
 #[test]
 fn cli_is_light_by_default() {
     hold("discovery-cli");
+}
+
+#[test]
+fn deploy_uses_nothing() {
+    hold("discovery-deploy");
+}
+
+#[test]
+fn health_uses_core_and_hyper_alone() {
+    hold("discovery-health");
 }
 
 #[test]
