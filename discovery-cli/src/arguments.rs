@@ -63,6 +63,9 @@ pub(crate) enum Command {
     /// See workers register, die, move, freeze and drain, and a router that follows them.
     #[cfg(feature = "file")]
     Demo,
+    /// Judge the backend by the contract, in a store of its own that is gone afterwards.
+    #[cfg(feature = "conformance")]
+    Conformance(crate::conformance::Arguments),
     /// Look for what keeps discovery from working here.
     Doctor,
     /// Print the completions of a shell.

@@ -2,6 +2,8 @@
 
 mod arguments;
 mod backends;
+#[cfg(feature = "conformance")]
+mod conformance;
 #[cfg(feature = "file")]
 mod demo;
 mod doctor;
@@ -41,6 +43,8 @@ fn run() -> Outcome {
             Command::Watch { query, output } => watch::watch(backend, &query.text, output.format).await,
             #[cfg(feature = "file")]
             Command::Demo => demo::demo(backend).await,
+            #[cfg(feature = "conformance")]
+            Command::Conformance(arguments) => conformance::conformance(backend, verbose, arguments).await,
             Command::Doctor => doctor::doctor(backend).await,
             Command::Completions { shell } => completions(shell),
             #[cfg(feature = "file")]

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use crate::case::Case;
 use crate::cases::all;
 use crate::report::Report;
 use crate::run::{Claims, Outcome, Ran, claims, run};
-use crate::world::{Clock, Factory};
+use crate::world::{Absent, Clock, Factory};
 
 /// The variable that names a directory for reports: `BACKEND.txt`, `.json`, `.xml` (JUnit) and `.md`.
 pub const REPORTS_VARIABLE: &str = "DISCOVERY_CONFORMANCE_REPORTS";
@@ -22,7 +23,8 @@ struct Sheet {
 }
 
 /// Runs every case on every factory, as `cargo test` would: names can be filtered, `--list` lists. A case is called
-/// `backend::case`. A case that does not run is ignored, with its reason. Reports are written where
+/// `backend::case`. A case that does not run is ignored, with its reason; where no store can be had the run fails or its
+/// cases are ignored, as [`Factory::absent`] says, whatever the filter is. Reports are written where
 /// [`REPORTS_VARIABLE`] says.
 ///
 /// ```no_run
@@ -34,33 +36,22 @@ struct Sheet {
 /// ```
 pub fn main(factories: Vec<Arc<dyn Factory>>) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let (mut trials, mut sheets) = (Vec::new(), Vec::new());
+    let (mut trials, mut sheets, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for factory in factories {
-        let claims = match claims(&*factory) {
-            Ok(claims) => claims,
-            Err(error) => {
-                let text = format!("no world could be made: {error}");
-                trials.push(Trial::test(format!("{}::world", factory.name()), move || Err(Failed::from(text))));
-                continue;
-            }
-        };
-        let sheet = Arc::new(Sheet { backend: factory.name().to_owned(), claims, ran: Mutex::default() });
-        for case in all() {
-            let (factory, sheet) = (Arc::clone(&factory), Arc::clone(&sheet));
-            trials.push(Trial::ignorable_test(format!("{}::{}", sheet.backend, case.name), move || {
-                let ran = run(&*factory, &sheet.claims, case);
-                let outcome = ran.outcome.clone();
-                sheet.ran.lock().unwrap_or_else(PoisonError::into_inner).push(ran);
-                match outcome {
-                    Outcome::Passed => Ok(Completion::Completed),
-                    Outcome::Failed(why) => Err(Failed::from(why)),
-                    Outcome::NotClaimed(why) | Outcome::NoHook(why) | Outcome::Skipped(why) => {
-                        Ok(Completion::ignored_with(why))
-                    }
-                }
-            }));
+        // To list the cases takes no store.
+        if arguments.list {
+            trials.extend(ignored(&*factory, "listed"));
+            continue;
         }
-        sheets.push(sheet);
+        match store(&*factory) {
+            Ok(claims) => {
+                let sheet = Arc::new(Sheet { backend: factory.name().to_owned(), claims, ran: Mutex::default() });
+                trials.extend(all().map(|case| trial(&factory, &sheet, case)));
+                sheets.push(sheet);
+            }
+            Err(Absent::Ignored(why)) => trials.extend(ignored(&*factory, &why)),
+            Err(Absent::Fails(why)) => missing.push(format!("{}: no store: {why}", factory.name())),
+        }
     }
     // On a real clock cases mostly wait: more of them at once than there are processors.
     if arguments.test_threads.is_none() && sheets.iter().any(|sheet| sheet.claims.clock == Clock::Real) {
@@ -68,7 +59,7 @@ pub fn main(factories: Vec<Arc<dyn Factory>>) -> ExitCode {
     }
     let began = Instant::now();
     let conclusion = libtest_mimic::run(&arguments, trials);
-    if let Some(directory) = std::env::var_os(REPORTS_VARIABLE).filter(|_| !arguments.list) {
+    if let Some(directory) = std::env::var_os(REPORTS_VARIABLE) {
         for sheet in sheets {
             let report = sheet.report(began);
             if let Err(error) = write(&report, directory.as_ref()) {
@@ -77,7 +68,42 @@ pub fn main(factories: Vec<Arc<dyn Factory>>) -> ExitCode {
             }
         }
     }
-    conclusion.exit_code()
+    // Last, where it is seen: none of the lines above is about these backends.
+    missing.iter().for_each(|line| eprintln!("error: {line}"));
+    if missing.is_empty() { conclusion.exit_code() } else { ExitCode::FAILURE }
+}
+
+/// What the backend says of itself, in a first world.
+fn store(factory: &dyn Factory) -> Result<Claims, Absent> {
+    match factory.absent() {
+        Some(absent) => Err(absent),
+        None => claims(factory).map_err(Absent::Fails),
+    }
+}
+
+fn trial(factory: &Arc<dyn Factory>, sheet: &Arc<Sheet>, case: &'static Case) -> Trial {
+    let (factory, sheet) = (Arc::clone(factory), Arc::clone(sheet));
+    Trial::ignorable_test(format!("{}::{}", sheet.backend, case.name), move || {
+        let ran = run(&*factory, &sheet.claims, case);
+        let outcome = ran.outcome.clone();
+        sheet.ran.lock().unwrap_or_else(PoisonError::into_inner).push(ran);
+        match outcome {
+            Outcome::Passed => Ok(Completion::Completed),
+            Outcome::Failed(why) => Err(Failed::from(why)),
+            Outcome::NotClaimed(why) | Outcome::NoHook(why) | Outcome::Skipped(why) => {
+                Ok(Completion::ignored_with(why))
+            }
+        }
+    })
+}
+
+/// The cases of a backend that none of them runs on.
+fn ignored(factory: &dyn Factory, why: &str) -> Vec<Trial> {
+    let ignored = |case: &Case| {
+        let why = why.to_owned();
+        Trial::ignorable_test(format!("{}::{}", factory.name(), case.name), || Ok(Completion::ignored_with(why)))
+    };
+    all().map(ignored).collect()
 }
 
 impl Sheet {

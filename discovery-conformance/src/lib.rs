@@ -4,6 +4,7 @@
 //! standard harness. Each statement of `docs/contract.md` is at least one case, filtered by what the backend claims.
 //! A case that needs a fault which the world cannot do is listed with that reason and never counted as passed.
 
+pub mod backends;
 mod case;
 mod cases;
 mod follow;
@@ -24,4 +25,4 @@ pub use item::Item;
 pub use report::{Report, Statements, Tally, Verdict};
 pub use run::{Claims, Outcome, Ran, claims, run};
 pub use trial::Trial;
-pub use world::{Clock, Factory, Fault, Hook, World};
+pub use world::{Absent, Clock, Factory, Fault, Hook, World};

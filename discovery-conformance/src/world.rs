@@ -18,6 +18,15 @@ pub enum Clock {
     Real,
 }
 
+/// That no store can be had on this machine, and what that makes of the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// The run fails and says this: what to install, or what to set.
+    Fails(String),
+    /// Every case is reported as ignored, for this reason.
+    Ignored(String),
+}
+
 /// Makes stores for the cases. One for each backend.
 #[async_trait]
 pub trait Factory: Send + Sync + 'static {
@@ -38,6 +47,12 @@ pub trait Factory: Send + Sync + 'static {
     /// that has nothing else to do; the default of 4 is for one that runs other cases too.
     fn patience(&self) -> u32 {
         4
+    }
+
+    /// Says that no store can be had here, where that is so. Asked once, before the first world; a server that serves all
+    /// worlds can be started here. The default is that worlds can be made.
+    fn absent(&self) -> Option<Absent> {
+        None
     }
 
     /// A new, empty store that no other world shares. Called on the runtime that the case runs on.

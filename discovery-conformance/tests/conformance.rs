@@ -1,12 +1,12 @@
 //! The suite on the embedded backends, or on the one that `DYN_DISCOVERY_BACKEND` names.
 
-mod backends;
-
 use std::process::ExitCode;
 
+use discovery_conformance::{backends, harness};
+
 fn main() -> ExitCode {
-    match backends::chosen() {
-        Ok(factories) => discovery_conformance::harness::main(factories),
+    match backends::chosen(&std::env::var("DYN_DISCOVERY_BACKEND").unwrap_or_default()) {
+        Ok(factories) => harness::main(factories),
         Err(text) => {
             eprintln!("{text}");
             ExitCode::FAILURE

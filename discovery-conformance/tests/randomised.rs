@@ -2,10 +2,6 @@
 //!
 //! On memory, or on the backend that `DYN_DISCOVERY_BACKEND` names. `DYN_DISCOVERY_CONFORMANCE_SEED` sets the first seed, `DYN_DISCOVERY_CONFORMANCE_RUNS` how many runs there are.
 
-mod backends;
-#[allow(clippy::duplicate_mod, reason = "planted errors need memory, whichever backend was asked for")]
-#[path = "backends/memory.rs"]
-mod memory;
 #[path = "randomised/planted.rs"]
 mod planted;
 // The broken backends of the suite's own teeth: those of them that a history can show.
@@ -19,9 +15,13 @@ mod wrap;
 mod writing;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use discovery_conformance::Factory;
+use discovery_conformance::backends::{self, Memory};
 use discovery_conformance::history::{Config, RUNS_VARIABLE, SEED_VARIABLE, Summary, run};
+use discovery_conformance::wrappers::{Chaos, Distribution, Latency, Rates};
+use discovery_core::backend::Backend;
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
@@ -34,9 +34,8 @@ fn played(factory: &dyn Factory, config: &Config) -> Summary {
 
 /// Memory, where an hour takes no time, unless another backend is asked for.
 fn factories() -> Vec<Arc<dyn Factory>> {
-    let asked = std::env::var("DYN_DISCOVERY_BACKEND").is_ok_and(|name| !name.is_empty());
-    let chosen = backends::chosen().unwrap_or_else(|text| panic!("{text}"));
-    chosen.into_iter().filter(|factory| asked || factory.name() == "memory").collect()
+    let asked = std::env::var("DYN_DISCOVERY_BACKEND").ok().filter(|name| !name.is_empty());
+    backends::chosen(asked.as_deref().unwrap_or("memory")).unwrap_or_else(|text| panic!("{text}"))
 }
 
 /// The seeds to run: those asked for, or a few that stay the same.
@@ -59,5 +58,34 @@ fn histories_keep_the_contract() {
             }
         }
         assert!(broken.is_empty(), "{}: the runs of these seeds break the contract: {broken:?}", factory.name());
+    }
+}
+
+/// Two runs of one seed are the same story: the same operations, the same faults, the same judgement.
+#[test]
+fn the_seed_decides_the_run() {
+    let story = |seed| {
+        let summary = played(&Memory, &Config::new(seed).rounds(2));
+        (summary.operations, summary.faults, summary.views, summary.violations)
+    };
+    let (one, again, other) = (story(77), story(77), story(78));
+    assert_eq!(one, again);
+    assert_ne!(one, other);
+}
+
+/// What goes wrong by chance besides the faults that the world does is mended as they are.
+#[test]
+fn histories_keep_the_contract_under_chaos_and_latency() {
+    let chaos = |n: usize, backend: Arc<dyn Backend>| -> Arc<dyn Backend> {
+        Chaos::around(backend, n as u64, Rates::default().sessions(0.0))
+    };
+    let latency = |n: usize, backend: Arc<dyn Backend>| -> Arc<dyn Backend> {
+        let by = Distribution::Tail(Duration::from_millis(3), Duration::from_millis(20));
+        Latency::around(backend, n as u64, by)
+    };
+    for config in [Config::new(5).rounds(2).wrap(chaos), Config::new(6).rounds(2).wrap(latency)] {
+        let summary = played(&Memory, &config);
+        println!("{summary}");
+        assert!(summary.violations.is_empty(), "{summary}");
     }
 }

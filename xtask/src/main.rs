@@ -16,6 +16,7 @@ tasks:
   test [--embedded]   format, lints, documentation, then every test; --embedded: only what needs Rust alone
   api [--bless]       compare the public API of the libraries with docs/api; --bless: write docs/api anew
   instructions [PART] instructions per operation of the core, of those whose name holds PART; needs valgrind
+  soak [RUNS [SEED]]  long randomised runs of the conformance suite on memory: 200 from a seed of the clock's
   deny                cargo-deny with deny.toml: licences, advisories, sources, bans
 ";
 
@@ -29,6 +30,9 @@ fn main() -> ExitCode {
         ["api", "--bless"] => steps::api(true),
         ["instructions"] => instructions::instructions(""),
         ["instructions", part] if !part.starts_with('-') => instructions::instructions(part),
+        ["soak"] => steps::soak("200", None),
+        ["soak", runs] if number(runs) => steps::soak(runs, None),
+        ["soak", runs, seed] if number(runs) && number(seed) => steps::soak(runs, Some(seed)),
         ["deny"] => steps::deny(),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");
@@ -39,4 +43,8 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn number(text: &str) -> bool {
+    text.parse::<u64>().is_ok()
 }

@@ -166,6 +166,19 @@ impl<'a> Evidence<'a> {
         weather
     }
 
+    /// Whether a reader's way to the store has been whole for less than it may take to catch up: a watch that is resumed
+    /// counts as live before what it missed has come.
+    fn just_healed(&self, handle: usize, at: Seq) -> bool {
+        let bound = self.setting.bounds.propagation * self.setting.patience;
+        let lately = self.log.time(at).saturating_sub(bound);
+        let breaks = [Hook::Cut, Hook::HalfOpen, Hook::Pause, Hook::Deny, Hook::Outage, Hook::LeaderChange];
+        self.log.harms.iter().any(|harm| {
+            breaks.contains(&harm.hook)
+                && harm.target.is_none_or(|target| target == handle)
+                && harm.to.is_some_and(|to| to <= at && self.log.time(to) >= lately)
+        })
+    }
+
     fn disturb(&self) -> Vec<Disturbance> {
         let mut found = Vec::new();
         let patience = self.setting.ttl / 4;
@@ -318,6 +331,8 @@ impl<'a> Evidence<'a> {
             (later && same && (other_write.act == Act::Delete || odd(other_write)))
                 || (shared && !same && (write.owner == FOREIGN || other_write.start <= hi))
         });
+        // Over what cannot be decoded another owner may write, who was kept from it before.
+        let garbage = garbage || writes.iter().any(|other| self.log.writes[*other].owner != write.owner);
         let disturbed = self.disturbances.iter().any(|one| {
             one.until >= since
                 && one.from <= hi
@@ -406,15 +421,15 @@ impl<'a> Evidence<'a> {
         // A view that joins is behind by a bound at most.
         let opening = self.weather(view.handle, view.answered);
         let mut floor = self.log.seq_at(self.log.time(view.call).saturating_sub(self.lag(opening)));
-        // A view that did not wait takes the set of a watch that is stale, and says that it is.
-        let first = self.log.told.iter().find(|told| told.view == number);
-        if view.lazy && first.is_some_and(|told| told.fresh != Fresh::Live) {
+        if view.lazy {
+            // Who did not wait takes the set of a watch that may be stale, and is told so: nothing is known before it
+            // says that it is live.
             floor = 0;
         }
         for (at, batch, index) in events {
             let weather = self.weather(view.handle, at);
             let fresh = if batch { self.log.told[index].fresh } else { self.log.loads[index].fresh };
-            if fresh == Fresh::Live {
+            if fresh == Fresh::Live && !self.just_healed(view.handle, at) {
                 floor = floor.max(self.log.seq_at(self.log.time(at).saturating_sub(self.lag(weather))));
             }
             let mut base = Finding {

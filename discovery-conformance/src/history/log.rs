@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -263,6 +264,56 @@ impl Log {
     /// The first entry that was made at `time` or later.
     pub(super) fn seq_at(&self, time: Duration) -> Seq {
         self.times.partition_point(|at| *at < time)
+    }
+}
+
+impl Log {
+    /// A hash of what each client did and saw, and when. The order in which different clients act at one instant is not
+    /// part of it.
+    pub(super) fn digest(&self) -> u64 {
+        let mut clients: BTreeMap<(u8, usize), DefaultHasher> = BTreeMap::new();
+        let mut of = |sort, number, what: &dyn Fn(&mut DefaultHasher)| what(clients.entry((sort, number)).or_default());
+        let shown = |shown: &Shown, hasher: &mut DefaultHasher| {
+            shown.iter().for_each(|(key, n)| (&self.keys[*key], n).hash(hasher));
+        };
+        for write in &self.writes {
+            let end = write.end.map(|end| self.time(end));
+            let times = (self.time(write.start), end);
+            let sort = write.act.value().unwrap_or_default() >> 24;
+            of(0, write.owner ^ (sort as usize) << 16, &|hasher| {
+                (&self.keys[write.key], write.act, write.answer, times).hash(hasher);
+            });
+        }
+        for told in &self.told {
+            of(1, told.view, &|hasher| {
+                (self.time(told.at), told.version, told.fresh, told.synced, told.reset).hash(hasher);
+                for tell in &told.tells {
+                    let (key, values) = match *tell {
+                        Tell::Added(key, n) => (key, (None, Some(n))),
+                        Tell::Updated(key, old, new) => (key, (Some(old), Some(new))),
+                        Tell::Removed(key, n) => (key, (Some(n), None)),
+                    };
+                    (&self.keys[key], values).hash(hasher);
+                }
+            });
+        }
+        for load in &self.loads {
+            of(2, load.view, &|hasher| {
+                (self.time(load.at), load.version, load.fresh).hash(hasher);
+                shown(&load.shown, hasher);
+            });
+        }
+        for listing in &self.listings {
+            of(3, listing.handle, &|hasher| {
+                (self.time(listing.start), self.time(listing.end), &listing.lens).hash(hasher);
+                listing.shown.iter().for_each(|set| shown(set, hasher));
+            });
+        }
+        let mut digest = DefaultHasher::new();
+        for (client, hasher) in clients {
+            (client, hasher.finish()).hash(&mut digest);
+        }
+        digest.finish()
     }
 }
 

@@ -9,10 +9,10 @@
 //! What is known of a write is what its caller knows: one that was not acknowledged may have happened or not. Values
 //! are never written twice, so what a reader sees says which write it comes from.
 //!
-//! The seed decides what each client does and when, and which fault strikes when. With tokio's clock paused the rest
-//! follows from it, save for the order in which tokio wakes tasks that wait for the same thing: it draws that from a
-//! generator of its own, which can be seeded only where everything is built with `--cfg tokio_unstable`. There, the same
-//! seed gives the same run to the last event.
+//! The seed decides what each client does, and which fault strikes when, whatever the backend answers. With tokio's clock
+//! paused nearly all else follows from it: what does not is the order in which things happen that happen at one
+//! instant. Tokio and the hash maps of the standard library draw that from generators of their own, so two runs of one
+//! seed can differ in a few observations of the same story.
 
 mod checkpoint;
 mod evidence;
@@ -138,7 +138,7 @@ pub struct Summary {
     pub views: usize,
     /// What each validator found.
     pub violations: Vec<Violation>,
-    /// A hash of the whole history.
+    /// A hash of what each client did and saw, and when.
     pub digest: u64,
 }
 

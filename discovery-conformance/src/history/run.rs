@@ -1,7 +1,6 @@
 //! One run: who takes part, its rounds, and its judgement.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -37,19 +36,10 @@ pub fn run(factory: &dyn Factory, config: &Config) -> Result<Summary, String> {
     fastrand::seed(config.seed);
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().start_paused(factory.clock() == Clock::Paused);
-    seed_runtime(&mut builder, config.seed);
     let runtime = builder.build().map_err(|error| format!("no runtime: {error}"))?;
     let result = runtime.block_on(play(factory, config));
     runtime.shutdown_background();
     result.map_err(|error| format!("{error} [{}]", error.kind()))
-}
-
-#[allow(unexpected_cfgs, reason = "tokio's own, set for the whole build or not at all")]
-fn seed_runtime(builder: &mut tokio::runtime::Builder, seed: u64) {
-    #[cfg(tokio_unstable)]
-    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
-    #[cfg(not(tokio_unstable))]
-    let _ = (builder, seed);
 }
 
 /// Those who take part.
@@ -130,9 +120,6 @@ fn judge(log: &Log, setting: &Setting, seed: u64, operations: usize) -> Summary 
     for harm in &log.harms {
         *faults.entry(harm.hook).or_default() += 1;
     }
-    let mut digest = DefaultHasher::new();
-    (&log.times, &log.writes, &log.listings, &log.views, &log.told).hash(&mut digest);
-    (&log.loads, &log.harms, &log.settled).hash(&mut digest);
     Summary {
         seed,
         operations,
@@ -140,7 +127,7 @@ fn judge(log: &Log, setting: &Setting, seed: u64, operations: usize) -> Summary 
         observations: log.told.len() + log.loads.len() + log.listings.len(),
         views: log.views.len(),
         violations,
-        digest: digest.finish(),
+        digest: log.digest(),
     }
 }
 

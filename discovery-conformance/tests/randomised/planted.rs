@@ -16,10 +16,10 @@ use discovery_core::backend::{
 use discovery_core::{Key, Result, Scope};
 use futures_util::{StreamExt, stream};
 
-use super::memory::Memory;
 use super::watching::*;
 use super::wrap::{Make, Twist, Twisted};
 use super::writing::*;
+use discovery_conformance::backends::Memory;
 
 /// What is wrong, beside the faults.
 enum Plant {

@@ -1,8 +1,6 @@
 //! The suite's teeth: deliberately broken backends, each of which the case that is named for it must fail, for the
 //! reason that it is broken.
 
-#[path = "../backends/memory.rs"]
-mod memory;
 mod table;
 mod watching;
 mod wrap;
@@ -14,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use discovery_conformance::backends::Memory;
 use discovery_conformance::{Case, Factory, Outcome, cases, claims, run};
 use table::{MUTANTS, Mutant};
 use wrap::Twisted;
@@ -24,7 +23,7 @@ fn case(name: &str) -> &'static Case {
 
 /// How the mutant's case went, if not as the table says.
 fn survives(mutant: &Mutant) -> Option<String> {
-    let factory = Twisted { factory: Arc::new(memory::Memory), make: mutant.make };
+    let factory = Twisted { factory: Arc::new(Memory), make: mutant.make };
     let claimed = claims(&factory).expect("a world");
     match run(&factory, &claimed, case(mutant.killer)).outcome {
         Outcome::Failed(why) if why.contains(mutant.says) => None,
@@ -53,7 +52,7 @@ fn every_broken_backend_is_caught_by_the_case_that_is_named_for_it() {
 
 #[test]
 fn what_is_not_broken_passes_where_the_broken_fail() {
-    let factory = memory::Memory;
+    let factory = Memory;
     let claimed = claims(&factory).expect("a world");
     let killers: BTreeMap<&str, &Mutant> = MUTANTS.iter().map(|mutant| (mutant.killer, mutant)).collect();
     for killer in killers.into_keys() {

@@ -96,6 +96,8 @@ pub enum WatchEvent {
     /// The snapshot is complete and stands for this position.
     SnapshotEnd(Position),
     /// Instead of a snapshot: the watch goes on from the position that it was opened after. Only where there was one.
+    /// Views are live once it is at a position that [`Watcher::barrier`](super::Watcher::barrier) answered since; where
+    /// that is `None`, at once, so what was missed follows without a pause.
     Resumed,
     /// One transaction of the store, never split over two batches. Putting what is already there is harmless.
     Batch {

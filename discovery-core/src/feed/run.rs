@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -31,9 +32,21 @@ pub(super) enum Stop {
     Released(oneshot::Sender<Released>),
 }
 
+/// What a resumed watch still lacks of what it missed.
+enum Gap {
+    /// Nothing.
+    Closed,
+    /// The store has not said yet where it is.
+    Unknown,
+    /// All up to here.
+    Until(Position),
+}
+
 /// What a stream is left waiting for.
 enum Next {
     Event(Option<Result<WatchEvent>>),
+    /// Where the store is, asked when the watch was resumed.
+    Barrier(Result<Option<Position>>),
     /// Somebody asked for a new snapshot.
     Reopen,
     Silence,
@@ -60,6 +73,7 @@ pub(super) struct Task {
     number: u64,
     published: Arc<AtomicU64>,
     pub(super) position: Option<Position>,
+    gap: Gap,
     /// The newest opening of the watch, the one whose snapshot is complete, and the one that somebody waits for.
     opening: u64,
     snapshot_of: u64,
@@ -90,6 +104,7 @@ impl Task {
             number: 0,
             published: Arc::default(),
             position: None,
+            gap: Gap::Closed,
             opening: 0,
             snapshot_of: 0,
             wanted_opening: 0,
@@ -197,6 +212,7 @@ impl Task {
         let feed = Arc::clone(&self.feed);
         let mut staging: Option<(Lineage, Vec<Entry>)> = None;
         let mut started = false;
+        let mut barrier: Option<BoxFuture<'static, Result<Option<Position>>>> = None;
         loop {
             let settled = started && staging.is_none();
             // A snapshot under way is never thrown away: lists that keep coming would starve each other.
@@ -211,9 +227,16 @@ impl Task {
                         None => pending().await,
                     }
                 };
+                let answer = async {
+                    match &mut barrier {
+                        Some(barrier) => barrier.await,
+                        None => pending().await,
+                    }
+                };
                 tokio::select! {
                     biased;
                     event = stream.next() => Next::Event(event),
+                    answer = answer => Next::Barrier(answer),
                     () = feed.reopen.notified() => Next::Reopen,
                     () = silence => Next::Silence,
                 }
@@ -224,6 +247,15 @@ impl Task {
                 Next::Event(None) => {
                     return Ok(Leave::Failed(Error::new(ErrorKind::Unavailable, "the store ended the watch")));
                 }
+                Next::Barrier(Ok(target)) => {
+                    barrier = None;
+                    // Where the store cannot say where it is, what was missed is behind the resumption at once.
+                    self.gap = target.map_or(Gap::Closed, Gap::Until);
+                    self.close_gap();
+                    self.live();
+                    continue;
+                }
+                Next::Barrier(Err(error)) => return Ok(Leave::Failed(error)),
                 Next::Silence => return Ok(Leave::Failed(silent(limit.unwrap_or_default(), "the watch went silent"))),
                 Next::Reopen => continue,
             };
@@ -239,12 +271,15 @@ impl Task {
                         return Ok(Leave::Failed(broken("a snapshot's end without its start")));
                     };
                     self.resync(entries, lineage).await;
+                    (self.gap, barrier) = (Gap::Closed, None);
                     self.settled(position).await;
                     started = true;
                 }
                 WatchEvent::Resumed if may_resume && !started => {
                     started = true;
-                    self.live();
+                    // Live is what has all that it missed: who joins now must not take a state from before the gap.
+                    self.gap = Gap::Unknown;
+                    barrier = Some(whereabouts(Arc::clone(&feed), self.settings.open_timeout).boxed());
                 }
                 WatchEvent::Resumed => return Ok(Leave::Failed(broken("a resumption that was not asked for"))),
                 WatchEvent::Batch { .. } | WatchEvent::Progress(_) if !started => {
@@ -294,6 +329,7 @@ impl Task {
     /// After a sign of life from the store. The slots that wait for this position show it before anybody hears of it.
     async fn settled(&mut self, position: Position) {
         self.position = Some(position);
+        self.close_gap();
         self.adopt(None).await;
         self.progress.send_modify(|progress| {
             progress.position.clone_from(&self.position);
@@ -355,8 +391,17 @@ impl Task {
         }
     }
 
+    fn close_gap(&mut self) {
+        if let (Gap::Until(target), Some(at)) = (&self.gap, &self.position)
+            && self.feed.backend.reached(at, target)
+        {
+            self.gap = Gap::Closed;
+        }
+    }
+
     fn live(&mut self) {
-        if self.feed.status.borrow().freshness.is_live() || self.position.is_none() {
+        let known = self.position.is_some() && matches!(self.gap, Gap::Closed);
+        if self.feed.status.borrow().freshness.is_live() || !known {
             return;
         }
         tracing::debug!(records = self.raw.len(), "live");
@@ -393,6 +438,14 @@ impl Task {
         for (_, slot) in self.every_slot() {
             slot.wake();
         }
+    }
+}
+
+/// Where the store is now.
+async fn whereabouts(feed: Arc<Feed>, limit: Duration) -> Result<Option<Position>> {
+    match timeout(limit, feed.backend.barrier(&feed.scope)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(silent(limit, "asking where the store is got no answer")),
     }
 }
 

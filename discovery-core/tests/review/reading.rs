@@ -444,3 +444,31 @@ async fn a_key_of_another_kind_is_an_invalid_query() {
     let key = Key::new(Path::new("other", ["a"]).unwrap(), InstanceId(1));
     assert_eq!(handle.get::<Worker>(&key).await.unwrap_err().kind(), ErrorKind::InvalidQuery);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_watch_is_live_once_it_has_what_it_missed() {
+    let cluster = Cluster::new();
+    let scripted = Scripted::new(&cluster);
+    let (reader, writer) = (scripted.handle().await, Scripted::new(&cluster).handle().await);
+    let held = writer.register(worker("a", 1)).await.unwrap();
+    let view = reader.view::<Worker>(q("a")).await.unwrap();
+    scripted.inner.link().cut();
+    while view.freshness().is_live() {
+        tokio::time::sleep(ms(10)).await;
+    }
+    held.update(worker("a", 2)).await.unwrap();
+    // The watch resumes, and what it missed is on its way.
+    scripted.plan("worker/a/", Plan { hold: true, ..Plan::default() });
+    scripted.inner.link().heal();
+    let joining =
+        tokio::spawn(async move { reader.view::<Worker>(q("a")).await.unwrap().load().iter().next().unwrap().load });
+    tokio::time::sleep(ms(3_000)).await;
+    assert!(
+        !view.freshness().is_live(),
+        "live, and {:?} is shown",
+        view.load().iter().next().map(|worker| worker.load)
+    );
+    scripted.plan("worker/a/", Plan::default());
+    assert_eq!(joining.await.unwrap(), 2, "who joined saw a state from before the gap");
+    assert!(view.freshness().is_live());
+}

@@ -109,7 +109,9 @@ impl Evidence<'_> {
 
     fn explain(&self, finding: &Finding) -> String {
         let write = finding.write.filter(|_| finding.wrong != Wrong::Never).map_or_else(String::new, |write| {
-            let later = self.writes_of(finding.key).iter().filter(|later| **later >= write).take(4);
+            let writes = self.writes_of(finding.key);
+            let before = writes.partition_point(|other| *other < write).saturating_sub(3);
+            let later = writes.iter().skip(before).take(7);
             let later: Vec<String> = later.map(|write| self.log.writes[*write].to_string()).collect();
             format!("; {}", later.join(", then "))
         });

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use discovery_conformance::{Factory, Fault, Hook, World};
+use discovery_conformance::{Absent, Factory, Fault, Hook, World};
 use discovery_core::adapter::{Simple, name_of};
 use discovery_core::backend::Backend;
 use discovery_core::{Environment, Error, ErrorKind, Result};
@@ -15,11 +15,13 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, RedisError};
 
 use super::gate::{Gate, Switch, Way};
-use super::server::Server;
+use super::server::{MISSING, Server, is_installed};
 
+/// All worlds are on one server, which the first of them starts.
+#[derive(Default)]
 pub(crate) struct OnRedis {
-    pub(crate) server: Server,
-    pub(crate) worlds: AtomicU64,
+    server: OnceLock<Server>,
+    worlds: AtomicU64,
 }
 
 #[async_trait]
@@ -45,11 +47,16 @@ impl Factory for OnRedis {
         ]
     }
 
+    fn absent(&self) -> Option<Absent> {
+        (!is_installed()).then(|| Absent::Ignored(MISSING.to_owned()))
+    }
+
     async fn world(&self) -> Result<Box<dyn World>> {
+        let url = self.server.get_or_init(Server::start).url();
         let prefix = format!("world-{}", self.worlds.fetch_add(1, Ordering::Relaxed));
-        let settings = [(URL_VARIABLE, self.server.url()), (PREFIX_VARIABLE, prefix.clone())];
+        let settings = [(URL_VARIABLE, url.clone()), (PREFIX_VARIABLE, prefix.clone())];
         let environment = settings.into_iter().collect();
-        Ok(Box::new(Place { environment, url: self.server.url(), prefix, owners: Mutex::default() }))
+        Ok(Box::new(Place { environment, url, prefix, owners: Mutex::default() }))
     }
 }
 

@@ -5,12 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use discovery_conformance::{Clock, Factory, Fault, Hook, World};
 use discovery_core::backend::Backend;
 use discovery_core::{Error, ErrorKind, Result};
 use discovery_memory::{Cluster, MemoryBackend};
 
-pub(crate) struct Memory;
+use crate::world::{Clock, Factory, Fault, Hook, World};
+
+/// Worlds in the process, on tokio's paused clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory;
 
 #[async_trait]
 impl Factory for Memory {

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use discovery_conformance::{Factory, Fault, Hook, World};
 use discovery_core::backend::Backend;
 use discovery_core::{BackendContext, Environment, Error, ErrorKind, Key, Result, TaskScope};
 use discovery_dynamo::layout;
@@ -16,8 +15,25 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 use super::process::{Process, Way};
+use crate::world::{Factory, Fault, Hook, World};
 
-pub(crate) struct File;
+/// Worlds in temporary directories of their own.
+#[derive(Clone, Debug, Default)]
+pub struct File {
+    root: Option<PathBuf>,
+}
+
+impl File {
+    /// Their directories are where the system's temporary ones are.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Their directories are in this one.
+    pub fn within(root: impl Into<PathBuf>) -> Self {
+        Self { root: Some(root.into()) }
+    }
+}
 
 #[async_trait]
 impl Factory for File {
@@ -45,7 +61,11 @@ impl Factory for File {
     }
 
     async fn world(&self) -> Result<Box<dyn World>> {
-        let directory = tempfile::tempdir().map_err(|error| internal("no directory", error))?;
+        let directory = match &self.root {
+            Some(root) => tempfile::tempdir_in(root),
+            None => tempfile::tempdir(),
+        };
+        let directory = directory.map_err(|error| internal("no directory", error))?;
         Ok(Box::new(Place { directory, owners: Mutex::default(), threads: Threads::start()? }))
     }
 }
