@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use discovery_core::{BACKEND_VARIABLE, Discovery, Environment, Registry, Selection, select};
+#[cfg(feature = "etcd")]
+use discovery_etcd as _;
 #[cfg(feature = "file")]
 use discovery_file as _;
 #[cfg(feature = "memory")]
