@@ -82,10 +82,7 @@ fn namespaces(text: &str) -> Result<Namespaces> {
 }
 
 fn malformed(variable: &str, text: &str, expected: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidConfig,
-        format!("{variable}={text:?} is not {expected}: correct it or unset it"),
-    )
+    Error::new(ErrorKind::InvalidConfig, format!("{variable}={text:?} is not {expected}: correct it or unset it"))
 }
 
 #[cfg(test)]

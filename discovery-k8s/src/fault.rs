@@ -55,7 +55,9 @@ impl Request<'_> {
             }
             _ if text.contains("ValidatingAdmissionPolicy") => Error::new(
                 ErrorKind::PermissionDenied,
-                format!("an admission policy forbids to {verb} {resource} {place}: check POD_NAME, POD_UID and the policy"),
+                format!(
+                    "an admission policy forbids to {verb} {resource} {place}: check POD_NAME, POD_UID and the policy"
+                ),
             ),
             403 => Error::new(
                 ErrorKind::PermissionDenied,

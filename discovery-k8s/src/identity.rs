@@ -67,8 +67,7 @@ impl Identity {
             let text = text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
             text.or_else(|| environment.get(variable).map(str::to_owned)).ok_or(variable)
         };
-        let found =
-            [read("pod_name", "POD_NAME"), read("pod_uid", "POD_UID"), read("pod_namespace", "POD_NAMESPACE")];
+        let found = [read("pod_name", "POD_NAME"), read("pod_uid", "POD_UID"), read("pod_namespace", "POD_NAMESPACE")];
         let missing: Vec<_> = found.iter().filter_map(|found| found.as_ref().err().copied()).collect();
         match found {
             [Ok(pod), Ok(uid), Ok(namespace)] => {
@@ -76,7 +75,10 @@ impl Identity {
             }
             _ => Err(Error::new(
                 ErrorKind::InvalidConfig,
-                format!("{} missing, without which nothing can be registered: add to the container\n{MANIFEST}", list(&missing)),
+                format!(
+                    "{} missing, without which nothing can be registered: add to the container\n{MANIFEST}",
+                    list(&missing)
+                ),
             )),
         }
     }

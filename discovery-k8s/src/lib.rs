@@ -1,9 +1,26 @@
 //! Kubernetes.
-#![allow(dead_code)]
+mod backend;
+mod bounds;
+mod client;
 mod config;
 mod document;
 mod fault;
 mod identity;
 mod join;
+mod own;
+mod progress;
 mod readiness;
+mod reflector;
 mod resource;
+mod seat;
+mod session;
+mod source;
+mod watch;
+
+pub use backend::KubernetesBackend;
+pub use config::{Config, MODE_VARIABLE, Mode, NAMESPACES_VARIABLE, Namespaces, UNKNOWN_READINESS_VARIABLE};
+pub use identity::{Identity, PODINFO_VARIABLE};
+pub use resource::{DISCOVERY_LABEL, FIELD_MANAGER, GROUP, KIND, MANAGED_BY, PLURAL, VERSION};
+
+/// The name in `DYN_DISCOVERY_BACKEND`.
+pub const NAME: &str = "kubernetes";

@@ -55,7 +55,8 @@ pub(crate) fn of_pod(pod: &Pod) -> Vec<Claim> {
     let containers = status.iter().flat_map(|status| {
         // A sidecar is an init container that goes on running; the others are ready once they have ended.
         let sidecars = status.init_container_statuses.iter().flatten();
-        let sidecars = sidecars.filter(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()));
+        let sidecars =
+            sidecars.filter(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()));
         status.container_statuses.iter().flatten().chain(sidecars)
     });
     let claims = containers.filter_map(|container| {
@@ -91,7 +92,9 @@ impl Readiness {
             self.claims.insert(object.clone(), claims.clone())
         };
         let mut touched = BTreeSet::new();
-        for (claim, sign) in claims.iter().map(|claim| (claim, true)).chain(before.iter().flatten().map(|claim| (claim, false))) {
+        for (claim, sign) in
+            claims.iter().map(|claim| (claim, true)).chain(before.iter().flatten().map(|claim| (claim, false)))
+        {
             let resource = Ref { namespace: Arc::clone(namespace), name: Arc::clone(&claim.resource) };
             let uids = self.counts.entry(resource.clone()).or_default();
             let count = uids.entry(Arc::clone(&claim.uid)).or_default();

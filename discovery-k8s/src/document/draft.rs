@@ -11,7 +11,7 @@ use super::same::same;
 
 /// The largest object in bytes, as [`Draft::size`] reckons it. etcd refuses requests above 1.5 MiB, and the object's
 /// metadata and the request around it take their part.
-pub(crate) const MAX_OBJECT: usize = (3 << 19) - (64 << 10);
+const MAX_OBJECT: usize = (3 << 19) - (64 << 10);
 
 /// The records of one owner in the form of `spec.data`.
 #[derive(Clone, Debug, Default, PartialEq)]

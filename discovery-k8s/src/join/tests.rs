@@ -52,7 +52,8 @@ impl Cluster {
                 continue;
             }
             for (key, value) in &document.entries {
-                let better = visible.get(key).is_none_or(|(held, ..)| precedence(key, resource) < precedence(key, held));
+                let better =
+                    visible.get(key).is_none_or(|(held, ..)| precedence(key, resource) < precedence(key, held));
                 if better {
                     visible.insert(key.clone(), ((*resource).clone(), value.clone(), *incarnation));
                 }
@@ -86,7 +87,8 @@ impl Cluster {
 }
 
 fn object() -> impl Strategy<Value = Ref> {
-    (prop::sample::select(&SPACES[..]), prop::sample::select(&NAMES[..])).prop_map(|(space, name)| Ref::new(space, name))
+    (prop::sample::select(&SPACES[..]), prop::sample::select(&NAMES[..]))
+        .prop_map(|(space, name)| Ref::new(space, name))
 }
 
 fn uid() -> impl Strategy<Value = Arc<str>> {
@@ -94,24 +96,23 @@ fn uid() -> impl Strategy<Value = Arc<str>> {
 }
 
 fn key() -> impl Strategy<Value = Key> {
-    let id = prop_oneof![
-        prop::sample::select(&NAMES[..]).prop_map(layout::kubernetes_instance_id),
-        Just(InstanceId(7)),
-    ];
-    (prop::sample::select(vec!["x", "y"]), id).prop_map(|(segment, id)| Key::new(Path::new("item", [segment]).unwrap(), id))
+    let id =
+        prop_oneof![prop::sample::select(&NAMES[..]).prop_map(layout::kubernetes_instance_id), Just(InstanceId(7)),];
+    (prop::sample::select(vec!["x", "y"]), id)
+        .prop_map(|(segment, id)| Key::new(Path::new("item", [segment]).unwrap(), id))
 }
 
 fn records() -> impl Strategy<Value = Object> {
     let entries = prop::collection::btree_map(key(), (0..3_u8).prop_map(|n| Bytes::from(n.to_string())), 0..4);
-    let document = prop::option::weighted(0.8, entries.prop_map(|entries| Arc::new(Document { entries, unread: Vec::new() })));
+    let document =
+        prop::option::weighted(0.8, entries.prop_map(|entries| Arc::new(Document { entries, unread: Vec::new() })));
     (uid(), prop::option::weighted(0.9, uid()), document)
         .prop_map(|(uid, owner, document)| Object::Records(Stored { uid, owner, document }))
 }
 
 fn claims() -> impl Strategy<Value = Object> {
-    let claim = (prop::sample::select(&NAMES[..]), uid(), prop::bool::weighted(0.8), prop::bool::weighted(0.1)).prop_map(
-        |(name, uid, ready, terminating)| Claim { resource: name.into(), uid, ready, terminating },
-    );
+    let claim = (prop::sample::select(&NAMES[..]), uid(), prop::bool::weighted(0.8), prop::bool::weighted(0.1))
+        .prop_map(|(name, uid, ready, terminating)| Claim { resource: name.into(), uid, ready, terminating });
     vec(claim, 0..4).prop_map(Object::Ready)
 }
 
