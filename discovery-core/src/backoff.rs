@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// Grows with every failure and starts over only on proof of progress.
-pub(crate) struct Backoff {
+/// Grows with every failure and starts over only on proof of progress. For backends too whose watches mend themselves.
+#[derive(Debug)]
+pub struct Backoff {
     builder: ExponentialBuilder,
     delays: ExponentialBackoff,
     cap: Duration,
@@ -13,7 +14,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// From 20 ms, doubling, up to `cap`, each with jitter of up to itself on top.
-    pub(crate) fn new(cap: Duration) -> Self {
+    pub fn new(cap: Duration) -> Self {
         // The jitter adds up to one delay again, so half the cap keeps the sum below it.
         let builder = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(20).min(cap / 2))
@@ -24,11 +25,14 @@ impl Backoff {
         Self { builder, delays: builder.build(), cap }
     }
 
-    pub(crate) fn next(&mut self) -> Duration {
+    /// How long to wait before the next try.
+    #[expect(clippy::should_implement_trait, reason = "delays never end, and each is asked for after a failure")]
+    pub fn next(&mut self) -> Duration {
         self.delays.next().unwrap_or(self.cap).min(self.cap)
     }
 
-    pub(crate) fn reset(&mut self) {
+    /// Starts over: the store was seen to make progress.
+    pub fn reset(&mut self) {
         self.delays = self.builder.build();
     }
 }

@@ -25,6 +25,7 @@ mod store;
 pub mod telemetry;
 mod view;
 
+pub use backoff::Backoff;
 pub use capability::{Bounds, Capabilities};
 pub use changes::{Batch, Changes, ViewChange};
 #[cfg(feature = "tower")]

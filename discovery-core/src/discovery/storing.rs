@@ -109,8 +109,8 @@ impl Inner {
                 None => Ok(key),
             }
         };
-        // Any id shows whether the path and the value can be stored at all.
-        let trial = key_of(instance.unwrap_or(InstanceId(u64::MAX >> 1)))?;
+        // Any id shows whether the path and the value can be stored at all, if the store can hold it: some have 53 bits.
+        let trial = key_of(instance.unwrap_or(InstanceId((1 << 53) - 1)))?;
         let refused = |error: Error| error.with_key(&trial);
         self.backend.admit(&trial, encode(&value, &trial)?.len()).map_err(refused)?;
         let instance = match instance {

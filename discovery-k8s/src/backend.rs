@@ -1,0 +1,204 @@
+//! The backend: one handle on a cluster.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use discovery_core::backend::{
+    Backend, ChangeLog, Entry, Health, Position, Registrar, Session, SessionRequest, WatchStream, Watcher,
+};
+use discovery_core::{BackendContext, BackendFactory, Bounds, Capabilities, Error, ErrorKind, Key, Result, Scope};
+use discovery_dynamo::layout;
+use kube::Client;
+
+use crate::bounds::{self, MAX_VALUE};
+use crate::config::{Config, Namespaces};
+use crate::fault::Request;
+use crate::identity::Identity;
+use crate::own::Own;
+use crate::progress;
+use crate::seat::Seat;
+use crate::session::{KubernetesSession, Place};
+use crate::source::{Leg, legs};
+use crate::watch::{self, Barriers};
+use crate::{NAME, client};
+
+/// One handle on a cluster. See the crate's documentation for what it does there.
+pub struct KubernetesBackend {
+    client: Client,
+    identity: Result<Identity>,
+    legs: Vec<Leg>,
+    place: Place,
+    barriers: Barriers,
+    /// Taken with the first session and kept.
+    seat: Mutex<Option<Seat>>,
+    newest: Arc<AtomicU64>,
+}
+
+inventory::submit! {
+    BackendFactory {
+        name: NAME,
+        aliases: &["k8s"],
+        origin: "discovery-k8s",
+        summary: "the cluster's own API: a resource for each pod, shown while the pod is ready",
+        connect: |context| Box::pin(async move {
+            Ok(Arc::new(KubernetesBackend::connect(&context).await?) as Arc<dyn Backend>)
+        }),
+    }
+}
+
+impl KubernetesBackend {
+    /// A handle on the cluster that the context's environment names. Asks nothing of it yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a malformed setting, and where no cluster is named.
+    pub async fn connect(context: &BackendContext) -> Result<Self> {
+        let opened = async {
+            let config = Config::from_environment(&context.environment)?;
+            let settings = client::settings(&context.environment).await?;
+            Ok(Self::new(config, client::client(&settings)?))
+        };
+        opened.await.map_err(|error: Error| named(error, "connect"))
+    }
+
+    fn new(config: Config, client: Client) -> Self {
+        let own = config.identity.as_ref().ok().map(|identity| identity.namespace.clone());
+        let own = own.unwrap_or_else(|| client.default_namespace().to_owned());
+        let watched = config.namespaces.unwrap_or_else(|| Namespaces::Named(vec![own]));
+        let both = |namespace: Option<&str>| legs(&client, namespace, config.mode, config.unknown_is_ready);
+        let legs: Vec<Leg> = match &watched {
+            Namespaces::All => both(None).to_vec(),
+            Namespaces::Named(names) => names.iter().flat_map(|name| both(Some(name))).collect(),
+        };
+        let holds_own = |leg: &Leg| {
+            let is_own = |identity: &Identity| leg.namespace.as_ref().is_none_or(|name| **name == *identity.namespace);
+            leg.side == crate::join::Side::Records && config.identity.as_ref().is_ok_and(is_own)
+        };
+        Self {
+            place: Place { leg: legs.iter().position(holds_own), legs: legs.len() },
+            identity: config.identity,
+            client,
+            legs,
+            barriers: Barriers::new(),
+            seat: Mutex::default(),
+            newest: Arc::default(),
+        }
+    }
+
+    /// Who registers here.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] saying what is missing to know it.
+    fn identity(&self) -> Result<&Identity> {
+        self.identity.as_ref().map_err(Clone::clone)
+    }
+
+    fn take_seat(&self, identity: &Identity) -> Result<()> {
+        let mut seat = self.seat.lock().unwrap_or_else(PoisonError::into_inner);
+        if seat.is_none() {
+            *seat = Some(Seat::take(identity)?);
+        }
+        Ok(())
+    }
+}
+
+fn named(error: Error, operation: &'static str) -> Error {
+    error.with_backend(NAME).with_operation(operation)
+}
+
+#[async_trait]
+impl Watcher for KubernetesBackend {
+    /// Every watch begins with a snapshot: `after` is not resumed from, and tells whether the cluster went back.
+    async fn watch(&self, scope: &Scope, after: Option<&Position>) -> Result<WatchStream> {
+        Ok(watch::open(&self.legs, &self.barriers, scope, after))
+    }
+
+    async fn list(&self, scope: &Scope) -> Result<(Vec<Entry>, Position)> {
+        let (join, position) = watch::list(&self.legs).await.map_err(|error| named(error, "list"))?;
+        let mut entries = join.entries();
+        entries.retain(|entry| scope.contains(&entry.key));
+        Ok((entries, position))
+    }
+
+    /// One resource holds all records of its owner: there is nothing narrower to watch than all of them.
+    fn coarsen(&self, _scope: &Scope) -> Scope {
+        Scope::all()
+    }
+
+    async fn barrier(&self, _scope: &Scope) -> Result<Option<Position>> {
+        self.barriers.raise(&self.legs).await.map(Some).map_err(|error| named(error, "barrier"))
+    }
+
+    fn reached(&self, at: &Position, target: &Position) -> bool {
+        progress::reached(at, target)
+    }
+}
+
+#[async_trait]
+impl Registrar for KubernetesBackend {
+    async fn open(&self, request: &SessionRequest) -> Result<Box<dyn Session>> {
+        let opened = async {
+            let identity = self.identity()?;
+            if let Some(wanted) = request.instance.filter(|wanted| *wanted != identity.instance()) {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    format!(
+                        "on Kubernetes the instance id follows from the pod's name and is {}: ask for no other than that ({wanted})",
+                        identity.instance()
+                    ),
+                ));
+            }
+            self.take_seat(identity)?;
+            let own = Own::new(&self.client, identity.clone());
+            KubernetesSession::open(own, self.place, Arc::clone(&self.newest)).await
+        };
+        Ok(Box::new(opened.await.map_err(|error| named(error, "open"))?))
+    }
+}
+
+#[async_trait]
+impl Backend for KubernetesBackend {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        bounds::capabilities()
+    }
+
+    fn bounds(&self) -> Bounds {
+        bounds::bounds(self.legs.len())
+    }
+
+    fn admit(&self, key: &Key, value: usize) -> Result<()> {
+        layout::kubernetes_entry(key).map_err(|error| error.with_backend(NAME))?;
+        if value > MAX_VALUE {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("the value takes {value} bytes, and {MAX_VALUE} are possible: store a reference to it instead"),
+            )
+            .with_backend(NAME)
+            .with_key(key));
+        }
+        Ok(())
+    }
+
+    async fn health(&self) -> Result<Health> {
+        let start = Instant::now();
+        let request = Request { verb: "get", resource: "/version", namespace: None };
+        let version = self.client.apiserver_version().await.map_err(|error| named(request.fault(error), "health"))?;
+        let detail = format!("Kubernetes {}, {} watches", version.git_version, self.legs.len());
+        Ok(Health::new(start.elapsed(), detail))
+    }
+
+    fn change_log(&self) -> Option<&dyn ChangeLog> {
+        None
+    }
+
+    /// Watches end with their streams, and connections with the handle.
+    async fn close(&self) -> Result<()> {
+        *self.seat.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+}

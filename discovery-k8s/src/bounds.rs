@@ -1,0 +1,34 @@
+//! What is claimed and declared.
+
+use std::time::Duration;
+
+use discovery_core::{Bounds, Capabilities};
+
+/// `R`. An owner's resource is read every half of it.
+pub(crate) const RECOVERY: Duration = Duration::from_secs(10);
+/// `P`: from the API server's acknowledgement to the view.
+const PROPAGATION: Duration = Duration::from_millis(250);
+/// The longest value in bytes. What an owner's records may take together is checked beside.
+pub(crate) const MAX_VALUE: usize = 1 << 20;
+/// The largest batch. One apply holds all of an owner's records, so their size is the limit.
+const MAX_BATCH: usize = 1000;
+
+/// Readiness and batches. No `[ttl]`: the cluster decides who lives. No `[exclusive]`: owners write different objects.
+/// No `[incarnation]`: an entry that was taken out and put back in while nobody looked is not told from one that stayed.
+/// No `[changelog]`: the join of two resources has two versions.
+pub(crate) fn capabilities() -> Capabilities {
+    let mut claims = Capabilities::none();
+    (claims.readiness, claims.batch) = (true, true);
+    claims
+}
+
+pub(crate) fn bounds(watches: usize) -> Bounds {
+    let mut bounds = Bounds::default();
+    bounds.propagation = PROPAGATION;
+    bounds.recovery = RECOVERY;
+    bounds.max_batch = MAX_BATCH;
+    // One stream, which is this many watches of the API.
+    bounds.max_watches = watches.max(2);
+    bounds.max_value = MAX_VALUE;
+    bounds
+}

@@ -1,0 +1,106 @@
+//! The connection to the API server.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use discovery_core::{Environment, Error, ErrorKind, Result};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::{Body, ConfigExt};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tower::ServiceBuilder;
+
+use crate::bounds::RECOVERY;
+
+/// How often an open connection is asked for a sign of life, and how long it may take for it. Together they are well
+/// below `R`: packets that get lost without a word are found in that time (FLT 6).
+const PING: Duration = RECOVERY.checked_div(5).expect("a constant");
+const PONG: Duration = RECOVERY.checked_div(5).expect("a constant");
+
+/// Where the API server is and how to speak to it: `KUBECONFIG` where it is set, else the pod's ServiceAccount, else
+/// `~/.kube/config`.
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`] where there is none of them, or where it cannot be read.
+pub(crate) async fn settings(environment: &Environment) -> Result<kube::Config> {
+    let invalid = |what: String, source: Box<dyn std::error::Error + Send + Sync>| {
+        Error::new(ErrorKind::InvalidConfig, what).with_source(source)
+    };
+    if let Some(paths) = environment.get("KUBECONFIG") {
+        return kubeconfig(paths.split(':').map(PathBuf::from))
+            .await
+            .map_err(|error| invalid(format!("KUBECONFIG={paths} cannot be used"), error.into()));
+    }
+    if environment.get("KUBERNETES_SERVICE_HOST").is_some() {
+        return kube::Config::incluster().map_err(|error| {
+            invalid("the pod's ServiceAccount cannot be used: mount its token".to_owned(), error.into())
+        });
+    }
+    let home = environment.get("HOME").map(|home| Path::new(home).join(".kube/config"));
+    match home.filter(|path| path.exists()) {
+        Some(path) => kubeconfig([path.clone()])
+            .await
+            .map_err(|error| invalid(format!("{} cannot be used", path.display()), error.into())),
+        None => Err(Error::new(
+            ErrorKind::InvalidConfig,
+            "no cluster: this process is in no pod, and neither KUBECONFIG nor ~/.kube/config is there",
+        )),
+    }
+}
+
+async fn kubeconfig(
+    paths: impl IntoIterator<Item = PathBuf>,
+) -> std::result::Result<kube::Config, kube::config::KubeconfigError> {
+    let mut merged = Kubeconfig::default();
+    for path in paths.into_iter().filter(|path| !path.as_os_str().is_empty()) {
+        merged = merged.merge(Kubeconfig::read_from(path)?)?;
+    }
+    kube::Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await
+}
+
+/// A client that finds out about dead connections by itself. kube's own asks for no sign of life, and its HTTP/1 has
+/// none to ask for.
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`] for certificates or credentials that cannot be used, and for a proxy.
+pub(crate) fn client(settings: &kube::Config) -> Result<kube::Client> {
+    let invalid = |error: kube::Error| {
+        Error::new(ErrorKind::InvalidConfig, "the credentials for the cluster cannot be used").with_source(error)
+    };
+    if settings.proxy_url.is_some() {
+        return Err(Error::new(
+            ErrorKind::InvalidConfig,
+            "the kubeconfig asks for a proxy, which is not supported: connect to the API server directly",
+        ));
+    }
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(PING + PONG));
+    connector.set_keepalive(Some(PING));
+    connector.set_keepalive_interval(Some(PING));
+    connector.set_keepalive_retries(Some(2));
+    let mut tls =
+        HttpsConnectorBuilder::new().with_tls_config(settings.rustls_client_config().map_err(invalid)?).https_or_http();
+    if let Some(name) = &settings.tls_server_name {
+        let invalid = |_| Error::new(ErrorKind::InvalidConfig, format!("tls-server-name {name:?} is no host name"));
+        let name = name.clone().try_into().map_err(invalid)?;
+        tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name));
+    }
+    let connector = tls.enable_http1().enable_http2().wrap_connector(connector);
+    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .http2_keep_alive_interval(PING)
+        .http2_keep_alive_timeout(PONG)
+        .http2_keep_alive_while_idle(false)
+        .build::<_, Body>(connector);
+    let service = ServiceBuilder::new()
+        .layer(settings.base_uri_layer())
+        .option_layer(settings.auth_layer().map_err(invalid)?)
+        .layer(settings.extra_headers_layer().map_err(invalid)?)
+        .map_err(tower::BoxError::from)
+        .service(http);
+    Ok(kube::Client::new(service, settings.default_namespace.clone()))
+}

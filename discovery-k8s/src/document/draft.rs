@@ -1,0 +1,237 @@
+//! What an owner's resource should hold.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use discovery_core::{Error, ErrorKind, Key, Result};
+use discovery_dynamo::layout;
+use serde_json::{Map, Value};
+
+use super::same::same;
+
+/// The largest object in bytes, as [`Draft::size`] reckons it. etcd refuses requests above 1.5 MiB, and the object's
+/// metadata and the request around it take their part.
+const MAX_OBJECT: usize = (3 << 19) - (64 << 10);
+
+/// The records of one owner in the form of `spec.data`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Draft {
+    records: BTreeMap<Key, Placed>,
+    size: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Placed {
+    collection: String,
+    name: String,
+    value: Value,
+    size: usize,
+}
+
+/// How a stored object differs from a draft.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Differences {
+    /// Records that are missing or hold another value.
+    pub(crate) changed: Vec<Key>,
+    /// Records that nobody wants.
+    pub(crate) unwanted: Vec<Key>,
+    /// Whether there is anything else that a writer would not have left: entries that name no record, a missing map.
+    pub(crate) litter: bool,
+}
+
+impl Differences {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.unwanted.is_empty() && !self.litter
+    }
+}
+
+impl Draft {
+    /// The draft of these records.
+    ///
+    /// # Errors
+    /// Those of [`Draft::put`].
+    pub(crate) fn of(records: &BTreeMap<Key, Bytes>) -> Result<Self> {
+        let mut draft = Self::default();
+        for (key, value) in records {
+            draft.put(key, value)?;
+        }
+        Ok(draft)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Sets a record.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] or [`ErrorKind::InvalidValue`] for what has no place in the object, and
+    /// [`ErrorKind::TooLarge`] where the object would become too large; the draft is then as it was.
+    pub(crate) fn put(&mut self, key: &Key, value: &[u8]) -> Result<()> {
+        let (collection, name) = layout::kubernetes_entry(key)?;
+        let value = layout::kubernetes_value(key, value)?;
+        let size = 2 * name.len() + 16 + size_of(&value);
+        let freed = self.records.get(key).map_or(0, |placed| placed.size);
+        let total = self.size - freed + size;
+        if total > MAX_OBJECT {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!(
+                    "with it this process's records take about {total} bytes, and {MAX_OBJECT} fit in their one object: \
+                     store references to large values instead"
+                ),
+            )
+            .with_key(key));
+        }
+        self.size = total;
+        self.records.insert(key.clone(), Placed { collection, name, value, size });
+        Ok(())
+    }
+
+    /// Takes a record out.
+    pub(crate) fn remove(&mut self, key: &Key) {
+        if let Some(placed) = self.records.remove(key) {
+            self.size -= placed.size;
+        }
+    }
+
+    /// Does with `key` as `other` does: keeps what it has there, or nothing.
+    pub(crate) fn restore(&mut self, key: &Key, other: &Draft) {
+        self.remove(key);
+        if let Some(placed) = other.records.get(key) {
+            self.size += placed.size;
+            self.records.insert(key.clone(), placed.clone());
+        }
+    }
+
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        self.records.contains_key(key)
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.records.keys()
+    }
+
+    /// As `spec.data`: Dynamo's four maps, empty ones too, and one for each other kind.
+    pub(crate) fn to_value(&self) -> Value {
+        let empty = |name: &&str| ((*name).to_owned(), Value::Object(Map::new()));
+        let mut data: Map<String, Value> = layout::KUBERNETES_COLLECTIONS.iter().map(empty).collect();
+        for placed in self.records.values() {
+            let collection = data.entry(placed.collection.clone()).or_insert_with(|| Value::Object(Map::new()));
+            if let Some(collection) = collection.as_object_mut() {
+                collection.insert(placed.name.clone(), placed.value.clone());
+            }
+        }
+        Value::Object(data)
+    }
+
+    /// How `data`, as it is stored, differs from this.
+    pub(crate) fn differences(&self, data: Option<&Value>) -> Differences {
+        let mut differences = Differences::default();
+        let collections = data.and_then(Value::as_object);
+        let entry = |collection: &str, name: &str| collections?.get(collection)?.get(name);
+        for (key, placed) in &self.records {
+            if !entry(&placed.collection, &placed.name).is_some_and(|stored| same(&placed.value, stored)) {
+                differences.changed.push(key.clone());
+            }
+        }
+        differences.litter = collections.is_none();
+        for (collection, entries) in collections.into_iter().flatten() {
+            match entries {
+                // What is left where the last entry went.
+                Value::Null => {}
+                Value::Object(entries) => {
+                    for name in entries.keys() {
+                        match layout::parse_kubernetes_entry(collection, name) {
+                            Ok(key) if self.records.get(&key).is_some_and(|placed| placed.name == *name) => {}
+                            Ok(key) if !self.contains(&key) => differences.unwanted.push(key),
+                            _ => differences.litter = true,
+                        }
+                    }
+                }
+                _ => differences.litter = true,
+            }
+        }
+        differences
+    }
+}
+
+/// What a value takes in the stored object at most: its text as the API server writes it, which spells out characters
+/// that are special in HTML, and the names of its fields once more for `managedFields`.
+fn size_of(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 6,
+        Value::Number(_) => 24,
+        Value::String(text) => text_size(text) + 3,
+        Value::Array(items) => items.iter().map(size_of).sum::<usize>() + 3,
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| 2 * text_size(name) + 16 + size_of(value)).sum::<usize>() + 3
+        }
+    }
+}
+
+fn text_size(text: &str) -> usize {
+    let written = |c: char| match c {
+        '"' | '\\' => 2,
+        '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => 6,
+        c if c.is_control() => 6,
+        c => c.len_utf8(),
+    };
+    text.chars().map(written).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use discovery_core::{InstanceId, Path};
+    use serde_json::json;
+
+    use super::*;
+
+    fn key(segment: &str) -> Key {
+        Key::new(Path::new("cache", [segment]).unwrap(), InstanceId(1))
+    }
+
+    fn draft(records: &[(&str, &str)]) -> Draft {
+        let mut draft = Draft::default();
+        for (segment, value) in records {
+            draft.put(&key(segment), value.as_bytes()).unwrap();
+        }
+        draft
+    }
+
+    #[test]
+    fn a_stored_object_differs_in_what_is_changed_missing_or_too_much() {
+        let draft = draft(&[("a", "1"), ("b", r#"{"x":2}"#)]);
+        let mut stored = draft.to_value();
+        assert!(draft.differences(Some(&stored)).is_empty());
+        stored["endpoints"] = json!(null);
+        stored["cache"]["a/1"] = json!(1.0);
+        assert!(draft.differences(Some(&stored)).is_empty(), "null is empty, and a number is a number");
+        stored["cache"]["b/1"] = json!({ "x": 2, "y": 3 });
+        stored["cache"]["c/1"] = json!({});
+        let differences = draft.differences(Some(&stored));
+        let expected = Differences { changed: vec![key("b")], unwanted: vec![key("c")], litter: false };
+        assert_eq!(differences, expected);
+        stored["endpoints"] = json!({ "what is this": 1 });
+        assert!(draft.differences(Some(&stored)).litter);
+        let none = draft.differences(None);
+        assert!(none.litter && none.changed.len() == 2);
+    }
+
+    #[test]
+    fn what_does_not_fit_leaves_the_draft_as_it_was() {
+        let mut draft = draft(&[("a", "1")]);
+        let before = draft.clone();
+        let large = serde_json::to_vec(&"x".repeat(MAX_OBJECT)).unwrap();
+        assert_eq!(draft.put(&key("b"), &large).unwrap_err().kind(), ErrorKind::TooLarge);
+        assert_eq!(draft.put(&key("a"), &large).unwrap_err().kind(), ErrorKind::TooLarge);
+        assert_eq!(draft, before);
+        let half = serde_json::to_vec(&"x".repeat(MAX_OBJECT / 2)).unwrap();
+        draft.put(&key("a"), &half).unwrap();
+        draft.put(&key("a"), &half).unwrap();
+        draft.remove(&key("a"));
+        assert_eq!(draft.size, 0);
+        draft.restore(&key("a"), &before);
+        assert_eq!(draft, before);
+    }
+}

@@ -1,0 +1,162 @@
+//! What an answer of the API server means to a user, and what to do about it.
+
+use discovery_core::{Effect, Error, ErrorKind};
+use kube::core::Status;
+
+use crate::resource::{GROUP, PLURAL, VERSION};
+
+/// What was asked of the API server, for messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request<'a> {
+    /// The verb, as a Role's rule names it.
+    pub(crate) verb: &'static str,
+    /// The resource with its group, as a Role's rule names it.
+    pub(crate) resource: &'a str,
+    /// The namespace; `None` for the whole cluster.
+    pub(crate) namespace: Option<&'a str>,
+}
+
+impl Request<'_> {
+    fn place(&self) -> String {
+        self.namespace.map_or_else(|| "in the whole cluster".to_owned(), |name| format!("in namespace {name:?}"))
+    }
+
+    fn is_write(&self) -> bool {
+        !matches!(self.verb, "get" | "list" | "watch")
+    }
+
+    /// The typed error of a request that failed.
+    pub(crate) fn fault(&self, error: kube::Error) -> Error {
+        let effect = if self.is_write() && may_have_written(&error) { Effect::Unknown } else { Effect::None };
+        let fault = match &error {
+            kube::Error::Api(status) => self.status(status),
+            kube::Error::SerdeError(_) => {
+                Error::new(ErrorKind::Internal, "the API server's answer cannot be read: please report it")
+            }
+            kube::Error::Auth(_) => Error::new(
+                ErrorKind::PermissionDenied,
+                "no credentials for the API server: check the ServiceAccount's token, or KUBECONFIG",
+            ),
+            _ => Error::new(ErrorKind::Unavailable, "the API server cannot be reached: it is tried again"),
+        };
+        fault.with_effect(effect).with_source(error)
+    }
+
+    fn status(&self, status: &Status) -> Error {
+        let (verb, resource, place) = (self.verb, self.resource, self.place());
+        let text = &status.message;
+        match status.code {
+            401 => Error::new(
+                ErrorKind::PermissionDenied,
+                "the API server does not accept this identity: check the ServiceAccount's token, which ends with its pod",
+            ),
+            _ if is_namespace_ending(status) => {
+                Error::new(ErrorKind::Unavailable, format!("nothing can be made {place}, which is being deleted"))
+            }
+            _ if text.contains("ValidatingAdmissionPolicy") => Error::new(
+                ErrorKind::PermissionDenied,
+                format!(
+                    "an admission policy forbids to {verb} {resource} {place}: check POD_NAME, POD_UID and the policy"
+                ),
+            ),
+            403 => Error::new(
+                ErrorKind::PermissionDenied,
+                format!("not allowed to {verb} {resource} {place}: apply what `discovery rbac` prints there"),
+            ),
+            404 if is_missing_resource(status) => Error::new(
+                ErrorKind::Unavailable,
+                format!("the cluster does not know {resource}: run `discovery crd | kubectl apply -f -`"),
+            ),
+            404 => Error::new(ErrorKind::Unavailable, format!("there is no such object {place}")),
+            409 => Error::new(ErrorKind::Unavailable, "somebody else wrote it meanwhile: it is read again")
+                .with_effect(Effect::None),
+            410 => Error::new(ErrorKind::Expired, "the API server no longer keeps that history: it is read anew"),
+            413 => too_large(),
+            _ if text.contains("too large") && text.contains("request") => too_large(),
+            400 | 422 => Error::new(ErrorKind::InvalidValue, format!("the API server refuses to {verb} {resource}")),
+            429 => Error::new(ErrorKind::Unavailable, "the API server is busy: it is tried again more slowly"),
+            _ => Error::new(ErrorKind::Unavailable, "the API server cannot serve this now: it is tried again"),
+        }
+    }
+}
+
+/// The resource as rules and messages name it.
+pub(crate) fn qualified() -> String {
+    format!("{PLURAL}.{GROUP}/{VERSION}")
+}
+
+fn too_large() -> Error {
+    Error::new(
+        ErrorKind::TooLarge,
+        "this process's records together are larger than one object can be: store references to large values instead",
+    )
+}
+
+/// Whether the cluster lacks the resource as such, and not one object of it. Only the latter is answered with a name.
+pub(crate) fn is_missing_resource(status: &Status) -> bool {
+    status.code == 404 && status.details.as_ref().is_none_or(|details| details.name.is_empty())
+}
+
+fn is_namespace_ending(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+/// Whether a store that is behind what was asked for answered: another replica of the API server, or one whose data
+/// was lost.
+pub(crate) fn is_behind(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "ResourceVersionTooLarge")
+        || status.message.contains("Too large resource version")
+}
+
+/// Whether a failed write may have happened all the same.
+fn may_have_written(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code >= 500,
+        kube::Error::BuildRequest(_) | kube::Error::Auth(_) => false,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATCH: Request<'_> = Request { verb: "patch", resource: "dwm", namespace: Some("ns") };
+
+    fn fault(code: u16, message: &str) -> Error {
+        PATCH.fault(kube::Error::Api(Status::failure(message, "").with_code(code).boxed()))
+    }
+
+    #[test]
+    fn an_answer_has_a_kind_and_says_what_to_do() {
+        let cases = [
+            (401, "", ErrorKind::PermissionDenied, false, "token"),
+            (403, "forbidden", ErrorKind::PermissionDenied, false, "discovery rbac"),
+            (422, "ValidatingAdmissionPolicy 'x' denied", ErrorKind::PermissionDenied, false, "POD_UID"),
+            (404, "404 page not found", ErrorKind::Unavailable, true, "discovery crd | kubectl apply -f -"),
+            (410, "too old", ErrorKind::Expired, true, "anew"),
+            (413, "", ErrorKind::TooLarge, false, "references"),
+            (500, "etcdserver: request is too large", ErrorKind::TooLarge, false, "references"),
+            (422, "spec.data: Required value", ErrorKind::InvalidValue, false, "refuses"),
+            (429, "", ErrorKind::Unavailable, true, "slowly"),
+            (503, "", ErrorKind::Unavailable, true, "again"),
+        ];
+        for (code, message, kind, temporary, text) in cases {
+            let error = fault(code, message);
+            assert_eq!((error.kind(), error.is_temporary()), (kind, temporary), "{code}: {error}");
+            assert!(error.message().contains(text), "{code}: {error}");
+        }
+        assert!(fault(403, "").message().contains("patch dwm in namespace \"ns\""));
+    }
+
+    #[test]
+    fn a_write_that_may_have_happened_says_so() {
+        assert_eq!(fault(500, "timeout").effect(), Effect::Unknown);
+        assert_eq!(fault(409, "conflict").effect(), Effect::None);
+        let read = Request { verb: "get", ..PATCH };
+        let status = Status::failure("", "").with_code(500).boxed();
+        assert_eq!(read.fault(kube::Error::Api(status)).effect(), Effect::None);
+    }
+}

@@ -1,0 +1,402 @@
+//! One resource type, kept in sight: a list, a watch from there, and again when either breaks.
+//!
+//! The states and what leads from one to the next:
+//!
+//! ```text
+//!            ┌─────────────── history gone (410, in any form) ──────────────┐
+//!            v                                                              │
+//!   stream ──┴─ refused for good ─> list ── complete ──> watch <── resumes ─┤
+//!     └──────────── initial events complete ──────────────^ └── breaks ─────┘
+//! ```
+//!
+//! A watch that ends is resumed from the newest version seen; nothing is told of that. One that cannot be resumed at
+//! once is `Interrupted`, then `Recovered`. Delays grow with every failure and start over when an event came, or when a
+//! watch has lasted; a list alone proves nothing.
+//!
+//! Lists, streamed ones too, name no version, so that they hold all that was written before they began. One that is
+//! older than what was seen proves that the store went back.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use discovery_core::{Backoff, Error, ErrorKind};
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::bounds::RECOVERY;
+use crate::join::Object;
+use crate::readiness::Ref;
+use crate::source::{Census, Counted};
+
+#[cfg(test)]
+mod tests;
+
+/// How long a request may take.
+pub(crate) const REQUEST: Duration = Duration::from_secs(5);
+/// Bookmarks come about once a minute: a watch that is silent for longer is dead.
+const SILENCE: Duration = Duration::from_secs(100);
+/// A watch that lasted this long is proof of progress.
+const LASTED: Duration = Duration::from_secs(10);
+/// How often it is asked whether a resource type has come to be.
+const ABSENT: Duration = Duration::from_secs(1);
+/// How often a list in pages is begun again before it is read in one piece.
+const PAGED_TRIES: u32 = 3;
+
+/// One object, as it was at a version.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Seen {
+    pub(crate) name: Ref,
+    pub(crate) version: u64,
+    pub(crate) object: Object,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) objects: Vec<Seen>,
+    /// The version of the whole list.
+    pub(crate) version: u64,
+    /// The token of the next page.
+    pub(crate) next: Option<String>,
+}
+
+/// One event of a watch.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Put(Seen),
+    Gone(Ref, u64),
+    Bookmark {
+        version: u64,
+        /// Whether the initial events of a streamed list are complete.
+        complete: bool,
+    },
+}
+
+/// Why a request failed, as far as it decides what to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The history that was asked for is gone, or never was.
+    Gone,
+    /// The server does not stream lists.
+    NoStreaming,
+    /// The cluster has no such resource type.
+    Absent,
+    Other,
+}
+
+/// A request that failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) cause: Cause,
+    pub(crate) error: Error,
+}
+
+/// How a list is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The first page.
+    First,
+    /// The page that this token stands for.
+    Next(String),
+    /// Everything in one answer.
+    Whole,
+}
+
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// After a version.
+    After(u64),
+    /// With everything there is: a streamed list.
+    Everything,
+}
+
+pub(crate) type Events = BoxStream<'static, Result<Event, Failure>>;
+
+/// Where the objects of one resource type come from. Every call may be dropped at any await.
+#[async_trait]
+pub(crate) trait Source: Send + Sync + 'static {
+    async fn list(&self, part: Part) -> Result<Page, Failure>;
+    async fn watch(&self, start: Start) -> Result<Events, Failure>;
+    /// Whether the cluster says, when it is asked for its resource types, that this one is not among them.
+    async fn is_absent(&self) -> bool;
+}
+
+/// What a reflector tells.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    /// These objects are all that there are.
+    All {
+        objects: Vec<Seen>,
+        version: u64,
+        /// The store went back in time.
+        reset: bool,
+    },
+    Put(Seen),
+    Gone(Ref, u64),
+    /// Nothing happened up to this version.
+    At(u64),
+    Interrupted(Error),
+    Recovered,
+}
+
+/// What a reflector tells, for as long as it is polled.
+pub(crate) fn follow(source: Arc<dyn Counted>) -> BoxStream<'static, Told> {
+    let reflector = Reflector {
+        source,
+        state: State::Begin,
+        version: 0,
+        synced: false,
+        broken: false,
+        streaming: true,
+        paged_tries: 0,
+        absent: false,
+        told: VecDeque::new(),
+        pause: None,
+        backoff: Backoff::new(RECOVERY / 2),
+    };
+    stream::unfold(reflector, |mut reflector| async move { Some((reflector.next().await, reflector)) }).boxed()
+}
+
+/// Everything at once, without a watch: the objects of all pages, and their version.
+async fn read(source: &dyn Counted) -> Result<Page, Failure> {
+    for _ in 0..PAGED_TRIES {
+        match read_pages(source).await {
+            Err(failure) if failure.cause == Cause::Gone => {}
+            outcome => return outcome,
+        }
+    }
+    limited(source.list(Part::Whole)).await
+}
+
+/// The same; a resource type that is not there is empty.
+///
+/// # Errors
+/// Why it cannot be read.
+pub(crate) async fn read_or_absent(source: &dyn Counted) -> Result<Page, Error> {
+    or_absent(source, read(source).await).await
+}
+
+/// The names and versions of all objects; none of a resource type that is not there.
+///
+/// # Errors
+/// Why they cannot be counted.
+pub(crate) async fn count(source: &dyn Counted) -> Result<Census, Error> {
+    or_absent(source, limited(source.census()).await).await
+}
+
+async fn or_absent<T: Default>(source: &dyn Counted, answer: Result<T, Failure>) -> Result<T, Error> {
+    match answer {
+        Err(failure) if failure.cause == Cause::Absent && source.is_absent().await => Ok(T::default()),
+        answer => answer.map_err(|failure| failure.error),
+    }
+}
+
+async fn read_pages(source: &(impl Source + ?Sized)) -> Result<Page, Failure> {
+    let mut all = limited(source.list(Part::First)).await?;
+    while let Some(token) = all.next.take() {
+        let page = limited(source.list(Part::Next(token))).await?;
+        all.objects.extend(page.objects);
+        all.next = page.next;
+    }
+    Ok(all)
+}
+
+async fn limited<T>(request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    timeout(REQUEST, request).await.unwrap_or_else(|_| {
+        let error = Error::new(ErrorKind::Timeout, format!("the API server did not answer within {REQUEST:?}"));
+        Err(Failure { cause: Cause::Other, error })
+    })
+}
+
+enum State {
+    /// Nothing is known, or what is known is outdated.
+    Begin,
+    /// The first events of a streamed list.
+    Streaming {
+        events: Events,
+        objects: BTreeMap<Ref, Seen>,
+    },
+    Watching {
+        events: Events,
+        since: Instant,
+        heard: bool,
+    },
+    /// The watch goes on after the newest version.
+    Resume,
+}
+
+struct Reflector {
+    source: Arc<dyn Counted>,
+    state: State,
+    /// The newest version seen.
+    version: u64,
+    synced: bool,
+    /// Whether `Interrupted` was the last word.
+    broken: bool,
+    streaming: bool,
+    paged_tries: u32,
+    /// Whether it was told that the resource type is not there.
+    absent: bool,
+    told: VecDeque<Told>,
+    /// What is waited for before the next request, once everything is told.
+    pause: Option<Duration>,
+    backoff: Backoff,
+}
+
+impl Reflector {
+    async fn next(&mut self) -> Told {
+        loop {
+            if let Some(told) = self.told.pop_front() {
+                return told;
+            }
+            if let Some(pause) = self.pause.take() {
+                sleep(pause).await;
+            }
+            if let Err(failure) = self.step().await {
+                self.failed(failure).await;
+            }
+        }
+    }
+
+    /// One request, or one event.
+    async fn step(&mut self) -> Result<(), Failure> {
+        match &mut self.state {
+            State::Begin if self.streaming => {
+                let events = limited(self.source.watch(Start::Everything)).await?;
+                self.state = State::Streaming { events, objects: BTreeMap::new() };
+            }
+            State::Begin => {
+                let whole = self.paged_tries >= PAGED_TRIES;
+                let listed =
+                    if whole { limited(self.source.list(Part::Whole)).await } else { read_pages(&*self.source).await };
+                self.paged_tries = match &listed {
+                    Err(failure) if failure.cause == Cause::Gone => self.paged_tries + 1,
+                    _ => 0,
+                };
+                let page = listed?;
+                self.complete(page.objects, page.version);
+                self.state = State::Resume;
+            }
+            State::Streaming { events, objects } => match heard(events, REQUEST).await.map_err(no_streaming)? {
+                Some(Event::Put(seen)) => drop(objects.insert(seen.name.clone(), seen)),
+                Some(Event::Gone(name, _)) => drop(objects.remove(&name)),
+                Some(Event::Bookmark { version, complete: true }) => {
+                    // The stream goes on as a watch.
+                    let State::Streaming { events, objects } = std::mem::replace(&mut self.state, State::Begin) else {
+                        return Ok(());
+                    };
+                    self.complete(objects.into_values().collect(), version);
+                    self.state = State::Watching { events, since: Instant::now(), heard: false };
+                }
+                Some(Event::Bookmark { .. }) => {}
+                None => return Err(no_streaming(other("the API server ended a list that it was streaming"))),
+            },
+            State::Resume => {
+                let events = limited(self.source.watch(Start::After(self.version))).await?;
+                self.state = State::Watching { events, since: Instant::now(), heard: false };
+                self.mended();
+            }
+            State::Watching { events, heard: was_heard, .. } => {
+                let event = heard(events, SILENCE).await?;
+                *was_heard |= event.is_some();
+                match event {
+                    Some(event) => self.hear(event),
+                    None => self.ended(),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, event: Event) {
+        let (version, told) = match event {
+            Event::Put(seen) => (seen.version, Told::Put(seen)),
+            Event::Gone(name, version) => (version, Told::Gone(name, version)),
+            Event::Bookmark { version, .. } => (version, Told::At(version)),
+        };
+        if version > self.version {
+            self.version = version;
+            self.backoff.reset();
+        }
+        self.told.push_back(told);
+    }
+
+    /// The server ends every watch after some minutes.
+    fn ended(&mut self) {
+        if let State::Watching { since, heard, .. } = self.state {
+            self.state = State::Resume;
+            if since.elapsed() >= LASTED {
+                self.backoff.reset();
+            } else if !heard {
+                self.pause = Some(self.backoff.next());
+            }
+        }
+    }
+
+    fn complete(&mut self, objects: Vec<Seen>, version: u64) {
+        let reset = self.synced && version < self.version;
+        (self.version, self.synced, self.absent) = (version, true, false);
+        self.told.push_back(Told::All { objects, version, reset });
+        self.mended();
+    }
+
+    fn mended(&mut self) {
+        if std::mem::take(&mut self.broken) {
+            self.told.push_back(Told::Recovered);
+        }
+    }
+
+    async fn failed(&mut self, failure: Failure) {
+        let Failure { cause, error } = failure;
+        let resumes = self.synced && matches!(self.state, State::Resume | State::Watching { .. });
+        self.state = if resumes && cause == Cause::Other { State::Resume } else { State::Begin };
+        match cause {
+            Cause::NoStreaming if self.streaming => {
+                tracing::debug!(%error, "the API server streams no lists: they are read in pages");
+                self.streaming = false;
+            }
+            Cause::Absent if self.source.is_absent().await => {
+                if !std::mem::replace(&mut self.absent, true) {
+                    tracing::warn!(%error, "the resource type is not there: it is looked for again and again");
+                    self.synced = true;
+                    self.told.push_back(Told::All { objects: Vec::new(), version: self.version, reset: false });
+                }
+                self.mended();
+                self.pause = Some(ABSENT);
+            }
+            // History ends in the best of stores: that is no failure, unless it happens again and again.
+            Cause::Gone => {
+                tracing::debug!(%error, "the history is gone: everything is read anew");
+                self.pause = Some(self.backoff.next());
+            }
+            _ => {
+                self.broken = true;
+                self.told.push_back(Told::Interrupted(error));
+                self.pause = Some(self.backoff.next());
+            }
+        }
+    }
+}
+
+async fn heard(events: &mut Events, silence: Duration) -> Result<Option<Event>, Failure> {
+    match timeout(silence, events.next()).await {
+        Ok(event) => event.transpose(),
+        Err(_) => Err(other(&format!("the watch went silent for {silence:?}"))),
+    }
+}
+
+/// Whatever keeps a list from being streamed, the same list can be read in pages.
+fn no_streaming(failure: Failure) -> Failure {
+    match failure.cause {
+        Cause::Other => Failure { cause: Cause::NoStreaming, ..failure },
+        _ => failure,
+    }
+}
+
+fn other(text: &str) -> Failure {
+    Failure { cause: Cause::Other, error: Error::new(ErrorKind::Unavailable, text) }
+}

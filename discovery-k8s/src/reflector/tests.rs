@@ -1,0 +1,281 @@
+//! The reflector against scripted lists and watches, with tokio's clock paused.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use super::*;
+
+/// An answer to one request.
+#[derive(Clone, Debug)]
+enum Answer {
+    List(Result<Page, Cause>),
+    /// The events of a watch, which then hangs, ends or fails.
+    Watch(Vec<Event>, End),
+    Refuse(Cause),
+}
+
+#[derive(Clone, Debug)]
+enum End {
+    Hang,
+    Close,
+    Fail(Cause),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Asked {
+    List(Part),
+    Watch(Start),
+}
+
+#[derive(Default)]
+struct Script {
+    answers: Mutex<VecDeque<Answer>>,
+    asked: Mutex<Vec<(Duration, Asked)>>,
+    begun: Mutex<Option<Instant>>,
+}
+
+fn failure(cause: Cause) -> Failure {
+    Failure { cause, error: Error::new(ErrorKind::Unavailable, format!("{cause:?}")) }
+}
+
+impl Script {
+    fn new(answers: impl IntoIterator<Item = Answer>) -> Arc<Self> {
+        let script = Self { answers: Mutex::new(answers.into_iter().collect()), ..Self::default() };
+        Arc::new(script)
+    }
+
+    fn ask(&self, asked: Asked) -> Answer {
+        let begun = *self.begun.lock().unwrap().get_or_insert_with(Instant::now);
+        self.asked.lock().unwrap().push((begun.elapsed(), asked));
+        let mut answers = self.answers.lock().unwrap();
+        if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() }
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().iter().map(|(_, asked)| asked.clone()).collect()
+    }
+}
+
+#[async_trait]
+impl Source for Script {
+    async fn list(&self, part: Part) -> Result<Page, Failure> {
+        match self.ask(Asked::List(part)) {
+            Answer::List(page) => page.map_err(failure),
+            Answer::Refuse(cause) => Err(failure(cause)),
+            other => panic!("a list where the script has {other:?}"),
+        }
+    }
+
+    async fn watch(&self, start: Start) -> Result<Events, Failure> {
+        match self.ask(Asked::Watch(start)) {
+            Answer::Watch(events, end) => {
+                let events = stream::iter(events.into_iter().map(Ok));
+                Ok(match end {
+                    End::Hang => events.chain(stream::pending()).boxed(),
+                    End::Close => events.boxed(),
+                    End::Fail(cause) => events.chain(stream::iter([Err(failure(cause))])).boxed(),
+                })
+            }
+            Answer::Refuse(cause) => Err(failure(cause)),
+            other => panic!("a watch where the script has {other:?}"),
+        }
+    }
+
+    async fn is_absent(&self) -> bool {
+        true
+    }
+}
+
+#[async_trait]
+impl Counted for Script {
+    async fn census(&self) -> Result<Census, Failure> {
+        panic!("nobody raises a barrier here")
+    }
+}
+
+fn seen(name: &str, version: u64) -> Seen {
+    Seen { name: Ref::new("ns", name), version, object: Object::Ready(Vec::new()) }
+}
+
+fn page(names: &[&str], version: u64, next: Option<&str>) -> Answer {
+    let objects = names.iter().map(|name| seen(name, version)).collect();
+    Answer::List(Ok(Page { objects, version, next: next.map(str::to_owned) }))
+}
+
+fn put(name: &str, version: u64) -> Event {
+    Event::Put(seen(name, version))
+}
+
+fn done(version: u64) -> Event {
+    Event::Bookmark { version, complete: true }
+}
+
+const NO_STREAMING: Answer = Answer::Refuse(Cause::NoStreaming);
+
+/// What is told, in short.
+async fn tell(script: &Arc<Script>, count: usize) -> Vec<String> {
+    let told: Vec<Told> = follow(Arc::clone(script) as Arc<dyn Counted>).take(count).collect().await;
+    let short = |told: &Told| match told {
+        Told::All { objects, version, reset } => {
+            let names: Vec<_> = objects.iter().map(|seen| seen.name.name.to_string()).collect();
+            format!("all {} at {version}{}", names.join(""), if *reset { " reset" } else { "" })
+        }
+        Told::Put(seen) => format!("put {} at {}", seen.name.name, seen.version),
+        Told::Gone(name, version) => format!("gone {} at {version}", name.name),
+        Told::At(version) => format!("at {version}"),
+        Told::Interrupted(_) => "interrupted".to_owned(),
+        Told::Recovered => "recovered".to_owned(),
+    };
+    told.iter().map(short).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streamed_list_goes_on_as_a_watch() {
+    let events = vec![put("a", 3), put("b", 5), put("a", 6), done(7), put("c", 8), Event::Gone(Ref::new("ns", "a"), 9)];
+    let script = Script::new([Answer::Watch(events, End::Hang)]);
+    assert_eq!(tell(&script, 3).await, ["all ab at 7", "put c at 8", "gone a at 9"]);
+    assert_eq!(script.asked(), [Asked::Watch(Start::Everything)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_streams_no_lists_is_asked_for_pages_from_then_on() {
+    let script = Script::new([
+        NO_STREAMING,
+        page(&["a"], 7, Some("t")),
+        page(&["b"], 7, None),
+        Answer::Watch(vec![put("c", 8)], End::Fail(Cause::Gone)),
+        page(&["c"], 9, None),
+        Answer::Watch(vec![], End::Hang),
+    ]);
+    assert_eq!(tell(&script, 3).await, ["all ab at 7", "put c at 8", "all c at 9"]);
+    let asked = [
+        Asked::Watch(Start::Everything),
+        Asked::List(Part::First),
+        Asked::List(Part::Next("t".to_owned())),
+        Asked::Watch(Start::After(7)),
+        Asked::List(Part::First),
+    ];
+    assert_eq!(script.asked(), asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streamed_list_that_never_completes_is_read_in_pages() {
+    for end in [End::Hang, End::Close, End::Fail(Cause::Other)] {
+        let script = Script::new([
+            Answer::Watch(vec![put("a", 3)], end),
+            page(&["a"], 7, None),
+            Answer::Watch(vec![], End::Hang),
+        ]);
+        assert_eq!(tell(&script, 1).await, ["all a at 7"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_is_resumed_without_a_word() {
+    let script = Script::new([
+        NO_STREAMING,
+        page(&["a"], 7, None),
+        Answer::Watch(vec![put("b", 8), Event::Bookmark { version: 20, complete: false }], End::Close),
+        Answer::Watch(vec![put("c", 21)], End::Hang),
+    ]);
+    assert_eq!(tell(&script, 4).await, ["all a at 7", "put b at 8", "at 20", "put c at 21"]);
+    assert_eq!(script.asked()[2..], [Asked::Watch(Start::After(7)), Asked::Watch(Start::After(20))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_resumed_at_once_is_interrupted_then_recovered() {
+    let script = Script::new([
+        NO_STREAMING,
+        page(&["a"], 7, None),
+        Answer::Watch(vec![], End::Fail(Cause::Other)),
+        Answer::Refuse(Cause::Other),
+        Answer::Watch(vec![put("b", 8)], End::Hang),
+    ]);
+    assert_eq!(tell(&script, 5).await, ["all a at 7", "interrupted", "interrupted", "recovered", "put b at 8"]);
+    assert!(script.asked()[2..].iter().all(|asked| *asked == Asked::Watch(Start::After(7))), "nothing is read anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn history_that_is_gone_is_read_anew_in_each_of_its_forms() {
+    let start = || [NO_STREAMING, page(&["a"], 7, None)];
+    let end = || [page(&["b"], 9, None), Answer::Watch(vec![], End::Hang)];
+    let forms = [
+        vec![Answer::Refuse(Cause::Gone)],
+        vec![Answer::Watch(vec![], End::Fail(Cause::Gone))],
+        vec![Answer::Refuse(Cause::Gone), page(&["x"], 8, Some("t")), Answer::Refuse(Cause::Gone)],
+    ];
+    for form in forms {
+        let script = Script::new(start().into_iter().chain(form).chain(end()));
+        assert_eq!(tell(&script, 2).await, ["all a at 7", "all b at 9"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_expire_again_and_again_become_one() {
+    let expiring = [page(&["x"], 8, Some("t")), Answer::Refuse(Cause::Gone)];
+    let answers = [NO_STREAMING].into_iter().chain(expiring.iter().cloned().cycle().take(6));
+    let script = Script::new(answers.chain([page(&["a"], 9, None), Answer::Watch(vec![], End::Hang)]));
+    assert_eq!(tell(&script, 1).await, ["all a at 9"]);
+    assert_eq!(script.asked().last(), Some(&Asked::List(Part::Whole)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_went_back_is_told_as_such() {
+    let script = Script::new([
+        NO_STREAMING,
+        page(&["a"], 100, None),
+        Answer::Refuse(Cause::Gone),
+        page(&[], 5, None),
+        Answer::Watch(vec![put("a", 6)], End::Hang),
+    ]);
+    assert_eq!(tell(&script, 3).await, ["all a at 100", "all  at 5 reset", "put a at 6"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_type_that_is_not_there_yet_is_empty_and_waited_for() {
+    let absent = || Answer::Refuse(Cause::Absent);
+    let script = Script::new([absent(), absent(), absent(), Answer::Watch(vec![put("a", 3), done(4)], End::Hang)]);
+    assert_eq!(tell(&script, 2).await, ["all  at 0", "all a at 4"]);
+    let times: Vec<_> = script.asked.lock().unwrap().iter().map(|(at, _)| at.as_secs()).collect();
+    assert_eq!(times, [0, 1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn delays_grow_and_start_over_on_progress_alone() {
+    let gaps = |script: &Script| {
+        let asked = script.asked.lock().unwrap();
+        asked.windows(2).map(|pair| pair[1].0 - pair[0].0).collect::<Vec<_>>()
+    };
+    // Lists that succeed prove nothing while each watch fails at once.
+    let cycle = [page(&[], 7, None), Answer::Refuse(Cause::Gone)];
+    let script = Script::new([NO_STREAMING].into_iter().chain(cycle.iter().cloned().cycle().take(40)));
+    let begun = Instant::now();
+    tell(&script, 15).await;
+    assert!(begun.elapsed() > RECOVERY, "15 lists took {:?}", begun.elapsed());
+    let late = gaps(&script).into_iter().rev().take(6).max().unwrap();
+    assert!(late >= RECOVERY / 4 && late <= RECOVERY / 2, "{late:?}");
+    // Watches that end at once without an event are asked for less and less often, and events bring them back.
+    let ends = std::iter::repeat_n(Answer::Watch(vec![], End::Close), 12);
+    let script = Script::new([NO_STREAMING, page(&[], 7, None)].into_iter().chain(ends).chain([
+        Answer::Watch(vec![put("a", 8)], End::Close),
+        Answer::Watch(vec![], End::Close),
+        Answer::Watch(vec![put("b", 9)], End::Hang),
+    ]));
+    tell(&script, 3).await;
+    let gaps = gaps(&script);
+    assert!(gaps[12] > Duration::from_secs(1), "{gaps:?}");
+    assert!(*gaps.last().unwrap() < Duration::from_millis(100), "{gaps:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_without_bookmarks_is_dead_after_a_while() {
+    let script = Script::new([
+        NO_STREAMING,
+        page(&["a"], 7, None),
+        Answer::Watch(vec![], End::Hang),
+        Answer::Watch(vec![put("b", 8)], End::Hang),
+    ]);
+    let begun = Instant::now();
+    assert_eq!(tell(&script, 4).await, ["all a at 7", "interrupted", "recovered", "put b at 8"]);
+    assert!(begun.elapsed() >= SILENCE);
+}

@@ -1,0 +1,396 @@
+//! Sessions: a pod, whose records are one resource.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use discovery_core::backend::{Desired, Drift, Session, Stamp, Write, WriteBatch};
+use discovery_core::{Effect, Error, ErrorKind, InstanceId, Key, Result};
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
+
+use crate::bounds::RECOVERY;
+use crate::document::{self, Draft};
+use crate::join::precedence;
+use crate::own::{Own, PodState, Standing, Version, Written};
+use crate::progress;
+use crate::readiness::Ref;
+use crate::resource::Resource;
+use crate::source::stored;
+
+/// How often a write is tried again that somebody else's came in between.
+const TRIES: u32 = 3;
+
+/// Where a write of the own resource stands in a watch's positions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Which leg watches the own namespace; `None` where none does.
+    pub(crate) leg: Option<usize>,
+    pub(crate) legs: usize,
+}
+
+impl Place {
+    fn stamp(self, version: &Version) -> Stamp {
+        let Some((leg, number)) = self.leg.zip(version.number()) else { return Stamp::unordered() };
+        Stamp::at(progress::position((0..self.legs).map(|each| if each == leg { number } else { 0 })))
+    }
+}
+
+/// What is known of the stored resource.
+#[derive(Clone, Debug, PartialEq)]
+enum Known {
+    /// A write is under way, or its answer was lost: it is read before the next one.
+    Unknown,
+    Absent,
+    Present(Version),
+}
+
+#[derive(Debug)]
+struct Writer {
+    known: Known,
+    /// What was acknowledged last.
+    stored: Draft,
+    /// When to look once more whether another owner has written a key at the same moment.
+    look_again: Option<Instant>,
+}
+
+/// A session of the Kubernetes backend.
+#[derive(Debug)]
+pub(crate) struct KubernetesSession {
+    own: Own,
+    place: Place,
+    /// Held over each group of requests.
+    writer: Mutex<Writer>,
+    lost: watch::Sender<Option<Error>>,
+    /// The newest session of the handle, and this one's number.
+    newest: Arc<AtomicU64>,
+    number: u64,
+}
+
+impl KubernetesSession {
+    /// Opens a session: the pod lives, and its resource is there for it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] where there is no such pod; [`ErrorKind::Conflict`] where another one that lives has
+    /// the resource.
+    pub(crate) async fn open(own: Own, place: Place, newest: Arc<AtomicU64>) -> Result<Self> {
+        let identity = &own.identity;
+        if own.own_pod().await? == PodState::Gone {
+            let text = format!(
+                "there is no pod {:?} of uid {} in namespace {:?}: its records would be removed at once. Check POD_NAME \
+                 and POD_UID, and end this process if its pod was deleted",
+                identity.pod, identity.uid, identity.namespace
+            );
+            return Err(Error::new(ErrorKind::InvalidConfig, text));
+        }
+        let known = match own.standing().await? {
+            Standing::Absent => Known::Absent,
+            Standing::Ours(resource) => Known::Present(Version::of(&resource)),
+            Standing::Left(version) => {
+                tracing::info!(resource = identity.resource, uid = version.uid, "an earlier pod's resource is removed");
+                match own.delete(&version, true).await? {
+                    Written::Done(()) => Known::Absent,
+                    Written::Outdated => Known::Unknown,
+                }
+            }
+            Standing::Taken(conflict) => return Err(conflict),
+        };
+        let number = newest.fetch_add(1, Ordering::AcqRel) + 1;
+        let writer = Writer { known, stored: Draft::default(), look_again: None };
+        Ok(Self { own, place, writer: Mutex::new(writer), lost: watch::Sender::new(None), newest, number })
+    }
+
+    fn check(&self) -> Result<()> {
+        if let Some(error) = self.lost.borrow().clone() {
+            return Err(error);
+        }
+        if self.newest.load(Ordering::Acquire) != self.number {
+            return Err(self.lose("a later session of this handle has taken over"));
+        }
+        Ok(())
+    }
+
+    fn lose(&self, why: &str) -> Error {
+        let error = Error::new(ErrorKind::SessionLost, why);
+        self.lost.send_replace(Some(error.clone()));
+        error
+    }
+
+    /// The session is lost where the own pod is: whatever it wrote would be removed, and its name may be another's.
+    async fn check_pod(&self) -> Result<()> {
+        match self.own.own_pod().await? {
+            PodState::Gone => Err(self.lose("this process's pod was deleted: end the process")),
+            PodState::Lives | PodState::Unknown => Ok(()),
+        }
+    }
+
+    /// Reads the resource and makes room for the own one.
+    async fn settle(&self, writer: &mut Writer) -> Result<Option<Box<Resource>>> {
+        let (known, resource) = match self.own.standing().await? {
+            Standing::Absent => {
+                self.check_pod().await?;
+                (Known::Absent, None)
+            }
+            Standing::Ours(resource) => (Known::Present(Version::of(&resource)), Some(resource)),
+            Standing::Left(version) => {
+                self.check_pod().await?;
+                match self.own.delete(&version, true).await? {
+                    Written::Done(()) => (Known::Absent, None),
+                    Written::Outdated => (Known::Unknown, None),
+                }
+            }
+            Standing::Taken(conflict) => {
+                self.check_pod().await?;
+                return Err(conflict);
+            }
+        };
+        writer.known = known;
+        Ok(resource)
+    }
+
+    /// Stores the draft, whole. Answers its version; `None` where there is nothing to store any more.
+    async fn write(&self, writer: &mut Writer, draft: Draft) -> Result<Option<Version>> {
+        for _ in 0..TRIES {
+            if writer.known == Known::Unknown {
+                self.settle(writer).await?;
+            }
+            let known = std::mem::replace(&mut writer.known, Known::Unknown);
+            let version = match &known {
+                Known::Unknown => continue,
+                Known::Absent => None,
+                Known::Present(version) => Some(version),
+            };
+            let written = match version {
+                None if draft.is_empty() => Written::Done(None),
+                Some(version) if draft.is_empty() => match self.own.delete(version, true).await {
+                    Ok(Written::Done(())) => Written::Done(None),
+                    Ok(Written::Outdated) => Written::Outdated,
+                    Err(error) => return Err(self.remember(writer, known, error)),
+                },
+                version => match self.own.apply(&draft, version).await {
+                    Ok(Written::Done(resource)) => self.right(resource, &draft).await?,
+                    Ok(Written::Outdated) => Written::Outdated,
+                    Err(error) => return Err(self.remember(writer, known, error)),
+                },
+            };
+            if let Written::Done(version) = written {
+                writer.known = version.clone().map_or(Known::Absent, Known::Present);
+                writer.stored = draft;
+                return Ok(version);
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "others keep writing this process's resource: it is tried again"))
+    }
+
+    /// A write that certainly had no effect leaves what was known.
+    fn remember(&self, writer: &mut Writer, known: Known, error: Error) -> Error {
+        if error.effect() == Effect::None {
+            writer.known = known;
+        }
+        error
+    }
+
+    /// What others put beside is taken out.
+    async fn right(&self, resource: Resource, draft: &Draft) -> Result<Written<Option<Version>>> {
+        let version = Version::of(&resource);
+        if self.own.is_right(&resource, draft) {
+            return Ok(Written::Done(Some(version)));
+        }
+        tracing::info!(
+            resource = self.own.identity.resource,
+            "others have written into this resource: it is set right"
+        );
+        // The apply before had its effect, whatever becomes of this.
+        match self.own.repair(draft, &version).await.map_err(|error| error.with_effect(Effect::Unknown))? {
+            Written::Done(resource) => Ok(Written::Done(Some(Version::of(&resource)))),
+            Written::Outdated => Ok(Written::Outdated),
+        }
+    }
+
+    fn is_foreign(&self, key: &Key) -> bool {
+        key.instance() != self.own.identity.instance()
+    }
+
+    /// Which of these keys, whose ids are not this owner's own, another living owner holds. `first`: only where its
+    /// record is the one that readers show.
+    async fn conflicts(&self, keys: Vec<&Key>, first: bool) -> Result<Vec<(Key, Error)>> {
+        let mut conflicts = Vec::new();
+        if keys.is_empty() {
+            return Ok(conflicts);
+        }
+        let identity = &self.own.identity;
+        let own = Ref::new(&identity.namespace, &identity.resource);
+        for resource in self.own.neighbours().await? {
+            let name = resource.metadata.name.clone().unwrap_or_default();
+            let other = Ref::new(&identity.namespace, &name);
+            if other == own {
+                continue;
+            }
+            let Some(document) = stored(&resource).document else { continue };
+            let held = keys.iter().filter(|key| document.entries.contains_key(**key));
+            let held: Vec<_> = held.filter(|key| !first || precedence(key, &other) < precedence(key, &own)).collect();
+            let Some(owner) = crate::resource::pod_owner(&resource.metadata).filter(|_| !held.is_empty()) else {
+                continue;
+            };
+            if self.own.pod(&owner.name, &owner.uid).await? != PodState::Gone {
+                conflicts.extend(held.into_iter().map(|key| ((*key).clone(), taken(key, &name))));
+            }
+        }
+        Ok(conflicts)
+    }
+
+    /// What is to be stored, and which of the writes cannot be.
+    async fn plan(&self, writer: &Writer, batch: &WriteBatch, desired: &Desired) -> Result<(Draft, Vec<(Key, Error)>)> {
+        let puts: Vec<&Key> =
+            batch.writes.iter().filter(|write| matches!(write, Write::Put { .. })).map(Write::key).collect();
+        let fresh = puts.iter().copied().filter(|key| self.is_foreign(key) && !writer.stored.contains(key));
+        let mut refused = self.conflicts(fresh.collect(), false).await?;
+        let mut draft = Draft::default();
+        // What is stored already has its place before what is new.
+        let (old, new): (Vec<_>, Vec<_>) = desired.iter().partition(|(key, _)| !puts.contains(key));
+        for (key, value) in old.into_iter().chain(new) {
+            if refused.iter().any(|(taken, _)| taken == key) {
+                continue;
+            }
+            if let Err(error) = draft.put(key, value) {
+                draft.restore(key, &writer.stored);
+                refused.push((key.clone(), error));
+            }
+        }
+        Ok((draft, refused))
+    }
+
+    async fn publish_now(&self, batch: &WriteBatch, desired: &Desired) -> Result<Vec<Result<Stamp>>> {
+        let mut writer = self.writer.lock().await;
+        self.check()?;
+        let (draft, refused) = self.plan(&writer, batch, desired).await?;
+        let refusal = |key: &Key| refused.iter().find(|(refused, _)| refused == key).map(|(_, error)| error.clone());
+        if batch.atomic
+            && let Some(error) = batch.writes.iter().find_map(|write| refusal(write.key()))
+        {
+            return Err(error);
+        }
+        if batch.writes.iter().any(|write| self.is_foreign(write.key()) && !writer.stored.contains(write.key())) {
+            // Who writes the same key at the same moment has answered by then.
+            writer.look_again = Some(Instant::now() + RECOVERY);
+        }
+        let stamp = self.write(&mut writer, draft).await?.map(|version| self.place.stamp(&version)).unwrap_or_default();
+        Ok(batch.writes.iter().map(|write| refusal(write.key()).map_or_else(|| Ok(stamp.clone()), Err)).collect())
+    }
+
+    async fn verify_now(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
+        let mut writer = self.writer.lock().await;
+        self.check()?;
+        let draft = Draft::of(desired)?;
+        let mut drifts = self.look_again(&mut writer, &draft).await?;
+        if self.is_stored(&writer, &draft).await? {
+            return Ok(drifts);
+        }
+        let resource = match self.settle(&mut writer).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                return Ok(desired.keys().map(|key| (key.clone(), Drift::Taken(error.clone()))).collect());
+            }
+            resource => resource?,
+        };
+        let Some(resource) = resource else {
+            return Ok(desired.keys().map(|key| (key.clone(), Drift::Changed)).collect());
+        };
+        let differences = draft.differences(document::data(&resource.data));
+        let is_clean = differences.changed.is_empty() && differences.unwanted.is_empty();
+        if is_clean && !draft.is_empty() && !self.own.is_right(&resource, &draft) {
+            // Nothing of ours is missing: what does not belong here goes without a word.
+            writer.known = Known::Unknown;
+            if let Written::Done(Some(version)) = self.right(*resource, &draft).await? {
+                writer.known = Known::Present(version);
+            }
+        }
+        drifts.extend(differences.changed.into_iter().map(|key| (key, Drift::Changed)));
+        drifts.extend(differences.unwanted.into_iter().map(|key| (key, Drift::Unwanted)));
+        Ok(drifts)
+    }
+
+    /// Whether all is as it should be, by one read that costs the store nothing.
+    async fn is_stored(&self, writer: &Writer, draft: &Draft) -> Result<bool> {
+        let Some(resource) = self.own.read(true).await? else {
+            return Ok(draft.is_empty() && writer.known == Known::Absent);
+        };
+        let version = Version::of(&resource);
+        let is_known = match &writer.known {
+            Known::Present(known) => known.uid == version.uid && known.number() <= version.number(),
+            Known::Absent | Known::Unknown => false,
+        };
+        Ok(is_known && self.own.is_right(&resource, draft))
+    }
+
+    async fn look_again(&self, writer: &mut Writer, draft: &Draft) -> Result<Vec<(Key, Drift)>> {
+        if writer.look_again.is_none_or(|at| Instant::now() < at) {
+            return Ok(Vec::new());
+        }
+        let keys = draft.keys().filter(|key| self.is_foreign(key)).collect();
+        let taken = self.conflicts(keys, true).await?;
+        writer.look_again = None;
+        Ok(taken.into_iter().map(|(key, error)| (key, Drift::Taken(error))).collect())
+    }
+}
+
+fn taken(key: &Key, resource: &str) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!("the resource {resource:?} holds this key: end that one, or use another id"),
+    )
+    .with_key(key)
+}
+
+#[async_trait]
+impl Session for KubernetesSession {
+    fn id(&self) -> InstanceId {
+        self.own.identity.instance()
+    }
+
+    /// The cluster decides: a pod that is not ready is not shown, and a deleted one's resource is collected.
+    fn effective_ttl(&self) -> Option<Duration> {
+        None
+    }
+
+    async fn renew(&self) -> Result<Duration> {
+        Err(Error::new(ErrorKind::Unsupported, "there is nothing to renew on Kubernetes"))
+    }
+
+    async fn publish(&self, batch: &WriteBatch, desired: &Desired) -> Vec<Result<Stamp>> {
+        match self.publish_now(batch, desired).await {
+            Ok(results) => results,
+            Err(error) => {
+                let error = error.with_backend(crate::NAME).with_operation("publish");
+                batch.writes.iter().map(|write| Err(error.clone().with_key(write.key()))).collect()
+            }
+        }
+    }
+
+    async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
+        self.verify_now(desired).await.map_err(|error| error.with_backend(crate::NAME).with_operation("verify"))
+    }
+
+    async fn lost(&self) -> Error {
+        let mut lost = self.lost.subscribe();
+        match lost.wait_for(Option::is_some).await.map(|error| error.clone()) {
+            Ok(Some(error)) => error,
+            // The sender lives as long as this does.
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        let mut writer = self.writer.lock().await;
+        // What a later session holds is not this one's to remove.
+        if self.check().is_err() {
+            return Ok(());
+        }
+        let removed = self.write(&mut writer, Draft::default()).await.map(drop);
+        match removed {
+            // With the pod its resource goes too.
+            Err(error) if matches!(error.kind(), ErrorKind::SessionLost | ErrorKind::Conflict) => Ok(()),
+            removed => removed.map_err(|error| error.with_backend(crate::NAME).with_operation("close")),
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The API server as the source of a reflector.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::num::ParseIntError;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use discovery_core::{Error, ErrorKind};
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::core::{ObjectList, Status};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+
+use crate::config::Mode;
+use crate::document::{self, Document};
+use crate::fault::{Request, is_behind, is_missing_resource, qualified};
+use crate::join::{Object, Side, Stored};
+use crate::readiness::{self, Ref};
+use crate::reflector::{Cause, Event, Events, Failure, Page, Part, Seen, Source, Start};
+use crate::resource::{GROUP, PLURAL, Resource, VERSION, api_resource, pod_owner, selector};
+
+/// Objects in one page of a list.
+const PAGE: u32 = 500;
+/// The annotation of the bookmark that ends the first events of a streamed list.
+const COMPLETE: &str = "k8s.io/initial-events-end";
+
+/// The names and versions of all objects at one version of the list.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Census {
+    pub(crate) version: u64,
+    pub(crate) objects: HashMap<Ref, u64>,
+}
+
+/// A source that can also be counted.
+#[async_trait]
+pub(crate) trait Counted: Source {
+    /// The names and versions of all objects, and nothing else of them.
+    async fn census(&self) -> Result<Census, Failure>;
+}
+
+/// One side of the join, in one namespace or in all.
+#[derive(Clone)]
+pub(crate) struct Leg {
+    pub(crate) side: Side,
+    pub(crate) namespace: Option<Arc<str>>,
+    pub(crate) source: Arc<dyn Counted>,
+}
+
+/// Both sides of one namespace, or of all: two watches.
+pub(crate) fn legs(client: &Client, namespace: Option<&str>, mode: Mode, unknown_is_ready: bool) -> [Leg; 2] {
+    let records: Api<Resource> = match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &api_resource()),
+        None => Api::all_with(client.clone(), &api_resource()),
+    };
+    let read = |resource: Resource| Object::Records(stored(&resource));
+    let records = Objects {
+        client: client.clone(),
+        api: records,
+        selector: None,
+        side: Side::Records,
+        reader: Arc::new(Reader::new(&qualified(), namespace, read)),
+    };
+    let ready: Arc<dyn Counted> = match mode {
+        Mode::Pod => Arc::new(Objects::new(client, namespace, "endpointslices.discovery.k8s.io/v1", move |slice| {
+            Object::Ready(readiness::of_slice(&slice, unknown_is_ready))
+        })),
+        Mode::Container => {
+            Arc::new(Objects::new(client, namespace, "pods", |pod: Pod| Object::Ready(readiness::of_pod(&pod))))
+        }
+    };
+    let leg = |side, source| Leg { side, namespace: namespace.map(Arc::from), source };
+    [leg(Side::Records, Arc::new(records)), leg(Side::Readiness, ready)]
+}
+
+/// What a resource holds and whose it is.
+pub(crate) fn stored(resource: &Resource) -> Stored {
+    Stored {
+        uid: resource.metadata.uid.as_deref().unwrap_or_default().into(),
+        owner: pod_owner(&resource.metadata).map(|owner| owner.uid.as_str().into()),
+        document: Document::read(document::data(&resource.data)).map(Arc::new),
+    }
+}
+
+struct Objects<K> {
+    client: Client,
+    api: Api<K>,
+    selector: Option<String>,
+    side: Side,
+    reader: Arc<Reader<K>>,
+}
+
+/// Makes sense of answers.
+struct Reader<K> {
+    /// As rules of a Role name it.
+    resource: String,
+    namespace: Option<String>,
+    read: Box<dyn Fn(K) -> Object + Send + Sync>,
+}
+
+/// What readiness is read from.
+trait Labelled: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> {}
+
+impl Labelled for EndpointSlice {}
+impl Labelled for Pod {}
+
+impl<K: Labelled> Objects<K> {
+    fn new(
+        client: &Client,
+        namespace: Option<&str>,
+        resource: &str,
+        read: impl Fn(K) -> Object + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            client: client.clone(),
+            api: match namespace {
+                Some(namespace) => Api::namespaced(client.clone(), namespace),
+                None => Api::all(client.clone()),
+            },
+            selector: Some(selector()),
+            side: Side::Readiness,
+            reader: Arc::new(Reader::new(resource, namespace, read)),
+        }
+    }
+}
+
+impl<K> Objects<K> {
+    fn page_params(&self, part: &Part) -> ListParams {
+        let params = ListParams { label_selector: self.selector.clone(), ..ListParams::default() };
+        match part {
+            Part::First => params.limit(PAGE),
+            Part::Next(token) => params.limit(PAGE).continue_token(token),
+            Part::Whole => params,
+        }
+    }
+}
+
+impl<K> Reader<K> {
+    fn new(resource: &str, namespace: Option<&str>, read: impl Fn(K) -> Object + Send + Sync + 'static) -> Self {
+        Self { resource: resource.to_owned(), namespace: namespace.map(str::to_owned), read: Box::new(read) }
+    }
+
+    fn failure(&self, verb: &'static str, error: kube::Error) -> Failure {
+        let cause = match &error {
+            kube::Error::Api(status) => cause(status),
+            _ => Cause::Other,
+        };
+        let request = Request { verb, resource: &self.resource, namespace: self.namespace.as_deref() };
+        Failure { cause, error: request.fault(error) }
+    }
+}
+
+fn cause(status: &Status) -> Cause {
+    match status.code {
+        410 => Cause::Gone,
+        _ if matches!(status.reason.as_str(), "Expired" | "Gone") || is_behind(status) => Cause::Gone,
+        404 if is_missing_resource(status) => Cause::Absent,
+        _ => Cause::Other,
+    }
+}
+
+fn version_of(text: Option<&str>) -> Result<u64, Failure> {
+    // Comparable as numbers within one resource type: promised by the API since Kubernetes 1.35 (KEP-5504), and so
+    // for as long as it has stood on etcd.
+    text.unwrap_or_default().parse().map_err(|error: ParseIntError| {
+        let what = format!("the resource version {text:?} is no number: please report it");
+        Failure { cause: Cause::Other, error: Error::new(ErrorKind::Internal, what).with_source(error) }
+    })
+}
+
+fn name_of(metadata: &ObjectMeta) -> Ref {
+    Ref::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
+}
+
+impl<K: kube::Resource> Reader<K> {
+    fn seen(&self, object: K) -> Result<Seen, Failure> {
+        let name = name_of(object.meta());
+        let version = version_of(object.meta().resource_version.as_deref())?;
+        Ok(Seen { name, version, object: (self.read)(object) })
+    }
+
+    fn event(&self, event: WatchEvent<K>) -> Result<Event, Failure> {
+        Ok(match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => Event::Put(self.seen(object)?),
+            WatchEvent::Deleted(object) => {
+                Event::Gone(name_of(object.meta()), version_of(object.meta().resource_version.as_deref())?)
+            }
+            WatchEvent::Bookmark(bookmark) => Event::Bookmark {
+                version: version_of(Some(&bookmark.metadata.resource_version))?,
+                complete: bookmark.metadata.annotations.get(COMPLETE).is_some_and(|complete| complete == "true"),
+            },
+            WatchEvent::Error(status) => return Err(self.failure("watch", kube::Error::Api(status))),
+        })
+    }
+}
+
+#[async_trait]
+impl<K> Source for Objects<K>
+where
+    K: kube::Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    async fn list(&self, part: Part) -> Result<Page, Failure> {
+        let list: ObjectList<K> =
+            self.api.list(&self.page_params(&part)).await.map_err(|error| self.reader.failure("list", error))?;
+        let version = version_of(list.metadata.resource_version.as_deref())?;
+        let next = list.metadata.continue_.filter(|token| !token.is_empty());
+        let objects = list.items.into_iter().map(|object| self.reader.seen(object)).collect::<Result<_, _>>()?;
+        Ok(Page { objects, version, next })
+    }
+
+    async fn watch(&self, start: Start) -> Result<Events, Failure> {
+        let mut params = WatchParams { label_selector: self.selector.clone(), ..WatchParams::default() };
+        let version = match start {
+            Start::After(version) => version.to_string(),
+            // No version: as new as the moment of the request. Version 0 would be as old as a server's cache.
+            Start::Everything => {
+                params = params.initial_events();
+                String::new()
+            }
+        };
+        let opened = self.api.watch(&params, &version).await;
+        let events = opened.map_err(|error| {
+            let is_refused = matches!(&error, kube::Error::Api(status) if matches!(status.code, 400 | 422));
+            let failure = self.reader.failure("watch", error);
+            if is_refused && start == Start::Everything {
+                return Failure { cause: Cause::NoStreaming, ..failure };
+            }
+            failure
+        })?;
+        let reader = Arc::clone(&self.reader);
+        let read = move |event: Result<_, _>| match event {
+            Ok(event) => reader.event(event),
+            Err(error) => Err(reader.failure("watch", error)),
+        };
+        Ok(events.map(read).boxed())
+    }
+
+    async fn is_absent(&self) -> bool {
+        if self.side != Side::Records {
+            return false;
+        }
+        match self.client.list_api_group_resources(&format!("{GROUP}/{VERSION}")).await {
+            Ok(list) => list.resources.iter().all(|resource| resource.name != PLURAL),
+            // Who may not ask has the first answer to go by.
+            Err(kube::Error::Api(status)) => matches!(status.code, 403 | 404),
+            Err(_) => false,
+        }
+    }
+}
+
+#[async_trait]
+impl<K> Counted for Objects<K>
+where
+    K: kube::Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    async fn census(&self) -> Result<Census, Failure> {
+        let params = self.page_params(&Part::Whole);
+        let list = self.api.list_metadata(&params).await.map_err(|error| self.reader.failure("list", error))?;
+        let version = version_of(list.metadata.resource_version.as_deref())?;
+        let object = |metadata: &ObjectMeta| Ok((name_of(metadata), version_of(metadata.resource_version.as_deref())?));
+        let objects = list.items.iter().map(|item| object(&item.metadata)).collect::<Result<_, Failure>>()?;
+        Ok(Census { version, objects })
+    }
+}

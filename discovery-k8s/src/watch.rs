@@ -1,0 +1,225 @@
+//! The watch: every leg's reflector, joined into one stream of events.
+//!
+//! There is one scope, everything in the watched namespaces: two watches of the API for each. While a leg is out of
+//! touch, what the others say is still shown, and the stream says each time that it is stale.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use discovery_core::backend::{Change, Lineage, Position, WatchEvent, WatchStream};
+use discovery_core::{Error, Result, Scope};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, future};
+use tokio::sync::watch;
+
+use crate::join::Join;
+use crate::progress::{self, Progress};
+use crate::reflector::{self, Seen, Told};
+use crate::source::{Census, Leg};
+
+/// Records in one part of a snapshot.
+const CHUNK: usize = 1024;
+
+/// One census for each leg.
+pub(crate) type Counted = Arc<[Arc<Census>]>;
+
+/// Where barriers tell open watches what they have to catch up with. Only the newest counts: it holds the earlier ones.
+#[derive(Debug)]
+pub(crate) struct Barriers(watch::Sender<Option<Counted>>);
+
+impl Barriers {
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(None))
+    }
+
+    /// Asks for a census of each leg, and answers where a watch is that has caught up with it.
+    pub(crate) async fn raise(&self, legs: &[Leg]) -> Result<Position> {
+        let counted = future::try_join_all(legs.iter().map(|leg| reflector::count(&*leg.source)));
+        let counted: Vec<_> = counted.await?.into_iter().map(Arc::new).collect();
+        let position = progress::position(counted.iter().map(|census| census.version));
+        self.0.send_replace(Some(counted.into()));
+        Ok(position)
+    }
+}
+
+enum Input {
+    Told(usize, Told),
+    Barrier(Counted),
+}
+
+/// Opens a watch. Nothing is asked of the API before the stream is polled; dropping it ends everything.
+pub(crate) fn open(legs: &[Leg], barriers: &Barriers, scope: &Scope, after: Option<&Position>) -> WatchStream {
+    let told = legs
+        .iter()
+        .enumerate()
+        .map(|(leg, source)| reflector::follow(source.source.clone()).map(move |told| Input::Told(leg, told)).boxed());
+    let barriers = stream::unfold(barriers.0.subscribe(), |mut barriers| async move {
+        // Those raised before this watch need not be proven to it: its first lists are newer.
+        barriers.changed().await.ok()?;
+        let newest = barriers.borrow_and_update().clone();
+        Some((newest, barriers))
+    });
+    let barriers = barriers.filter_map(|newest| future::ready(newest.map(Input::Barrier))).boxed();
+    let inputs: BoxStream<'static, Input> = stream::select_all(told.chain([barriers])).boxed();
+    let watch = Watch {
+        legs: legs.to_vec(),
+        scope: scope.clone(),
+        join: Join::default(),
+        progress: legs.iter().map(|_| None).collect(),
+        broken: BTreeMap::new(),
+        synced: false,
+        after: after.map(progress::versions).unwrap_or_default(),
+    };
+    let events = stream::unfold((watch, inputs), |(mut watch, mut inputs)| async move {
+        let input = inputs.next().await?;
+        let events = match input {
+            Input::Told(leg, told) => watch.hear(leg, told),
+            Input::Barrier(counted) => watch.compare(&counted),
+        };
+        Some((stream::iter(events.into_iter().map(Ok)), (watch, inputs)))
+    });
+    events.flatten().boxed()
+}
+
+/// Reads everything once.
+pub(crate) async fn list(legs: &[Leg]) -> Result<(Join, Position)> {
+    let pages = future::try_join_all(legs.iter().map(|leg| reflector::read_or_absent(&*leg.source))).await?;
+    let mut join = Join::default();
+    let position = progress::position(pages.iter().map(|page| page.version));
+    for (leg, page) in legs.iter().zip(pages) {
+        let objects = page.objects.into_iter().map(|seen| (seen.name, seen.object));
+        join.replace(leg.side, leg.namespace.as_deref(), objects);
+    }
+    Ok((join, position))
+}
+
+struct Watch {
+    legs: Vec<Leg>,
+    scope: Scope,
+    join: Join,
+    /// For each leg, once it is listed.
+    progress: Vec<Option<Progress>>,
+    /// Legs that are out of touch, and why.
+    broken: BTreeMap<usize, Error>,
+    synced: bool,
+    /// The position that the caller had reached, leg by leg.
+    after: Vec<u64>,
+}
+
+impl Watch {
+    fn hear(&mut self, leg: usize, told: Told) -> Vec<WatchEvent> {
+        match told {
+            Told::All { objects, version, reset } => self.hear_all(leg, objects, version, reset),
+            Told::Put(seen) => {
+                if !self.moved(leg, |progress| progress.put(&seen.name, seen.version)) {
+                    return Vec::new();
+                }
+                let changes = self.join.set(self.legs[leg].side, &seen.name, Some(seen.object));
+                self.batch(changes)
+            }
+            Told::Gone(name, version) => {
+                if !self.moved(leg, |progress| progress.gone(&name, version)) {
+                    return Vec::new();
+                }
+                let changes = self.join.set(self.legs[leg].side, &name, None);
+                self.batch(changes)
+            }
+            Told::At(version) => {
+                self.moved(leg, |progress| {
+                    progress.at(version);
+                    true
+                });
+                self.batch(Vec::new())
+            }
+            Told::Interrupted(error) => {
+                self.broken.insert(leg, error.clone());
+                vec![WatchEvent::Interrupted(error)]
+            }
+            Told::Recovered => {
+                self.broken.remove(&leg);
+                if self.broken.is_empty() { vec![WatchEvent::Recovered] } else { Vec::new() }
+            }
+        }
+    }
+
+    fn hear_all(&mut self, leg: usize, objects: Vec<Seen>, version: u64, reset: bool) -> Vec<WatchEvent> {
+        let progress = self.progress[leg].get_or_insert_default();
+        progress.all(objects.iter().map(|seen| (&seen.name, seen.version)), version);
+        let Leg { side, namespace, .. } = &self.legs[leg];
+        let objects = objects.into_iter().map(|seen| (seen.name, seen.object));
+        let changes = self.join.replace(*side, namespace.as_deref(), objects);
+        if self.synced && !reset {
+            return self.batch(changes);
+        }
+        if self.progress.iter().any(Option::is_none) {
+            return Vec::new();
+        }
+        self.synced = true;
+        let at = self.versions();
+        let went_back = self.after.len() == at.len() && at.iter().zip(&self.after).any(|(at, after)| at < after);
+        let lineage = match (reset || went_back, self.after.is_empty()) {
+            (true, _) => Lineage::Reset,
+            (false, false) => Lineage::Same,
+            (false, true) => Lineage::Unknown,
+        };
+        self.after = at;
+        self.snapshot(lineage)
+    }
+
+    fn compare(&mut self, counted: &Counted) -> Vec<WatchEvent> {
+        for (progress, census) in self.progress.iter_mut().zip(counted.iter()) {
+            if let Some(progress) = progress {
+                progress.compare(census);
+            }
+        }
+        self.batch(Vec::new())
+    }
+
+    /// Answers whether the leg has heard something new.
+    fn moved(&mut self, leg: usize, step: impl FnOnce(&mut Progress) -> bool) -> bool {
+        self.progress[leg].as_mut().is_some_and(step)
+    }
+
+    fn versions(&self) -> Vec<u64> {
+        self.progress.iter().map(|progress| progress.as_ref().map_or(0, Progress::version)).collect()
+    }
+
+    fn position(&self) -> Position {
+        progress::position(self.versions())
+    }
+
+    /// One change of the store, as the watch says it.
+    fn batch(&self, mut changes: Vec<Change>) -> Vec<WatchEvent> {
+        changes.retain(|change| self.scope.contains(change.key()));
+        if !self.synced {
+            return Vec::new();
+        }
+        let position = self.position();
+        match (changes.is_empty(), self.broken.values().next()) {
+            (true, None) => vec![WatchEvent::Progress(position)],
+            // A sign of life of one leg must not pass for one of all.
+            (true, Some(_)) => Vec::new(),
+            (false, None) => vec![WatchEvent::Batch { changes, position }],
+            (false, Some(error)) => {
+                vec![WatchEvent::Batch { changes, position }, WatchEvent::Interrupted(error.clone())]
+            }
+        }
+    }
+
+    fn snapshot(&self, lineage: Lineage) -> Vec<WatchEvent> {
+        let unread = self.join.unread();
+        if unread > 0 {
+            tracing::warn!(unread, "entries that name no record are passed over");
+        }
+        let mut entries = self.join.entries();
+        entries.retain(|entry| self.scope.contains(&entry.key));
+        let mut events = vec![WatchEvent::SnapshotStart { lineage }];
+        while !entries.is_empty() {
+            let rest = entries.split_off(entries.len().min(CHUNK));
+            events.push(WatchEvent::SnapshotChunk(std::mem::replace(&mut entries, rest)));
+        }
+        events.push(WatchEvent::SnapshotEnd(self.position()));
+        events.extend(self.broken.values().next().cloned().map(WatchEvent::Interrupted));
+        events
+    }
+}

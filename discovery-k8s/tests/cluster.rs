@@ -1,0 +1,143 @@
+//! The backend on a real control plane, which `KUBECONFIG` names and on which the CRD is installed.
+
+mod support;
+
+use std::time::Duration;
+
+use discovery_core::{Discovery, ErrorKind, Path, Query, Record, Result, View};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use support::cluster::{Cluster, Space, State, until};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Item {
+    place: String,
+    n: u64,
+}
+
+impl Record for Item {
+    const KIND: &'static str = "item";
+
+    fn path(&self) -> Result<Path> {
+        Path::new(Self::KIND, [&self.place])
+    }
+}
+
+fn item(place: &str, n: u64) -> Item {
+    Item { place: place.to_owned(), n }
+}
+
+async fn space() -> Space {
+    let kubeconfig = std::env::var("KUBECONFIG").expect("set KUBECONFIG to a control plane that has the CRD");
+    Cluster::of(&kubeconfig).await.unwrap().space().await.unwrap()
+}
+
+async fn shows(view: &View<Item>, wanted: &[u64]) {
+    until(&format!("a view of {wanted:?}"), || async {
+        let mut shown: Vec<u64> = view.load().iter().map(|record| record.n).collect();
+        shown.sort_unstable();
+        shown == wanted
+    })
+    .await;
+}
+
+async fn listed(discovery: &Discovery) -> Vec<u64> {
+    let mut listed: Vec<u64> =
+        discovery.list::<Item>(Query::all()).await.unwrap().iter().map(|record| record.n).collect();
+    listed.sort_unstable();
+    listed
+}
+
+#[tokio::test]
+async fn two_pods_find_each_other_while_they_are_ready() {
+    let space = space().await;
+    let (one, two) = (space.ready_pod("one").await.unwrap(), space.ready_pod("two").await.unwrap());
+    let (writer, reader) = (space.discovery(&one).await.unwrap(), space.discovery(&two).await.unwrap());
+    let view = reader.view::<Item>(Query::all()).await.unwrap();
+    let (x, y) = tokio::join!(writer.register(item("x", 1)), writer.register(item("y", 2)));
+    let (x, _y) = (x.unwrap(), y.unwrap());
+    assert_eq!(listed(&reader).await, [1, 2], "beside an open view");
+    assert_eq!(listed(&writer).await, [1, 2], "without one");
+    shows(&view, &[1, 2]).await;
+    let stored = space.resource("one").await.unwrap().unwrap();
+    assert!(stored.metadata.generation.unwrap() <= 2, "few patches: {:?}", stored.metadata.generation);
+    view.reached(&x.update(item("x", 3)).await.unwrap()).await.unwrap();
+    assert_eq!(view.load().iter().map(|record| record.n).max(), Some(3), "reached and not shown");
+    for state in [State::NotReady, State::Ready, State::Terminating] {
+        space.set(&one, state).await.unwrap();
+        shows(&view, if state == State::Ready { &[2, 3] } else { &[] }).await;
+    }
+    assert!(writer.shutdown(Duration::from_secs(20)).await.is_clean());
+    assert!(space.resource("one").await.unwrap().is_none(), "records are left behind");
+    assert!(reader.shutdown(Duration::from_secs(20)).await.is_clean());
+}
+
+#[tokio::test]
+async fn what_others_delete_or_write_over_is_put_back() {
+    let space = space().await;
+    let pod = space.ready_pod("one").await.unwrap();
+    let owner = space.discovery(&pod).await.unwrap();
+    let view = owner.view::<Item>(Query::all()).await.unwrap();
+    let held = owner.register(item("x", 1)).await.unwrap();
+    shows(&view, &[1]).await;
+    space.resources().delete("one", &DeleteParams::default()).await.unwrap();
+    until("the resource is back", || async { space.resource("one").await.unwrap().is_some() }).await;
+    shows(&view, &[1]).await;
+    let entry = format!("x/{}", held.instance());
+    let strange = json!({ "spec": { "data": { "item": { entry.as_str(): { "place": "x", "n": 9 }, "z/1": { "place": "z", "n": 8 } },
+        "endpoints": { "what is this": {} } } } });
+    let strangers = PatchParams { field_manager: Some("stranger".to_owned()), ..PatchParams::default() };
+    space.resources().patch("one", &strangers, &Patch::Merge(&strange)).await.unwrap();
+    let expected = json!({ "endpoints": {}, "model_cards": {}, "event_channels": {}, "event_sources": {},
+        "item": { entry.as_str(): { "place": "x", "n": 1 } } });
+    until("the data is right again", || async {
+        space.resource("one").await.unwrap().is_some_and(|stored| stored.data["spec"]["data"] == expected)
+    })
+    .await;
+    shows(&view, &[1]).await;
+    owner.shutdown(Duration::from_secs(20)).await;
+}
+
+#[tokio::test]
+async fn a_pod_s_next_incarnation_takes_its_name_and_the_first_one_is_dead() {
+    let space = space().await;
+    let old = space.ready_pod("one").await.unwrap();
+    let first = space.discovery(&old).await.unwrap();
+    let held = first.register(item("x", 1)).await.unwrap();
+    let second = space.discovery(&old).await.unwrap();
+    let error = second.register(item("y", 2)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(error.to_string().contains("container"), "{error}");
+    let new = space.ready_pod("one").await.unwrap();
+    assert_ne!(old.uid, new.uid);
+    let next = space.discovery(&new).await.unwrap();
+    let view = next.view::<Item>(Query::all()).await.unwrap();
+    shows(&view, &[]).await;
+    let _kept = next.register(item("x", 2)).await.unwrap();
+    shows(&view, &[2]).await;
+    until("the dead pod's process knows", || async { !held.state().is_registered() }).await;
+    assert_eq!(listed(&next).await, [2], "a late write of the dead pod's process");
+    next.shutdown(Duration::from_secs(20)).await;
+}
+
+#[tokio::test]
+async fn moving_between_slices_is_no_change_and_two_uids_hide_both() {
+    let space = space().await;
+    let (one, other) = (space.ready_pod("one").await.unwrap(), space.pod("other").await.unwrap());
+    let owner = space.discovery(&one).await.unwrap();
+    let view = owner.view::<Item>(Query::all()).await.unwrap();
+    let _held = owner.register(item("x", 1)).await.unwrap();
+    shows(&view, &[1]).await;
+    let before = view.load().version();
+    space.slice("elsewhere", &[(&one, State::Ready)]).await.unwrap();
+    space.delete_slice("slice-one").await.unwrap();
+    assert_eq!(listed(&owner).await, [1]);
+    assert_eq!(view.load().version(), before, "moving made a change");
+    let impostor = support::cluster::Made { name: one.name.clone(), uid: other.uid };
+    space.slice("impostor", &[(&impostor, State::Ready)]).await.unwrap();
+    shows(&view, &[]).await;
+    space.delete_slice("impostor").await.unwrap();
+    shows(&view, &[1]).await;
+    owner.shutdown(Duration::from_secs(20)).await;
+}

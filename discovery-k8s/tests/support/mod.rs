@@ -1,0 +1,3 @@
+//! A cluster for tests, namespaces in it, and pods that exist in the API alone.
+
+pub(crate) mod cluster;
