@@ -108,7 +108,11 @@ impl Fault {
             }
             _ => {
                 let cause = status.source().map_or_else(|| text.to_owned(), network_cause);
-                Self::new(ErrorKind::Unavailable, unknown, true, format!("{endpoint}: the connection broke: {cause}"))
+                // With TLS 1.3 a server refuses a client's certificate after the connection was made.
+                let secure = endpoint.starts_with("https");
+                let refused = if secure { " (or does it refuse this client's certificate, or miss one?)" } else { "" };
+                let message = format!("{endpoint}: the connection broke: {cause}{refused}");
+                Self::new(ErrorKind::Unavailable, unknown, true, message)
             }
         }
     }
@@ -178,7 +182,7 @@ fn network_cause(error: &(dyn StdError + 'static)) -> String {
         "it asks for a client certificate that it trusts".to_owned()
     } else if all.contains("certificate") {
         "its certificate does not fit".to_owned()
-    } else if all.contains("InvalidContentType") || all.contains("corrupt message") {
+    } else if all.contains("InvalidContentType") || all.contains("corrupt message") || all.contains("handshake eof") {
         "it speaks no TLS there: write http, or give the TLS port".to_owned()
     } else {
         match io {

@@ -3,6 +3,7 @@
 mod backend;
 mod bounds;
 mod config;
+mod diagnose;
 mod fault;
 mod fence;
 mod follow;
@@ -27,6 +28,7 @@ pub use config::{
     KEEPALIVE_TIMEOUT_VARIABLE, KEY_VARIABLE, PASSWORD_VARIABLE, PREFIX_VARIABLE, Pem, STARTUP_VARIABLE, TTL_VARIABLE,
     Tls, USERNAME_VARIABLE,
 };
+pub use diagnose::{Finding, Member, diagnose};
 
 /// The name in `DYN_DISCOVERY_BACKEND`.
 pub const NAME: &str = "etcd";

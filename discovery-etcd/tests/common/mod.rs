@@ -128,6 +128,16 @@ impl Fold {
         }
     }
 
+    /// Opens the watch again after what was seen. Answers whether that worked.
+    pub async fn reopen(&mut self, backend: &EtcdBackend, scope: &Scope) -> bool {
+        match backend.watch(scope, self.position.as_ref()).await {
+            Ok(stream) => self.stream = stream,
+            Err(error) if error.is_temporary() => return false,
+            Err(error) => panic!("not opened again: {error}"),
+        }
+        true
+    }
+
     /// The next event, folded. The end of the stream is an error.
     pub async fn step(&mut self) -> Result<()> {
         let event = self.stream.next().await.expect("the stream goes on until it fails")?;

@@ -1,0 +1,246 @@
+//! Watches and calls while the server or the network fails.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::*;
+use discovery_core::ErrorKind;
+use discovery_core::backend::{Backend, Lineage, Watcher};
+use discovery_testbed::{Etcd, Proxy};
+
+#[tokio::test]
+async fn a_watch_resumes_where_it_was_and_repeats_nothing() {
+    let etcd = Etcd::start().await.unwrap();
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&format!("http://{}", network.address())).await);
+    let session = session(&owner).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    put(&*session, &key(2), "1").await.unwrap();
+    fold.until("a change", |fold| fold.entries.len() == 2).await;
+    network.cut();
+    let error = fold.failure("the cut").await;
+    assert_eq!((error.kind(), error.is_temporary()), (ErrorKind::Unavailable, true), "{error}");
+    put(&*session, &key(3), "1").await.unwrap();
+    delete(&*session, &key(1)).await.unwrap();
+    let refused = reader.watch(&endpoints(), fold.position.as_ref()).await.map(drop).unwrap_err();
+    assert!(refused.is_temporary() && refused.to_string().contains(&network.address().to_string()), "{refused}");
+    network.heal();
+    let mut second = Fold::open(&reader, &endpoints(), fold.position.as_ref()).await;
+    assert!(second.resumed && second.lineages.is_empty());
+    second.until("what was missed", |fold| fold.batches.len() == 2).await;
+    assert_eq!(second.values(), desired([(key(3), "1")]));
+}
+
+#[tokio::test]
+async fn a_compacted_history_is_followed_by_a_snapshot_of_the_same() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let session = session(&owner).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    let fold = Fold::open(&reader, &endpoints(), None).await;
+    put(&*session, &key(2), "1").await.unwrap();
+    etcd.compact().await.unwrap();
+    let second = Fold::open(&reader, &endpoints(), fold.position.as_ref()).await;
+    assert_eq!((second.resumed, second.lineages.as_slice()), (false, [Lineage::Same].as_slice()));
+    assert_eq!(second.entries[&key(1)], fold.entries[&key(1)]);
+    assert_eq!(second.entries.len(), 2);
+}
+
+#[tokio::test]
+async fn a_watch_that_is_compacted_on_the_server_goes_on_with_a_snapshot() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let session = session(&owner).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    let token = reader.change_log().unwrap().now().await.unwrap();
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    for value in 0..50 {
+        put(&*session, &key(2), value.to_string()).await.unwrap();
+    }
+    etcd.compact().await.unwrap();
+    put(&*session, &key(2), "end").await.unwrap();
+    fold.until("the end", |fold| fold.values().get(&key(2)).is_some_and(|value| value == "end")).await;
+    assert_eq!(fold.values(), desired([(key(1), "1"), (key(2), "end")]));
+    // A position without a record to compare leads to the server's own refusal.
+    let second = Fold::open(&reader, &endpoints(), Some(&token)).await;
+    assert_eq!(second.values(), fold.values());
+}
+
+#[tokio::test]
+async fn a_wiped_store_is_another_history_however_far_it_has_come() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let first = session(&owner).await;
+    put(&*first, &key(1), "1").await.unwrap();
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    put(&*first, &key(1), "2").await.unwrap();
+    fold.until("the update", |fold| fold.batches.len() == 1).await;
+    let before = fold.position.clone();
+    etcd.wipe().await.unwrap();
+    fold.failure("the end of the server").await;
+    let open = async |after| {
+        until("the server to answer", || async { reader.watch(&endpoints(), after).await.is_ok() }).await;
+        Fold::open(&reader, &endpoints(), after).await
+    };
+    // Less far than before.
+    let empty = open(before.as_ref()).await;
+    assert_eq!((empty.lineages.as_slice(), empty.entries.len()), ([Lineage::Reset].as_slice(), 0));
+    // As far as before, with the same keys at the same revisions.
+    assert_eq!(within("a loss", first.renew()).await.unwrap_err().kind(), ErrorKind::SessionLost);
+    let second = session_again(&owner, first.id()).await;
+    for value in ["1", "2"] {
+        put(&*second, &key(1), value).await.unwrap();
+    }
+    let same = open(before.as_ref()).await;
+    assert_eq!(same.lineages, [Lineage::Reset]);
+    assert_eq!(same.values(), fold.values());
+    assert_ne!(same.entries[&key(1)].incarnation, fold.entries[&key(1)].incarnation);
+    // Further than before.
+    for value in 0..20 {
+        put(&*second, &key(2), value.to_string()).await.unwrap();
+    }
+    let further = open(before.as_ref()).await;
+    assert_eq!((further.lineages.as_slice(), further.entries.len()), ([Lineage::Reset].as_slice(), 2));
+    // From there on it goes on as usual.
+    let resumed = open(further.position.as_ref()).await;
+    assert!(resumed.resumed);
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_found_in_time() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let session = session(&owner).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    let mut other = Fold::open(&reader, &endpoints(), None).await;
+    etcd.pause().unwrap();
+    let start = Instant::now();
+    let error = fold.failure("silence").await;
+    other.failure("silence").await;
+    assert!(start.elapsed() < reader.bounds().recovery, "{:?}: {error}", start.elapsed());
+    assert!(error.is_temporary(), "{error}");
+    let start = Instant::now();
+    assert!(session.renew().await.unwrap_err().is_temporary());
+    assert!(reader.list(&endpoints()).await.unwrap_err().is_temporary());
+    assert!(start.elapsed() < DEADLINE);
+    etcd.resume().unwrap();
+    until("the server to answer", || async { reader.list(&endpoints()).await.is_ok() }).await;
+    let second = Fold::open(&reader, &endpoints(), fold.position.as_ref()).await;
+    assert!(second.resumed);
+}
+
+#[tokio::test]
+async fn a_half_open_connection_is_found_in_time() {
+    let etcd = Etcd::start().await.unwrap();
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    let reader = backend(&format!("http://{}", network.address())).await;
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    network.stall();
+    let start = Instant::now();
+    fold.failure("silence").await;
+    assert!(start.elapsed() < reader.bounds().recovery, "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_quiet_watch_gives_signs_of_life() {
+    let etcd = Etcd::start().await.unwrap();
+    let reader = backend(&etcd.endpoint()).await;
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    let silence = reader.bounds().silence.unwrap();
+    for _ in 0..3 {
+        let start = Instant::now();
+        within("a sign of life", fold.step()).await.unwrap();
+        assert!(start.elapsed() < silence / 2, "{:?}", start.elapsed());
+    }
+    assert!(fold.batches.is_empty());
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_is_passed_over() {
+    let etcd = Etcd::start().await.unwrap();
+    let dead = Etcd::start().await.unwrap();
+    let endpoints_list = format!("{},{}", dead.endpoint(), etcd.endpoint());
+    dead.kill().await.unwrap();
+    // Wherever each of them begins.
+    for _ in 0..8 {
+        let backend = backend(&endpoints_list).await;
+        let session = session(&backend).await;
+        put(&*session, &key(1), "1").await.unwrap();
+        session.renew().await.unwrap();
+        assert_eq!(Fold::open(&backend, &endpoints(), None).await.entries.len(), 1);
+        assert_eq!(listed(&backend, &endpoints()).await.len(), 1);
+        session.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_answers_is_an_error_that_names_every_endpoint() {
+    let (one, two) = (Etcd::start().await.unwrap(), Etcd::start().await.unwrap());
+    one.kill().await.unwrap();
+    two.kill().await.unwrap();
+    let list = format!("{},{}", one.endpoint(), two.endpoint());
+    let backend = backend(&list).await;
+    for error in [
+        backend.list(&endpoints()).await.map(drop).unwrap_err(),
+        backend.watch(&endpoints(), None).await.map(drop).unwrap_err(),
+        backend.health().await.map(drop).unwrap_err(),
+        backend.barrier(&endpoints()).await.map(drop).unwrap_err(),
+    ] {
+        let text = error.to_string();
+        assert!(error.is_temporary() && error.kind() == ErrorKind::Unavailable, "{text}");
+        assert!(text.contains(&one.endpoint()) && text.contains(&two.endpoint()), "{text}");
+        assert!(text.starts_with("etcd: ") && !text.contains('\n'), "{text}");
+    }
+    let startup = environment(&list).with("ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS", "1");
+    let start = Instant::now();
+    let error = connect(startup.clone()).await.unwrap_err();
+    assert!(error.is_temporary() && start.elapsed() >= Duration::from_millis(900), "{error}");
+    one.launch().unwrap();
+    one.wait().await.unwrap();
+    connect(startup).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_sees_what_comes_after_a_restart_of_the_server() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let session = session(&owner).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    etcd.kill().await.unwrap();
+    fold.failure("the end of the server").await;
+    etcd.restart().await.unwrap();
+    until("the session to go on", || async { session.renew().await.is_ok() }).await;
+    put(&*session, &key(2), "1").await.unwrap();
+    let mut second = Fold::open(&reader, &endpoints(), fold.position.as_ref()).await;
+    second.until("what was missed", |fold| fold.entries.contains_key(&key(2))).await;
+    assert!(second.resumed);
+    assert_eq!(second.values(), desired([(key(2), "1")]));
+}
+
+#[tokio::test]
+async fn a_full_store_is_a_temporary_error_that_says_what_to_do() {
+    let options = discovery_testbed::EtcdOptions { quota: Some(2 << 20), ..Default::default() };
+    let etcd = Etcd::start_with(options).await.unwrap();
+    let backend = backend(&etcd.endpoint()).await;
+    let session = session(&backend).await;
+    let value = vec![b'1'; 200_000];
+    let mut full = None;
+    for id in 0..100 {
+        if let Err(error) = put(&*session, &key(id), &value).await {
+            full = Some(error);
+            break;
+        }
+    }
+    let error = full.expect("two megabytes are full sooner");
+    assert!(error.is_temporary() && error.effect() == discovery_core::Effect::None, "{error:?}");
+    assert!(error.to_string().contains("defragment"), "{error}");
+    let health = backend.health().await.unwrap();
+    assert!(health.detail.contains("NOSPACE"), "{}", health.detail);
+    // Renewals and reads go on.
+    session.renew().await.unwrap();
+    assert!(!listed(&backend, &endpoints()).await.is_empty());
+}

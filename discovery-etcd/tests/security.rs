@@ -1,0 +1,209 @@
+//! Users, passwords and certificates: what works, what is refused, and that no secret is told.
+
+mod common;
+
+use std::fs;
+
+use common::*;
+use discovery_core::backend::{Backend, Registrar, SessionRequest, Watcher};
+use discovery_core::{Environment, Error, ErrorKind};
+use discovery_etcd::EtcdBackend;
+use discovery_testbed::{Authority, Certificate, Etcd, EtcdOptions, EtcdTls};
+
+const PASSWORD: &str = "correct-horse-battery";
+
+async fn with_tls(authority: &Authority, demands_clients: bool) -> Etcd {
+    let Certificate { certificate, key } = authority.server().unwrap();
+    let tls = EtcdTls { authority: authority.certificate(), certificate, key, demands_clients };
+    Etcd::start_with(EtcdOptions { tls: Some(tls), ..Default::default() }).await.unwrap()
+}
+
+/// Every kind of call.
+async fn works(backend: &EtcdBackend) {
+    let session = session(backend).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    publish(&*session, vec![put_of(&key(2), "2"), put_of(&key(3), "3")], true)
+        .await
+        .into_iter()
+        .for_each(|result| drop(result.unwrap()));
+    session.renew().await.unwrap();
+    session.renew().await.unwrap();
+    let wanted = desired([(key(1), "1"), (key(2), "2"), (key(3), "3")]);
+    assert!(session.verify(&wanted).await.unwrap().is_empty());
+    assert_eq!(listed(backend, &endpoints()).await, wanted);
+    let mut fold = Fold::open(backend, &endpoints(), None).await;
+    assert_eq!(fold.values(), wanted);
+    let barrier = backend.barrier(&endpoints()).await.unwrap().unwrap();
+    fold.until("the barrier", |fold| backend.reached(fold.position.as_ref().unwrap(), &barrier)).await;
+    backend.health().await.unwrap();
+    session.close().await.unwrap();
+    fold.until("the end", |fold| fold.entries.is_empty()).await;
+}
+
+/// What each kind of call answers where all are refused.
+async fn refusals(backend: &EtcdBackend) -> Vec<Error> {
+    vec![
+        backend.list(&endpoints()).await.map(drop).unwrap_err(),
+        backend.watch(&endpoints(), None).await.map(drop).unwrap_err(),
+        backend.open(&SessionRequest::default()).await.map(drop).unwrap_err(),
+        backend.barrier(&endpoints()).await.map(drop).unwrap_err(),
+    ]
+}
+
+fn tells_nothing(shown: &str, secrets: &[&str]) {
+    for secret in secrets {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+fn as_user(endpoint: &str, name: &str, password: &str) -> Environment {
+    environment(endpoint).with("ETCD_AUTH_USERNAME", name).with("ETCD_AUTH_PASSWORD", password)
+}
+
+/// A user `worker` that may read and write below `v1/`, and nothing else.
+async fn add_worker(etcd: &Etcd) {
+    etcd.ctl(["role", "add", "discovery"]).await.unwrap();
+    etcd.ctl(["role", "grant-permission", "discovery", "readwrite", "--prefix", "v1/"]).await.unwrap();
+    etcd.ctl_with(["user", "add", "worker", "--interactive=false"], &format!("{PASSWORD}\n")).await.unwrap();
+    etcd.ctl(["user", "grant-role", "worker", "discovery"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_user_works_with_no_more_than_its_prefix() {
+    let etcd = Etcd::start().await.unwrap();
+    etcd.demand_password("root-secret").await.unwrap();
+    add_worker(&etcd).await;
+    let backend = connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap();
+    works(&backend).await;
+    tells_nothing(&format!("{backend:?}"), &[PASSWORD]);
+
+    let outside = as_user(&etcd.endpoint(), "worker", PASSWORD).with("DYN_DISCOVERY_ETCD_PREFIX", "elsewhere");
+    let anonymous = environment(&etcd.endpoint());
+    let wrong = as_user(&etcd.endpoint(), "worker", "guessed-password");
+    for environment in [outside, anonymous, wrong] {
+        let backend = connect(environment).await.unwrap();
+        for error in refusals(&backend).await {
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+            tells_nothing(&format!("{error} {error:?}"), &[PASSWORD, "guessed-password"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_user_that_is_not_asked_for_is_not_used() {
+    let etcd = Etcd::start().await.unwrap();
+    works(&connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_restarted_server_forgets_its_tokens_and_nobody_notices() {
+    let etcd = Etcd::start().await.unwrap();
+    etcd.demand_password("root-secret").await.unwrap();
+    add_worker(&etcd).await;
+    let backend = connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap();
+    let session = session(&backend).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    let mut fold = Fold::open(&backend, &endpoints(), None).await;
+    etcd.restart().await.unwrap();
+    fold.failure("the end of the server").await;
+    until("a renewal", || async { session.renew().await.is_ok() }).await;
+    put(&*session, &key(1), "2").await.unwrap();
+    let mut second = Fold::open(&backend, &endpoints(), fold.position.as_ref()).await;
+    second.until("the update", |fold| fold.entries.contains_key(&key(1))).await;
+    assert_eq!(listed(&backend, &endpoints()).await, desired([(key(1), "2")]));
+}
+
+#[tokio::test]
+async fn a_permission_that_is_taken_away_ends_the_watch_and_comes_back() {
+    let etcd = Etcd::start().await.unwrap();
+    etcd.demand_password("root-secret").await.unwrap();
+    add_worker(&etcd).await;
+    let backend = connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap();
+    let session = session(&backend).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    let mut fold = Fold::open(&backend, &endpoints(), None).await;
+    etcd.ctl(["user", "revoke-role", "worker", "discovery"]).await.unwrap();
+    let start = std::time::Instant::now();
+    // The first failure may be that users changed; what comes after says why.
+    let mut error = fold.failure("the refusal").await;
+    assert!(start.elapsed() < backend.bounds().recovery, "{:?}: {error}", start.elapsed());
+    while error.kind() != ErrorKind::PermissionDenied {
+        assert!(error.is_temporary(), "{error}");
+        error = match backend.watch(&endpoints(), fold.position.as_ref()).await {
+            Ok(_) => panic!("opened without permission"),
+            Err(error) => error,
+        };
+    }
+    error = put(&*session, &key(2), "2").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    etcd.ctl(["user", "grant-role", "worker", "discovery"]).await.unwrap();
+    until("a write", || async { put(&*session, &key(2), "2").await.is_ok() }).await;
+    let mut second = Fold::open(&backend, &endpoints(), fold.position.as_ref()).await;
+    second.until("the write", |fold| fold.entries.contains_key(&key(2))).await;
+}
+
+#[tokio::test]
+async fn tls_is_checked_against_the_authority_that_is_given() {
+    let authority = Authority::new("the right one").unwrap();
+    let etcd = with_tls(&authority, false).await;
+    let trusting = |file: &std::path::Path| environment(&etcd.endpoint()).with("ETCD_AUTH_CA", file.to_str().unwrap());
+    works(&connect(trusting(&authority.certificate())).await.unwrap()).await;
+    // As text, and for an endpoint without a scheme.
+    let text = fs::read_to_string(authority.certificate()).unwrap();
+    let bare = etcd.endpoint().replace("https://", "");
+    works(&connect(environment(&bare).with("ETCD_AUTH_CA", text)).await.unwrap()).await;
+
+    let stranger = Authority::new("another one").unwrap();
+    for environment in [trusting(&stranger.certificate()), environment(&etcd.endpoint())] {
+        let backend = connect(environment).await.unwrap();
+        for error in refusals(&backend).await {
+            assert!(error.to_string().contains("ETCD_AUTH_CA"), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        }
+    }
+    // Not encrypted.
+    let backend = connect(environment(&etcd.endpoint().replace("https", "http"))).await.unwrap();
+    for error in refusals(&backend).await {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_and_demanded_together_with_a_password() {
+    let authority = Authority::new("the right one").unwrap();
+    let etcd = with_tls(&authority, true).await;
+    let client = authority.client("worker").unwrap();
+    let trusting = environment(&etcd.endpoint()).with("ETCD_AUTH_CA", authority.certificate().to_str().unwrap());
+    let with_client = |client: &Certificate| {
+        trusting
+            .clone()
+            .with("ETCD_AUTH_CLIENT_CERT", client.certificate.to_str().unwrap())
+            .with("ETCD_AUTH_CLIENT_KEY", client.key.to_str().unwrap())
+    };
+    works(&connect(with_client(&client)).await.unwrap()).await;
+    let text = trusting
+        .clone()
+        .with("ETCD_AUTH_CLIENT_CERT", fs::read_to_string(&client.certificate).unwrap())
+        .with("ETCD_AUTH_CLIENT_KEY", fs::read_to_string(&client.key).unwrap());
+    let backend = connect(text).await.unwrap();
+    works(&backend).await;
+    let secret = fs::read_to_string(&client.key).unwrap();
+    let secret = secret.lines().nth(1).unwrap();
+    tells_nothing(&format!("{backend:?}"), &[secret]);
+
+    let stranger = Authority::new("another one").unwrap().client("worker").unwrap();
+    // The files of the other authority are gone with it: so is the certificate, which is refused before any I/O.
+    assert_eq!(connect(with_client(&stranger)).await.unwrap_err().kind(), ErrorKind::InvalidConfig);
+    for error in refusals(&connect(trusting.clone()).await.unwrap()).await {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        tells_nothing(&format!("{error} {error:?}"), &[secret]);
+    }
+
+    // All of it at once.
+    etcd.demand_password("root-secret").await.unwrap();
+    add_worker(&etcd).await;
+    let both = with_client(&client).with("ETCD_AUTH_USERNAME", "worker").with("ETCD_AUTH_PASSWORD", PASSWORD);
+    let backend = connect(both).await.unwrap();
+    works(&backend).await;
+    tells_nothing(&format!("{backend:?}"), &[secret, PASSWORD]);
+}

@@ -1,0 +1,201 @@
+//! Sessions that are lost, follow each other, and write late.
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use discovery_core::backend::{Backend, Change, Registrar, SessionRequest, Watcher};
+use discovery_core::{Effect, ErrorKind};
+use discovery_testbed::{Direction, Etcd, Proxy};
+
+async fn revoke(etcd: &Etcd, lease: u64) {
+    etcd.ctl(["lease", "revoke", &format!("{lease:x}")]).await.unwrap();
+}
+
+/// The lease of a stored key, as etcd's own client sees it.
+async fn lease_of(etcd: &Etcd, stored: &str) -> u64 {
+    let fields = etcd.ctl(["get", "--write-out=fields", stored]).await.unwrap();
+    fields.lines().find_map(|line| line.strip_prefix("\"Lease\" : ")).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_revoked_lease_is_followed_by_another_under_the_same_id() {
+    let etcd = Etcd::start().await.unwrap();
+    let backend = backend(&etcd.endpoint()).await;
+    let first = session(&backend).await;
+    let id = first.id();
+    put(&*first, &key(id.0), "1").await.unwrap();
+    first.renew().await.unwrap();
+    revoke(&etcd, id.0).await;
+    assert!(listed(&backend, &endpoints()).await.is_empty());
+    assert_eq!(within("a loss", first.renew()).await.unwrap_err().kind(), ErrorKind::SessionLost);
+    assert_eq!(within("the loss to be told", first.lost()).await.kind(), ErrorKind::SessionLost);
+    assert_eq!(put(&*first, &key(id.0), "late").await.unwrap_err().kind(), ErrorKind::SessionLost);
+    assert_eq!(first.verify(&desired([(key(id.0), "1")])).await.unwrap_err().kind(), ErrorKind::SessionLost);
+
+    let second = session_again(&backend, id).await;
+    assert_eq!(second.id(), id);
+    assert_eq!(second.verify(&desired([(key(id.0), "1")])).await.unwrap().len(), 1);
+    put(&*second, &key(id.0), "1").await.unwrap();
+    assert!(second.verify(&desired([(key(id.0), "1")])).await.unwrap().is_empty());
+    assert_ne!(lease_of(&etcd, &stored(id.0)).await, id.0);
+    // Closing the one that is gone takes nothing.
+    first.close().await.unwrap();
+    assert_eq!(listed(&backend, &endpoints()).await, desired([(key(id.0), "1")]));
+}
+
+#[tokio::test]
+async fn each_call_finds_a_revoked_lease() {
+    let etcd = Etcd::start().await.unwrap();
+    let backend = backend(&etcd.endpoint()).await;
+    let request = SessionRequest::default();
+    let first = backend.open(&request).await.unwrap();
+    revoke(&etcd, first.id().0).await;
+    let error = put(&*first, &key(1), "1").await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::SessionLost, Effect::None));
+    let second = backend.open(&request).await.unwrap();
+    revoke(&etcd, second.id().0).await;
+    assert_eq!(second.verify(&desired([(key(1), "1")])).await.unwrap_err().kind(), ErrorKind::SessionLost);
+    let third = backend.open(&request).await.unwrap();
+    revoke(&etcd, third.id().0).await;
+    let atomic = publish(&*third, vec![put_of(&key(1), "1"), put_of(&key(2), "2")], true).await;
+    assert!(atomic.into_iter().all(|result| result.unwrap_err().kind() == ErrorKind::SessionLost));
+    assert!(listed(&backend, &endpoints()).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_record_moves_to_the_next_lease_without_a_gap() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let first = session(&owner).await;
+    let id = first.id();
+    for record in 1..=3 {
+        put(&*first, &key(record), "1").await.unwrap();
+    }
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    let second = session_again(&owner, id).await;
+    // One alone, one in a transaction, and one that is withdrawn.
+    put(&*second, &key(1), "2").await.unwrap();
+    publish(&*second, vec![put_of(&key(2), "2")], true).await.remove(0).unwrap();
+    delete(&*second, &key(3)).await.unwrap();
+    // What is left of the first session has no effect.
+    assert_eq!(put(&*first, &key(1), "late").await.unwrap_err().kind(), ErrorKind::SessionLost);
+    assert_eq!(first.renew().await.unwrap_err().kind(), ErrorKind::SessionLost);
+    revoke(&etcd, id.0).await;
+    put(&*second, &key(4), "2").await.unwrap();
+    fold.until("the end", |fold| fold.entries.contains_key(&key(4))).await;
+    assert_eq!(fold.values(), desired([(key(1), "2"), (key(2), "2"), (key(4), "2")]));
+    let deleted: Vec<_> = fold.batches.iter().flatten().filter(|change| matches!(change, Change::Delete(_))).collect();
+    assert!(matches!(deleted.as_slice(), [Change::Delete(gone)] if *gone == key(3)), "{deleted:?}");
+}
+
+#[tokio::test]
+async fn what_another_handle_holds_is_a_conflict_until_its_lease_ends() {
+    let etcd = Etcd::start().await.unwrap();
+    let (one, two) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let (first, second) = (session(&one).await, session(&two).await);
+    put(&*first, &key(1), "1").await.unwrap();
+    let error = put(&*second, &key(1), "2").await.unwrap_err();
+    assert_eq!((error.kind(), error.effect(), error.is_temporary()), (ErrorKind::Conflict, Effect::None, false));
+    assert!(error.key() == Some(&key(1)), "{error}");
+    first.close().await.unwrap();
+    put(&*second, &key(1), "2").await.unwrap();
+}
+
+/// A handle whose calls go to the first endpoint until that fails. On a runtime of one thread.
+async fn with_first(endpoints: &str) -> discovery_etcd::EtcdBackend {
+    for seed in 0.. {
+        fastrand::seed(seed);
+        if fastrand::usize(..endpoints.split(',').count()) == 0 {
+            fastrand::seed(seed);
+            break;
+        }
+    }
+    backend(endpoints).await
+}
+
+#[tokio::test]
+async fn a_creation_that_arrives_late_does_not_bring_a_withdrawn_record_back() {
+    let etcd = Etcd::start().await.unwrap();
+    let slow = Proxy::to_port(etcd.port()).unwrap();
+    let backend = with_first(&format!("http://{},{}", slow.address(), etcd.endpoint())).await;
+    let session = session(&backend).await;
+    session.renew().await.unwrap();
+    let mut fold = Fold::open(&common::backend(&etcd.endpoint()).await, &endpoints(), None).await;
+    slow.delay_only(Direction::ToServer, Duration::from_secs(4));
+    let error = put(&*session, &key(1), "late").await.unwrap_err();
+    assert_eq!(error.effect(), Effect::Unknown, "{error}");
+    // By now the other endpoint is used.
+    put(&*session, &key(1), "1").await.unwrap();
+    delete(&*session, &key(1)).await.unwrap();
+    // The stream of renewals is still that of the slow connection: what it says comes after what was sent before.
+    until("a renewal over the slow connection", || async { session.renew().await.is_ok() }).await;
+    slow.heal();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let barrier = backend.barrier(&endpoints()).await.unwrap().unwrap();
+    put(&*session, &key(2), "end").await.unwrap();
+    fold.until("the end", |fold| fold.entries.contains_key(&key(2))).await;
+    assert!(backend.reached(fold.position.as_ref().unwrap(), &barrier));
+    assert_eq!(fold.values(), desired([(key(2), "end")]));
+    assert_eq!(fold.batches.len(), 3, "{:?}", fold.batches);
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_is_found_and_written_again() {
+    let etcd = Etcd::start().await.unwrap();
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    let backend = backend(&format!("http://{}", network.address())).await;
+    let session = session(&backend).await;
+    network.stall_only(Direction::ToClient);
+    let error = put(&*session, &key(1), "1").await.unwrap_err();
+    assert_eq!((error.effect(), error.is_temporary()), (Effect::Unknown, true), "{error}");
+    network.reset();
+    network.heal();
+    until("the store to answer", || async { put(&*session, &key(1), "2").await.is_ok() }).await;
+    assert_eq!(listed(&backend, &endpoints()).await, desired([(key(1), "2")]));
+    assert!(session.verify(&desired([(key(1), "2")])).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_found_by_renewals_and_left() {
+    let etcd = Etcd::start().await.unwrap();
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    let backend = backend(&format!("http://{}", network.address())).await;
+    let session = session(&backend).await;
+    session.renew().await.unwrap();
+    network.stall();
+    let start = std::time::Instant::now();
+    let error = session.renew().await.unwrap_err();
+    assert!(error.is_temporary() && start.elapsed() < backend.bounds().recovery, "{error} {:?}", start.elapsed());
+    network.heal();
+    until("a renewal", || async { session.renew().await.is_ok() }).await;
+}
+
+#[tokio::test]
+async fn a_fence_that_is_gone_is_made_again() {
+    let etcd = Etcd::start().await.unwrap();
+    let backend = backend(&etcd.endpoint()).await;
+    let session = session(&backend).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    etcd.ctl(["del", "--prefix", "v1/"]).await.unwrap();
+    put(&*session, &key(2), "2").await.unwrap();
+    etcd.ctl(["del", "--prefix", "v1/.fences/"]).await.unwrap();
+    publish(&*session, vec![put_of(&key(1), "1"), put_of(&key(2), "3")], true)
+        .await
+        .into_iter()
+        .for_each(|result| drop(result.unwrap()));
+    assert_eq!(listed(&backend, &endpoints()).await, desired([(key(1), "1"), (key(2), "3")]));
+}
+
+#[tokio::test]
+async fn a_closed_session_leaves_nothing_and_closes_twice() {
+    let etcd = Etcd::start().await.unwrap();
+    let backend = backend(&etcd.endpoint()).await;
+    let session = session(&backend).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    session.close().await.unwrap();
+    session.close().await.unwrap();
+    assert_eq!(etcd.ctl(["get", "--prefix", "", "--keys-only"]).await.unwrap().trim(), "");
+    assert_eq!(etcd.ctl(["lease", "list"]).await.unwrap().lines().count(), 1);
+}
