@@ -2,6 +2,8 @@
 //!
 //! Each is a feature of this crate, named like the backend: the library alone knows no store.
 
+#[cfg(feature = "etcd")]
+mod etcd;
 #[cfg(feature = "file")]
 mod file;
 #[cfg(feature = "memory")]
@@ -11,6 +13,8 @@ mod process;
 
 use std::sync::Arc;
 
+#[cfg(feature = "etcd")]
+pub use etcd::Etcd;
 #[cfg(feature = "file")]
 pub use file::File;
 #[cfg(feature = "memory")]
@@ -33,6 +37,8 @@ const KNOWN: &[Known] = &[
     Known { names: &["memory", "mem"], embedded: true, make: || Arc::new(Memory) },
     #[cfg(feature = "file")]
     Known { names: &["file"], embedded: true, make: || Arc::new(File::new()) },
+    #[cfg(feature = "etcd")]
+    Known { names: &["etcd"], embedded: false, make: || Arc::new(Etcd) },
 ];
 
 /// The factories that `DYN_DISCOVERY_BACKEND=<wanted>` means: that of the backend of this name, or those of all
