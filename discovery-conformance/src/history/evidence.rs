@@ -17,6 +17,8 @@ pub(super) struct Setting {
     /// Handles below this number only register.
     pub(super) owners: usize,
     pub(super) observer: usize,
+    /// Something was around each backend that may fail by itself, besides the faults that were recorded.
+    pub(super) wrapped: bool,
 }
 
 /// What is wrong with what a read shows of one key.

@@ -106,6 +106,7 @@ async fn play(factory: &dyn Factory, config: &Config) -> Result<Summary, Error> 
         patience: factory.patience().max(1),
         owners: config.owners,
         observer,
+        wrapped: config.wrap.is_some(),
     };
     Ok(judge(&log, &setting, config.seed, operations))
 }

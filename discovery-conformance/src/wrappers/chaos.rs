@@ -144,6 +144,10 @@ struct Stormy {
     /// What comes next, before anything new is read.
     next: Vec<WatchEvent>,
     started: bool,
+    /// The newest position that was delivered, and whether what came last had moved it. What did not is part of
+    /// something that a resumption repeats from its start: cut there, it would go back.
+    at: Option<Position>,
+    whole: bool,
 }
 
 impl Stormy {
@@ -158,9 +162,17 @@ impl Stormy {
             Ok(event) => event,
             Err(error) => return Some(Err(error)),
         };
-        if let Some(end) = self.weather.cuts(&self.dice) {
+        if self.whole
+            && let Some(end) = self.weather.cuts(&self.dice)
+        {
             self.inner = None;
             return end;
+        }
+        if let WatchEvent::Batch { position, .. } | WatchEvent::Progress(position) | WatchEvent::SnapshotEnd(position) =
+            &event
+        {
+            self.whole = !matches!(event, WatchEvent::Batch { .. }) || self.at.as_ref() != Some(position);
+            self.at = Some(position.clone());
         }
         let (rates, counts) = (&self.weather.rates, &self.weather.counts);
         // A snapshot is one thing: nothing is said in its middle.
@@ -193,6 +205,8 @@ impl Watcher for Chaos {
             dice: self.weather.dice.fork(),
             next: Vec::new(),
             started: false,
+            at: after.cloned(),
+            whole: true,
         };
         let stream = stream::unfold(stormy, |mut stormy| async {
             let item = stormy.next().await?;

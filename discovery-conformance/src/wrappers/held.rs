@@ -31,6 +31,9 @@ pub(super) fn held<T: Send + 'static>(
 impl<T> Held<T> {
     async fn next(&mut self, by: &(impl Fn() -> Duration + Send + Sync)) -> Option<T> {
         loop {
+            if self.inner.is_none() && self.events.is_empty() {
+                return None;
+            }
             let due = self.events.front().map(|(due, _)| *due);
             let room = self.events.len() < MOST;
             tokio::select! {
@@ -52,13 +55,21 @@ impl<T> Held<T> {
                         let due = self.events.back().map_or(due, |(last, _)| due.max(*last));
                         self.events.push_back((due, item));
                     }
-                    None if self.events.is_empty() => return None,
                     None => self.inner = None,
                 },
             }
-            if self.inner.is_none() && self.events.is_empty() {
-                return None;
-            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_stream_comes_after_what_is_held() {
+        let late = held(stream::iter([1, 2]).boxed(), || Duration::from_millis(20));
+        let all = tokio::time::timeout(Duration::from_secs(1), late.collect::<Vec<_>>()).await;
+        assert_eq!(all, Ok(vec![1, 2]));
     }
 }

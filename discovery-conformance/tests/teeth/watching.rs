@@ -290,7 +290,7 @@ impl Twist for ListsAnOldState {
 }
 
 /// Everything that is watched comes this much later.
-fn late(stream: WatchStream, by: Duration) -> WatchStream {
+pub(crate) fn late(stream: WatchStream, by: Duration) -> WatchStream {
     stream
         .then(move |event| async move {
             if matches!(event, Ok(WatchEvent::Batch { .. })) {

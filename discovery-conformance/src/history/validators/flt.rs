@@ -110,7 +110,7 @@ pub(super) fn flt_09(evidence: &Evidence<'_>) -> Vec<String> {
             let alone =
                 harms.all(|harm| matches!(harm.hook, Hook::Outage | Hook::Compact | Hook::Reorder | Hook::Duplicate));
             let outages = evidence.harms(told.at).filter(|harm| harm.hook == Hook::Outage).count();
-            if !alone || outages != 1 || opened.lens.even {
+            if !alone || outages != 1 || opened.lens.even || evidence.setting.wrapped {
                 left.clear();
                 continue;
             }
@@ -194,7 +194,12 @@ pub(super) fn flt_14(evidence: &Evidence<'_>) -> Vec<String> {
 
 /// Without permission a view is stale, and says so.
 pub(super) fn flt_15(evidence: &Evidence<'_>) -> Vec<String> {
-    evidence.unnoticed(&[Hook::Deny], |fresh| fresh == Fresh::Stale(ErrorKind::PermissionDenied))
+    // The cause is that of the newest try, which a wrapper may have failed before the store could refuse it.
+    let wrapped = evidence.setting.wrapped;
+    evidence.unnoticed(&[Hook::Deny], |fresh| match fresh {
+        Fresh::Stale(kind) => wrapped || kind == ErrorKind::PermissionDenied,
+        Fresh::Live | Fresh::Syncing => false,
+    })
 }
 
 /// What others wrote is shown as they wrote it.
