@@ -66,6 +66,7 @@ const BOUNDARIES: &[Boundary] = &[
             "tonic-prost-build",
         ],
     },
+    Boundary { package: "discovery-k8s", features: ALL, may_use: &["discovery-core", "discovery-dynamo"] },
     Boundary { package: "discovery-dynamo", features: ALL, may_use: &["discovery-core"] },
     // The library. Its runner takes backends as optional dependencies.
     Boundary { package: "discovery-conformance", features: BARE, may_use: &["discovery-core"] },
