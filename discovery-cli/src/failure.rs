@@ -17,6 +17,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// Something did not work.
     Failed(String),
+    /// Another process has said it, and ended with this code.
+    Told(u8),
     /// Whoever read the output has gone: nothing is left to be said.
     OutputClosed,
 }
@@ -49,6 +51,7 @@ impl Failure {
         let (message, code) = match self {
             Self::Usage(message) => (message, 2),
             Self::Failed(message) => (message, 1),
+            Self::Told(code) => return ExitCode::from(*code),
             Self::OutputClosed => return ExitCode::SUCCESS,
         };
         tell(message);

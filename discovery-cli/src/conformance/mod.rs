@@ -1,5 +1,7 @@
 //! `discovery conformance`: the suite on the backend in force.
 
+#[cfg(feature = "file")]
+mod apart;
 mod progress;
 mod suite;
 
@@ -16,6 +18,9 @@ use crate::backends::chosen;
 use crate::failure::{Failure, Outcome, tell};
 use crate::output::line;
 use crate::signals::StopSignals;
+
+/// What is told where a signal ends a run.
+const STOPPED: &str = "conformance: stopped before the end: there is no verdict";
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -38,6 +43,11 @@ pub(crate) struct Arguments {
     /// Write the report to this file too: .txt, .json, .xml (JUnit) or .md.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+
+    /// Where the stores are made. Without it, a backend that keeps files is run in a process of its own, whose files are
+    /// removed when it has ended.
+    #[arg(long, hide = true, value_name = "DIRECTORY")]
+    within: Option<PathBuf>,
 }
 
 /// What a report looks like.
@@ -76,50 +86,20 @@ impl Format {
     }
 }
 
-/// A factory, and what its worlds leave on the disk should the run end early.
-struct Stores {
-    factory: Arc<dyn Factory>,
+/// A factory of stores for a backend that nobody else uses.
+fn factory(name: &str, within: Option<&Path>) -> Outcome<Arc<dyn Factory>> {
     #[cfg(feature = "file")]
-    root: Option<tempfile::TempDir>,
-}
-
-impl Stores {
-    /// Stores for the backend in force that nobody else uses.
-    fn of(backend: Option<&str>) -> Outcome<Self> {
-        let (name, _) = chosen(backend);
-        let name = Registry::linked().find(&name)?.name;
-        #[cfg(feature = "file")]
-        if name == "file" {
-            let root = tempfile::Builder::new().prefix("discovery-conformance-").tempdir();
-            let root = root.map_err(|error| Failure::failed(format!("no temporary directory: {error}")))?;
-            return Ok(Self { factory: Arc::new(File::within(root.path())), root: Some(root) });
-        }
-        let factory = backends::chosen(name).ok().and_then(|factories| factories.into_iter().next());
-        let factory = factory.ok_or_else(|| {
-            Failure::usage(format!(
-                "conformance: no store of its own can be made on {name:?}: its crate's tests run the suite"
-            ))
-        })?;
-        Ok(Self {
-            factory,
-            #[cfg(feature = "file")]
-            root: None,
-        })
+    if let ("file", Some(within)) = (name, within) {
+        return Ok(Arc::new(File::within(within)));
     }
-
-    /// Removes what is left, while cases may still be writing there.
-    fn close(self) -> Outcome {
-        #[cfg(feature = "file")]
-        if let Some(root) = self.root {
-            let path = root.keep();
-            // Whoever writes makes a removal fail, and finds its directory gone the next time.
-            let gone = (0..50).any(|_| std::fs::remove_dir_all(&path).is_ok() || !path.exists());
-            if !gone {
-                return Err(Failure::failed(format!("{} could not be removed: remove it", path.display())));
-            }
-        }
-        Ok(())
-    }
+    #[cfg(not(feature = "file"))]
+    let _ = within;
+    let factory = backends::chosen(name).ok().and_then(|factories| factories.into_iter().next());
+    factory.ok_or_else(|| {
+        Failure::usage(format!(
+            "conformance: no store of its own can be made on {name:?}: its crate's tests run the suite"
+        ))
+    })
 }
 
 /// Exits well only where the verdict is a success.
@@ -133,13 +113,18 @@ pub(crate) async fn conformance(backend: Option<&str>, verbose: u8, arguments: A
         Some(path) => Some((path, Format::of(path)?)),
         None => None,
     };
-    let stores = Stores::of(backend)?;
+    let (name, _) = chosen(backend);
+    let name = Registry::linked().find(&name)?.name;
+    #[cfg(feature = "file")]
+    if name == "file" && arguments.within.is_none() {
+        return apart::run().await;
+    }
+    let factory = factory(name, arguments.within.as_deref())?;
     if verbose == 0 {
         // Some cases panic to see what comes of it, and what else panics is in the report.
         std::panic::set_hook(Box::new(|_| {}));
     }
     let mut signals = StopSignals::listen()?;
-    let factory = Arc::clone(&stores.factory);
     let again = again(factory.name(), &arguments);
     if selected.len() < cases().count() {
         tell(format!("{} of {} cases are selected: the verdict is theirs alone", selected.len(), cases().count()));
@@ -147,9 +132,8 @@ pub(crate) async fn conformance(backend: Option<&str>, verbose: u8, arguments: A
     let run = tokio::task::spawn_blocking(move || suite::run(&*factory, &selected, arguments.seed, again));
     let report = tokio::select! {
         report = run => report.unwrap_or_else(|error| Err(Failure::failed(format!("the suite: {error}")))),
-        () = signals.stop() => Err(Failure::failed("conformance: stopped before the end: there is no verdict")),
+        () = signals.stop() => Err(Failure::failed(STOPPED)),
     };
-    stores.close()?;
     let report = report?;
     if let Some((path, format)) = file {
         let text = format.render(&report)?;

@@ -59,7 +59,7 @@ pub(crate) async fn doctor(backend: Option<&str>) -> Outcome {
     };
     let (name, reason) = chosen(backend);
     match connect(backend).await {
-        Err(Failure::OutputClosed) => return Err(Failure::OutputClosed),
+        Err(gone @ (Failure::OutputClosed | Failure::Told(_))) => return Err(gone),
         Err(Failure::Usage(cause) | Failure::Failed(cause)) => {
             tell(vec![Finding::wrong("backend", format!("{name} ({reason}): {cause}"))])?;
         }
