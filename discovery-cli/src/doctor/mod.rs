@@ -1,5 +1,7 @@
 //! `discovery doctor`: looks for what keeps discovery from working here.
 
+#[cfg(feature = "etcd")]
+mod etcd;
 #[cfg(feature = "file")]
 mod file;
 
@@ -62,6 +64,12 @@ pub(crate) async fn doctor(backend: Option<&str>) -> Outcome {
         Err(gone @ (Failure::OutputClosed | Failure::Told(_))) => return Err(gone),
         Err(Failure::Usage(cause) | Failure::Failed(cause)) => {
             tell(vec![Finding::wrong("backend", format!("{name} ({reason}): {cause}"))])?;
+            // Which endpoint it is matters most where none could be used.
+            #[cfg(feature = "etcd")]
+            if discovery_core::Registry::linked().find(&name).is_ok_and(|factory| factory.name == discovery_etcd::NAME)
+            {
+                tell(etcd::look().await)?;
+            }
         }
         Ok(discovery) => {
             tell(vec![Finding::good("backend", format!("{name}: {reason}"))])?;
@@ -70,6 +78,11 @@ pub(crate) async fn doctor(backend: Option<&str>) -> Outcome {
                 // Not by a list: whoever lists a directory clears away what has expired, and a diagnosis changes nothing.
                 #[cfg(feature = "file")]
                 "file" => tell(file::look())?,
+                #[cfg(feature = "etcd")]
+                discovery_etcd::NAME => {
+                    tell(etcd::look().await)?;
+                    tell(listed(&discovery).await)?;
+                }
                 "memory" => tell(vec![Finding::poor(
                     "sharing",
                     "the memory backend is inside one process, and others see none of it: use another one to share",

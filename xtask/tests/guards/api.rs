@@ -37,6 +37,7 @@ snapshots! {
     memory: "discovery-memory",
     file: "discovery-file",
     etcd: "discovery-etcd",
+    k8s: "discovery-k8s",
     dynamo: "discovery-dynamo",
     conformance: "discovery-conformance",
     health: "discovery-health",

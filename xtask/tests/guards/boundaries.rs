@@ -34,6 +34,28 @@ const ALL: &[&str] = &["--all-features"];
 const DEFAULT: &[&str] = &[];
 const BARE: &[&str] = &["--no-default-features"];
 
+/// The Kubernetes client and its transport; no gRPC.
+const KUBERNETES: &[&str] = &[
+    "discovery-core",
+    "discovery-dynamo",
+    "h2",
+    "hyper",
+    "hyper-rustls",
+    "hyper-timeout",
+    "hyper-util",
+    "k8s-openapi",
+    "kube",
+    "kube-client",
+    "kube-core",
+    // Finds the system's authorities; no OpenSSL comes with it.
+    "openssl-probe",
+    "rustls",
+    "rustls-native-certs",
+    "rustls-pki-types",
+    "rustls-platform-verifier",
+    "rustls-webpki",
+];
+
 /// One line for each crate of the workspace, xtask aside. See "Crates" in `docs/architecture.md`.
 const BOUNDARIES: &[Boundary] = &[
     Boundary { package: "discovery-core", features: ALL, may_use: &[] },
@@ -66,7 +88,7 @@ const BOUNDARIES: &[Boundary] = &[
             "tonic-prost-build",
         ],
     },
-    Boundary { package: "discovery-k8s", features: ALL, may_use: &["discovery-core", "discovery-dynamo"] },
+    Boundary { package: "discovery-k8s", features: ALL, may_use: KUBERNETES },
     Boundary { package: "discovery-dynamo", features: ALL, may_use: &["discovery-core"] },
     // The library. Its runner takes backends as optional dependencies.
     Boundary { package: "discovery-conformance", features: BARE, may_use: &["discovery-core"] },
@@ -78,12 +100,29 @@ const BOUNDARIES: &[Boundary] = &[
             "discovery-core",
             "discovery-deploy",
             "discovery-dynamo",
+            "discovery-etcd",
             "discovery-file",
             "discovery-health",
             "discovery-memory",
-            // Of discovery-health.
+            // Of discovery-health and discovery-etcd.
+            "etcd-client",
+            "h2",
             "hyper",
+            "hyper-timeout",
             "hyper-util",
+            "openssl-probe",
+            "prost",
+            "prost-build",
+            "prost-derive",
+            "prost-types",
+            "rustls",
+            "rustls-native-certs",
+            "rustls-pki-types",
+            "rustls-webpki",
+            "tonic",
+            "tonic-build",
+            "tonic-prost",
+            "tonic-prost-build",
         ],
     },
     // What names certificates; no transport comes with it.
@@ -115,6 +154,11 @@ fn etcd_uses_its_client_and_no_other_store() {
 }
 
 #[test]
+fn kubernetes_uses_its_client_and_no_other_store() {
+    hold("discovery-k8s");
+}
+
+#[test]
 fn dynamo_uses_no_backend() {
     hold("discovery-dynamo");
 }
@@ -125,7 +169,7 @@ fn conformance_uses_core_alone() {
 }
 
 #[test]
-fn cli_is_light_by_default() {
+fn cli_brings_no_transport_of_its_own() {
     hold("discovery-cli");
 }
 
