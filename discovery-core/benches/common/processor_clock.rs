@@ -1,5 +1,5 @@
-//! The time that the processor gives to the calling thread. What it gives to other programs meanwhile does not count, so
-//! that figures repeat on a machine that has other work. For what runs on one thread and never waits.
+//! The time that the processor gives to this process. What it gives to other programs meanwhile does not count, so
+//! that figures repeat on a machine that has other work. For what never waits.
 
 use std::time::Duration;
 
@@ -7,5 +7,5 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Since some moment in the past.
 pub(crate) fn now() -> Duration {
-    clock_gettime(ClockId::ProcessCPUTime).try_into().expect("a time after the thread's start")
+    clock_gettime(ClockId::ProcessCPUTime).try_into().expect("a time after the start")
 }
