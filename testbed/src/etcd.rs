@@ -132,10 +132,13 @@ impl Etcd {
             flag("quota-backend-bytes", &quota.to_string());
         }
         if let Some(tls) = &options.tls {
-            flag("trusted-ca-file", &tls.authority.to_string_lossy());
             flag("cert-file", &tls.certificate.to_string_lossy());
             flag("key-file", &tls.key.to_string_lossy());
-            flag("client-cert-auth", if tls.demands_clients { "true" } else { "false" });
+            // An authority to trust makes etcd demand certificates by itself.
+            if tls.demands_clients {
+                flag("trusted-ca-file", &tls.authority.to_string_lossy());
+                flag("client-cert-auth", "true");
+            }
         }
         command.extend(options.flags.iter().map(OsString::from));
         let server = Server::new(&name, command, home.path());
