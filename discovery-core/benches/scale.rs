@@ -1,8 +1,8 @@
 //! What grows with the set and what does not, and the first sync: see `docs/benchmarks.md`.
 //!
 //! The sides of each comparison take turns in one process, so that whatever else the machine does meets both alike.
-//! Times are those that the processor gave to the process. Each line is the median of its
-//! rounds, with the smallest and the largest.
+//! Times are those that the processor gave to the process. Each line is the median of its rounds, with the smallest and
+//! the largest.
 
 #[path = "common/changing.rs"]
 mod changing;

@@ -133,8 +133,7 @@ pub(crate) async fn conformance(backend: Option<&str>, verbose: u8, arguments: A
     let report = tokio::select! {
         report = run => report.unwrap_or_else(|error| Err(Failure::failed(format!("the suite: {error}")))),
         () = signals.stop() => Err(Failure::failed(STOPPED)),
-    };
-    let report = report?;
+    }?;
     if let Some((path, format)) = file {
         let text = format.render(&report)?;
         std::fs::write(path, text).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;

@@ -26,35 +26,13 @@ const HEAVY: &[&str] = &[
 struct Boundary {
     package: &'static str,
     features: &'static [&'static str],
-    /// Which of the workspace's own crates and of `HEAVY` it may use.
+    /// Which of the workspace's own crates it may use, and with them what they may use; and which of `HEAVY` besides.
     may_use: &'static [&'static str],
 }
 
 const ALL: &[&str] = &["--all-features"];
 const DEFAULT: &[&str] = &[];
 const BARE: &[&str] = &["--no-default-features"];
-
-/// The Kubernetes client and its transport; no gRPC.
-const KUBERNETES: &[&str] = &[
-    "discovery-core",
-    "discovery-dynamo",
-    "h2",
-    "hyper",
-    "hyper-rustls",
-    "hyper-timeout",
-    "hyper-util",
-    "k8s-openapi",
-    "kube",
-    "kube-client",
-    "kube-core",
-    // Finds the system's authorities; no OpenSSL comes with it.
-    "openssl-probe",
-    "rustls",
-    "rustls-native-certs",
-    "rustls-pki-types",
-    "rustls-platform-verifier",
-    "rustls-webpki",
-];
 
 /// One line for each crate of the workspace, xtask aside. See "Crates" in `docs/architecture.md`.
 const BOUNDARIES: &[Boundary] = &[
@@ -88,7 +66,31 @@ const BOUNDARIES: &[Boundary] = &[
             "tonic-prost-build",
         ],
     },
-    Boundary { package: "discovery-k8s", features: ALL, may_use: KUBERNETES },
+    // The Kubernetes client and its transport; no gRPC.
+    Boundary {
+        package: "discovery-k8s",
+        features: ALL,
+        may_use: &[
+            "discovery-core",
+            "discovery-dynamo",
+            "h2",
+            "hyper",
+            "hyper-rustls",
+            "hyper-timeout",
+            "hyper-util",
+            "k8s-openapi",
+            "kube",
+            "kube-client",
+            "kube-core",
+            // Finds the system's authorities; no OpenSSL comes with it.
+            "openssl-probe",
+            "rustls",
+            "rustls-native-certs",
+            "rustls-pki-types",
+            "rustls-platform-verifier",
+            "rustls-webpki",
+        ],
+    },
     Boundary { package: "discovery-dynamo", features: ALL, may_use: &["discovery-core"] },
     // The library. Its runner takes backends as optional dependencies.
     Boundary { package: "discovery-conformance", features: BARE, may_use: &["discovery-core"] },
@@ -104,25 +106,6 @@ const BOUNDARIES: &[Boundary] = &[
             "discovery-file",
             "discovery-health",
             "discovery-memory",
-            // Of discovery-health and discovery-etcd.
-            "etcd-client",
-            "h2",
-            "hyper",
-            "hyper-timeout",
-            "hyper-util",
-            "openssl-probe",
-            "prost",
-            "prost-build",
-            "prost-derive",
-            "prost-types",
-            "rustls",
-            "rustls-native-certs",
-            "rustls-pki-types",
-            "rustls-webpki",
-            "tonic",
-            "tonic-build",
-            "tonic-prost",
-            "tonic-prost-build",
         ],
     },
     // What names certificates; no transport comes with it.
@@ -215,13 +198,24 @@ fn heavy_names_are_told_from_similar_ones() {
     assert!(!["tower", "h2o", "kubelet", "serde"].iter().any(|name| heavy(name)));
 }
 
+fn boundary_of(package: &str) -> Option<&'static Boundary> {
+    BOUNDARIES.iter().find(|boundary| boundary.package == package)
+}
+
+/// What a package may use by itself, and through the workspace's own crates that it may use.
+fn allowed(boundary: &Boundary) -> BTreeSet<&'static str> {
+    let through = boundary.may_use.iter().filter_map(|&name| boundary_of(name)).flat_map(allowed);
+    boundary.may_use.iter().copied().chain(through).collect()
+}
+
 fn hold(package: &str) {
-    let boundary = BOUNDARIES.iter().find(|boundary| boundary.package == package).expect("a boundary");
+    let boundary = boundary_of(package).expect("a boundary");
+    let allowed = allowed(boundary);
     let metadata = Metadata::read();
     let members: BTreeSet<&str> = metadata.members().map(|package| package.name.as_str()).collect();
     let refused: Vec<String> = dependencies(package, boundary.features)
         .into_iter()
-        .filter(|name| (heavy(name) || members.contains(&name[..])) && !boundary.may_use.contains(&&name[..]))
+        .filter(|name| (heavy(name) || members.contains(&name[..])) && !allowed.contains(&name[..]))
         .collect();
     assert!(refused.is_empty(), "{package} must not depend on {refused:?}; `cargo tree -p {package} -i NAME` says how");
 }
