@@ -4,10 +4,13 @@
 //! reading the tree (public API, licences, boundaries between crates, house rules) is a test in `tests/guards`.
 
 mod instructions;
+mod soak;
 mod steps;
 mod toolchain;
 
 use std::process::ExitCode;
+
+use soak::Soak;
 
 const USAGE: &str = "\
 usage: cargo xtask TASK
@@ -16,7 +19,10 @@ tasks:
   test [--embedded]   format, lints, documentation, then every test; --embedded: only what needs Rust alone
   api [--bless]       compare the public API of the libraries with docs/api; --bless: write docs/api anew
   instructions [PART] instructions per operation of the core, of those whose name holds PART; needs valgrind
-  soak [RUNS [SEED]]  long randomised runs of the conformance suite on memory: 200 from a seed of the clock's
+  soak [BACKEND] [--seconds N] [--seed S]
+                      randomised histories with faults, judged by the contract, for N seconds (600), each with the seed
+                      after the one before, from S or one of the clock's; --seed alone: that one run.
+                      BACKEND: memory (the default), file, etcd
   deny                cargo-deny with deny.toml: licences, advisories, sources, bans
 ";
 
@@ -30,21 +36,17 @@ fn main() -> ExitCode {
         ["api", "--bless"] => steps::api(true),
         ["instructions"] => instructions::instructions(""),
         ["instructions", part] if !part.starts_with('-') => instructions::instructions(part),
-        ["soak"] => steps::soak("200", None),
-        ["soak", runs] if number(runs) => steps::soak(runs, None),
-        ["soak", runs, seed] if number(runs) && number(seed) => steps::soak(runs, Some(seed)),
+        ["soak", ref rest @ ..] => Soak::parse(rest).map_or_else(unknown, |soak| soak.run()),
         ["deny"] => steps::deny(),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");
             ExitCode::SUCCESS
         }
-        _ => {
-            eprint!("{USAGE}");
-            ExitCode::from(2)
-        }
+        _ => unknown(),
     }
 }
 
-fn number(text: &str) -> bool {
-    text.parse::<u64>().is_ok()
+fn unknown() -> ExitCode {
+    eprint!("{USAGE}");
+    ExitCode::from(2)
 }
