@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use discovery_testbed::Program;
 
 fn main() -> ExitCode {
-    for program in [Program::Etcd, Program::Etcdctl] {
+    for program in Program::ALL {
         match program.command() {
             Ok(words) => {
                 let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
