@@ -17,6 +17,8 @@ tasks:
   api [--bless]       compare the public API of the libraries with docs/api; --bless: write docs/api anew
   instructions [PART] instructions per operation of the core, of those whose name holds PART; needs valgrind
   soak [RUNS [SEED]]  long randomised runs of the conformance suite on memory: 200 from a seed of the clock's
+  testbed up|down|status [KIND]
+                      real servers for people, which stay until they are told to go; `testbed help` has the rest
   deny                cargo-deny with deny.toml: licences, advisories, sources, bans
 ";
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         ["soak"] => steps::soak("200", None),
         ["soak", runs] if number(runs) => steps::soak(runs, None),
         ["soak", runs, seed] if number(runs) && number(seed) => steps::soak(runs, Some(seed)),
+        ["testbed", ref rest @ ..] => steps::testbed(rest),
         ["deny"] => steps::deny(),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");
