@@ -23,6 +23,8 @@ tasks:
                       randomised histories with faults, judged by the contract, for N seconds (600), each with the seed
                       after the one before, from S or one of the clock's; --seed alone: that one run.
                       BACKEND: memory (the default), file, etcd
+  testbed up|down|status [KIND]
+                      real servers for people, which stay until they are told to go; `testbed help` has the rest
   deny                cargo-deny with deny.toml: licences, advisories, sources, bans
 ";
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         ["instructions"] => instructions::instructions(""),
         ["instructions", part] if !part.starts_with('-') => instructions::instructions(part),
         ["soak", ref rest @ ..] => Soak::parse(rest).map_or_else(unknown, |soak| soak.run()),
+        ["testbed", ref rest @ ..] => steps::testbed(rest),
         ["deny"] => steps::deny(),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");
