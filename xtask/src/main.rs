@@ -16,7 +16,7 @@ const USAGE: &str = "\
 usage: cargo xtask TASK
 
 tasks:
-  test [--embedded]   format, lints, documentation, then every test; --embedded: only what needs Rust alone
+  test                format, lints, documentation, then every test
   api [--bless]       compare the public API of the libraries with docs/api; --bless: write docs/api anew
   instructions [PART] instructions per operation of the core, of those whose name holds PART; needs valgrind
   soak [BACKEND] [--seconds N] [--seed S]
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         // Every test there is needs Rust alone, so both forms do the same.
-        ["test"] | ["test", "--embedded"] => steps::test(),
+        ["test"] => steps::test(),
         ["api"] => steps::api(false),
         ["api", "--bless"] => steps::api(true),
         ["instructions"] => instructions::instructions(""),
