@@ -38,14 +38,16 @@
 //! ```
 //!
 //! # Where the servers come from
-//! Programs in the directory that `KUBEBUILDER_ASSETS` names, or else on `PATH`, are used. What is not there is built by
+//! Programs in the directory that `KUBEBUILDER_ASSETS` names, or else on `PATH`, are used; an etcd older than 3.5.13 is
+//! refused. What is not there is built by
 //! Go from the module that this crate's directory is too, into the target directory, once for all tests: about ten
 //! minutes on two cores where nothing is cached, seconds after. `cargo xtask test` does it before the first test. Without
 //! Go either, starting a server is an error whose line says what to install; a test that needs one fails.
 //!
 //! # How they end
 //! Servers listen on 127.0.0.1 only, and end with the process that started them, by whatever that ends: a shell over each
-//! server holds a pipe that closes then, and kills it, also when it is stopped.
+//! server holds a pipe that closes then, and kills it, also when it is stopped. Those of [`standing`] are held by a process
+//! in the background.
 
 mod client;
 mod error;
@@ -57,10 +59,12 @@ mod port;
 mod program;
 mod proxy;
 mod server;
+pub mod standing;
 mod tls;
 
 pub use self::error::{Error, Result};
 pub use self::etcd::{Etcd, EtcdCluster, EtcdOptions, EtcdTls};
+pub use self::go::target_directory;
 pub use self::kubernetes::{ApiServer, Cluster, ControlPlane, ControlPlaneOptions, Kubeconfig};
 pub use self::program::Program;
 pub use self::proxy::{Direction, Proxy};
