@@ -4,6 +4,7 @@
 //! reading the tree (public API, licences, boundaries between crates, house rules) is a test in `tests/guards`.
 
 mod instructions;
+mod peers;
 mod steps;
 mod toolchain;
 
@@ -17,6 +18,8 @@ tasks:
   api [--bless]       compare the public API of the libraries with docs/api; --bless: write docs/api anew
   instructions [PART] instructions per operation of the core, of those whose name holds PART; needs valgrind
   soak [RUNS [SEED]]  long randomised runs of the conformance suite on memory: 200 from a seed of the clock's
+  peers [interop|speed] [PART]
+                      side by side with the reference, which is built first: ten minutes when nothing is cached
   deny                cargo-deny with deny.toml: licences, advisories, sources, bans
 ";
 
@@ -33,6 +36,9 @@ fn main() -> ExitCode {
         ["soak"] => steps::soak("200", None),
         ["soak", runs] if number(runs) => steps::soak(runs, None),
         ["soak", runs, seed] if number(runs) && number(seed) => steps::soak(runs, Some(seed)),
+        ["peers", ref what @ ..] if matches!(what, [] | ["interop" | "speed"] | ["interop" | "speed", _]) => {
+            peers::peers(what)
+        }
         ["deny"] => steps::deny(),
         ["help" | "-h" | "--help"] => {
             print!("{USAGE}");
