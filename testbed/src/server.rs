@@ -57,6 +57,10 @@ impl Server {
         Self { name: name.to_owned(), command, home: home.to_owned(), log, running: Mutex::default() }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn log(&self) -> &Path {
         &self.log
     }
@@ -102,7 +106,11 @@ impl Server {
     }
 
     /// Waits until `ready` says so.
-    pub(crate) async fn wait_until(&self, what: &str, mut ready: impl AsyncFnMut() -> bool) -> Result<()> {
+    pub(crate) async fn wait_until<F: Future<Output = bool>>(
+        &self,
+        what: &str,
+        mut ready: impl FnMut() -> F,
+    ) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !ready().await {
             if self.pid().is_none() {

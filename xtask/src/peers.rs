@@ -16,7 +16,7 @@ pub(crate) fn peers(what: &[&str]) -> ExitCode {
         return ExitCode::FAILURE;
     }
     println!("== servers");
-    if !succeeds(cargo().args(["run", "--quiet", "--package", "discovery-testbed"])) {
+    if !succeeds(cargo().args(["run", "--quiet", "--package", "discovery-testbed", "--", "build"])) {
         return ExitCode::FAILURE;
     }
     println!("== side by side");
