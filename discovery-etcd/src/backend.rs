@@ -71,6 +71,11 @@ impl EtcdBackend {
         self.store.skipped.load(Ordering::Relaxed)
     }
 
+    /// The lease of the newest session, as etcd numbers it; `None` before the first. etcdctl writes it in hexadecimal.
+    pub fn lease(&self) -> Option<i64> {
+        self.owner.newest_lease()
+    }
+
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.store
     }
@@ -163,7 +168,7 @@ impl Backend for EtcdBackend {
     }
 
     fn bounds(&self) -> Bounds {
-        bounds::bounds(self.store.config.ttl)
+        bounds::bounds(self.store.config.ttl, self.store.config.min_ttl)
     }
 
     fn admit(&self, key: &Key, value: usize) -> Result<()> {

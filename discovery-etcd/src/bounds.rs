@@ -10,15 +10,12 @@ pub(crate) const MAX_VALUE: usize = 1 << 20;
 pub(crate) const MAX_REQUEST: usize = 1_400_000;
 /// The most writes of one transaction: `--max-txn-ops` is 128 by default, and one comparison is the fence's.
 pub(crate) const MAX_BATCH: usize = 127;
-/// The smallest time to live that etcd grants with its default election time-out of one second: one and a half of it,
-/// in whole seconds.
-const MIN_TTL: Duration = Duration::from_secs(2);
 
-pub(crate) fn bounds(default_ttl: Duration) -> Bounds {
+pub(crate) fn bounds(default_ttl: Duration, min_ttl: Duration) -> Bounds {
     let mut bounds = Bounds::default();
     bounds.propagation = Duration::from_millis(500);
-    bounds.min_ttl = Some(MIN_TTL);
-    bounds.default_ttl = Some(default_ttl);
+    bounds.min_ttl = Some(min_ttl);
+    bounds.default_ttl = Some(default_ttl.max(min_ttl));
     // A lease is seen to be expired within half a second, and a thousand of them are removed in each.
     bounds.slack = Duration::from_secs(2);
     bounds.recovery = Duration::from_secs(5);

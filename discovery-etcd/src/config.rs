@@ -10,6 +10,8 @@ use discovery_core::{Environment, Error, ErrorKind, Result};
 pub const ENDPOINTS_VARIABLE: &str = "ETCD_ENDPOINTS";
 /// The variable for the time to live of sessions, in seconds.
 pub const TTL_VARIABLE: &str = "ETCD_LEASE_TTL";
+/// The variable for the shortest time to live that sessions have, in seconds.
+pub const MIN_TTL_VARIABLE: &str = "DYN_DISCOVERY_ETCD_MIN_TTL";
 /// The variable that makes connecting wait for the store, in seconds.
 pub const STARTUP_VARIABLE: &str = "ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS";
 /// The variable for the seconds between two HTTP/2 pings; 0 for none.
@@ -32,6 +34,9 @@ pub const PREFIX_VARIABLE: &str = "DYN_DISCOVERY_ETCD_PREFIX";
 const DEFAULT_ENDPOINT: &str = "localhost:2379";
 /// Short enough that a dead process goes soon, long enough to outlast the election of a new leader three times over.
 const DEFAULT_TTL: Duration = Duration::from_secs(10);
+/// The smallest time to live that etcd grants with its default election time-out of one second: one and a half of it,
+/// in whole seconds.
+const DEFAULT_MIN_TTL: Duration = Duration::from_secs(2);
 const DEFAULT_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 /// etcd ends connections that ping more often: `GRPCKeepAliveMinTime`, 5 s by default.
 const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(5);
@@ -118,6 +123,9 @@ pub struct Config {
     pub endpoints: Vec<String>,
     /// The time to live where a session asks for none, in whole seconds.
     pub ttl: Duration,
+    /// The shortest time to live that a session gets, in whole seconds. No etcd grants less than one and a half of its
+    /// election time-out: where that is above the default of one second, this is to be set accordingly.
+    pub min_ttl: Duration,
     /// What stands before `v1/` in every key: empty, or something that ends with a slash.
     pub prefix: String,
     /// How long connecting waits for the store at most; `None` to connect with the first operation.
@@ -136,6 +144,7 @@ impl Config {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             ttl: DEFAULT_TTL,
+            min_ttl: DEFAULT_MIN_TTL,
             prefix: String::new(),
             startup: None,
             keepalive: Some(DEFAULT_KEEPALIVE),
@@ -169,6 +178,7 @@ impl Config {
         Ok(Self {
             endpoints,
             ttl: whole_seconds(environment.seconds(TTL_VARIABLE)?.unwrap_or(DEFAULT_TTL)),
+            min_ttl: whole_seconds(environment.seconds(MIN_TTL_VARIABLE)?.unwrap_or(DEFAULT_MIN_TTL)),
             prefix: prefix(environment.get(PREFIX_VARIABLE).unwrap_or_default())?,
             startup: environment.seconds(STARTUP_VARIABLE)?,
             keepalive: keepalive(environment)?,

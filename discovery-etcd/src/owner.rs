@@ -42,6 +42,11 @@ impl Owner {
         leases.drain(..spare);
     }
 
+    /// The lease that was granted last.
+    pub(crate) fn newest_lease(&self) -> Option<i64> {
+        self.leases().last().copied()
+    }
+
     /// Whether records under this lease are the handle's to take over: its own, or nobody's.
     pub(crate) fn may_take(&self, lease: i64) -> bool {
         lease == 0 || self.leases().contains(&lease)

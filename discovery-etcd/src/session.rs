@@ -50,7 +50,8 @@ pub(crate) struct EtcdSession {
 impl EtcdSession {
     /// Grants a lease and ends the writes of the handle's earlier sessions.
     pub(crate) async fn open(store: &Arc<Store>, owner: &Arc<Owner>, request: &SessionRequest) -> Result<Self> {
-        let wanted = whole_seconds(request.ttl.unwrap_or(store.config.ttl)).as_secs().min(LONGEST_TTL);
+        let wanted = request.ttl.unwrap_or(store.config.ttl).max(store.config.min_ttl);
+        let wanted = whole_seconds(wanted).as_secs().min(LONGEST_TTL);
         let session = owner.next_session();
         // A lease that was lost is never granted again: late writes under it must fail.
         let chosen = request.instance.filter(|_| session == 1).and_then(|instance| i64::try_from(instance.0).ok());

@@ -242,7 +242,7 @@ impl Etcd {
     /// It ended, or does not answer in two minutes; the error shows its log.
     pub async fn wait(&self) -> Result<()> {
         // An alarm for lack of space is for the test to see, and no reason to wait.
-        let well = async || http::is_well(self.health.address(), "/health?exclude=NOSPACE").await;
+        let well = || http::is_well(self.health.address(), "/health?exclude=NOSPACE");
         self.server.wait_until("answered", well).await
     }
 

@@ -1,4 +1,5 @@
-//! Real servers for tests and for people: etcd, alone or three of them, and a network that fails when it is told to.
+//! Real servers for tests and for people: etcd, alone or three of them, Kubernetes control planes, and a network that
+//! fails when it is told to.
 //!
 //! ```no_run
 //! use discovery_testbed::{Etcd, Proxy};
@@ -14,6 +15,24 @@
 //! etcd.restart().await?; // same ports, same data
 //! etcd.wipe().await?; // same ports, no data
 //! etcd.ctl(["put", "key", "value"]).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ```no_run
+//! use discovery_testbed::{Cluster, ControlPlane, ControlPlaneOptions};
+//!
+//! # async fn test() -> discovery_testbed::Result<()> {
+//! let shared = Cluster::shared(ControlPlaneOptions::default).await?; // KUBECONFIG's, or one for all tests of a process
+//! let namespace = shared.namespace("my-test").await?;
+//! shared.kubectl(["get", "pods", "--namespace", &namespace]).await?;
+//! let (network, kubeconfig) = shared.proxy().await?; // for one client
+//! network.cut();
+//!
+//! let plane = ControlPlane::start().await?; // to be broken; everything of a cluster can be done to it too
+//! plane.api().kill().await?;
+//! plane.restart_api().await?;
+//! plane.forget().await?; // what was watched before is answered 410
 //! # Ok(())
 //! # }
 //! ```
@@ -35,6 +54,7 @@ mod error;
 mod etcd;
 mod go;
 mod http;
+mod kubernetes;
 mod port;
 mod program;
 mod proxy;
@@ -45,6 +65,7 @@ mod tls;
 pub use self::error::{Error, Result};
 pub use self::etcd::{Etcd, EtcdCluster, EtcdOptions, EtcdTls};
 pub use self::go::target_directory;
+pub use self::kubernetes::{ApiServer, Cluster, ControlPlane, ControlPlaneOptions, Kubeconfig};
 pub use self::program::Program;
 pub use self::proxy::{Direction, Proxy};
 pub use self::tls::{Authority, Certificate};

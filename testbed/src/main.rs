@@ -58,7 +58,7 @@ async fn main() -> ExitCode {
 
 /// Prints where each program comes from, and builds what is not there.
 fn build() -> Result<ExitCode> {
-    for program in [Program::Etcd, Program::Etcdctl] {
+    for program in Program::ALL {
         let words: Vec<_> = program.command()?.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         say(&format!("{}: {}", program.name(), words.join(" ")));
     }

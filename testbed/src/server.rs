@@ -106,7 +106,11 @@ impl Server {
     }
 
     /// Waits until `ready` says so.
-    pub(crate) async fn wait_until(&self, what: &str, mut ready: impl AsyncFnMut() -> bool) -> Result<()> {
+    pub(crate) async fn wait_until<F: Future<Output = bool>>(
+        &self,
+        what: &str,
+        mut ready: impl FnMut() -> F,
+    ) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !ready().await {
             if self.pid().is_none() {

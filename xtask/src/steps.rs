@@ -1,7 +1,7 @@
 //! What each task runs, in which order.
 
 use std::process::{Command, ExitCode};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use crate::toolchain::{cargo, has, prepare, succeeds};
 
@@ -68,19 +68,6 @@ pub(crate) fn testbed(arguments: &[&str]) -> ExitCode {
     }
 }
 
-/// Randomised runs, one after the other, each with the seed after the one before; of a seed that is told, so that a run
-/// can be done again. Optimised, because there are many.
-pub(crate) fn soak(runs: &str, seed: Option<&str>) -> ExitCode {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs());
-    let seed = seed.map_or_else(|| clock.to_string(), str::to_owned);
-    println!("{runs} runs from seed {seed}");
-    let mut runner = cargo();
-    runner.args(["test", "--release", "--package", "discovery-conformance", "--test", "randomised"]);
-    runner.args(["histories_keep_the_contract", "--", "--exact", "--nocapture"]);
-    runner.env("DYN_DISCOVERY_CONFORMANCE_SEED", seed).env("DYN_DISCOVERY_CONFORMANCE_RUNS", runs);
-    exit(succeeds(&mut runner))
-}
-
 fn step(name: &'static str, command: &mut Command, failed: &mut Vec<&'static str>) {
     println!("\n== {name}");
     let start = Instant::now();
@@ -92,6 +79,6 @@ fn step(name: &'static str, command: &mut Command, failed: &mut Vec<&'static str
     }
 }
 
-fn exit(passed: bool) -> ExitCode {
+pub(crate) fn exit(passed: bool) -> ExitCode {
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
