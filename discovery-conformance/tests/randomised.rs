@@ -1,6 +1,7 @@
-//! Random operations and faults on memory, and what every client saw of them.
+//! Random operations and faults, and what every client saw of them.
 //!
-//! On memory, or on the backend that `DYN_DISCOVERY_BACKEND` names. `DYN_DISCOVERY_CONFORMANCE_SEED` sets the first seed, `DYN_DISCOVERY_CONFORMANCE_RUNS` how many runs there are.
+//! On memory, or on the backend that `DYN_DISCOVERY_BACKEND` names: `file`, say. Which seeds run, and for how long, is in
+//! the environment too ([`Soak::from_environment`]); `cargo xtask soak` sets it.
 
 #[path = "randomised/planted.rs"]
 mod planted;
@@ -19,14 +20,9 @@ use std::time::Duration;
 
 use discovery_conformance::Factory;
 use discovery_conformance::backends::{self, Memory};
-use discovery_conformance::history::{Config, RUNS_VARIABLE, SEED_VARIABLE, Summary, run};
+use discovery_conformance::history::{Config, Soak, Summary, Until, run, soak};
 use discovery_conformance::wrappers::{Chaos, Distribution, Latency, Rates};
 use discovery_core::backend::Backend;
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|error| panic!("{variable}={text}: {error}")))
-}
 
 fn played(factory: &dyn Factory, config: &Config) -> Summary {
     run(factory, config).unwrap_or_else(|error| panic!("seed {}: no run: {error}", config.seed))
@@ -38,27 +34,20 @@ fn factories() -> Vec<Arc<dyn Factory>> {
     backends::chosen(asked.as_deref().unwrap_or("memory")).unwrap_or_else(|text| panic!("{text}"))
 }
 
-/// The seeds to run: those asked for, or a few that stay the same.
-fn seeds() -> impl Iterator<Item = u64> {
-    let first = number(SEED_VARIABLE);
-    let runs = number(RUNS_VARIABLE).unwrap_or(if first.is_some() { 1 } else { 3 });
-    let first = first.unwrap_or(1);
-    first..first + runs
+#[test]
+fn histories_keep_the_contract() -> Result<(), String> {
+    let runs = Soak::from_environment("cargo test -p discovery-conformance --test randomised")?;
+    factories().iter().try_for_each(|factory| soak(&**factory, &runs).map(drop))
 }
 
+/// Whoever finds a violation after a night learns which of all the runs to do again.
 #[test]
-fn histories_keep_the_contract() {
-    for factory in factories() {
-        let mut broken = Vec::new();
-        for seed in seeds() {
-            let summary = played(&*factory, &Config::new(seed));
-            println!("{}: {summary}", factory.name());
-            if !summary.violations.is_empty() {
-                broken.push(seed);
-            }
-        }
-        assert!(broken.is_empty(), "{}: the runs of these seeds break the contract: {broken:?}", factory.name());
-    }
+fn a_soak_ends_with_the_first_run_that_breaks_the_contract() {
+    let broken = wrap::Twisted { factory: Arc::new(Memory), make: || Arc::new(watching::LosesRemovals) };
+    let runs = Soak { seed: 7, until: Until::Elapsed(Duration::from_secs(3600)), command: "cargo test".to_owned() };
+    let told = soak(&broken, &runs).expect_err("what is not removed is found");
+    assert!(told.contains("seed 7 breaks the contract"), "{told}");
+    assert!(told.ends_with("DYN_DISCOVERY_BACKEND=twisted DYN_DISCOVERY_CONFORMANCE_SEED=7 cargo test"), "{told}");
 }
 
 /// Two runs of one seed are the same story: the same operations, the same faults, the same judgement.
@@ -86,6 +75,6 @@ fn histories_keep_the_contract_under_chaos_and_latency() {
     for config in [Config::new(5).rounds(2).wrap(chaos), Config::new(6).rounds(2).wrap(latency)] {
         let summary = played(&Memory, &config);
         println!("{summary}");
-        assert!(summary.violations.is_empty(), "{summary}");
+        assert!(summary.violations.is_empty(), "{summary}: {:#?}", summary.violations);
     }
 }

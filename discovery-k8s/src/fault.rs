@@ -39,7 +39,14 @@ impl Request<'_> {
             ),
             _ => Error::new(ErrorKind::Unavailable, "the API server cannot be reached: it is tried again"),
         };
-        fault.with_effect(effect).with_source(error)
+        let fault = fault.with_effect(effect);
+        match error {
+            // Its text alone: the rest has been made sense of.
+            kube::Error::Api(status) if status.message.is_empty() => fault,
+            kube::Error::Api(status) => fault.with_source(status.message),
+            kube::Error::Service(cause) => fault.with_source(cause),
+            other => fault.with_source(other),
+        }
     }
 
     fn status(&self, status: &Status) -> Error {

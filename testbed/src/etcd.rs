@@ -2,6 +2,7 @@
 
 mod cluster;
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub struct EtcdOptions {
     pub quota: Option<u64>,
     /// How often a leader says that it is there, and how long the others wait for it before they choose a new one.
     pub heartbeat_and_election: Option<(Duration, Duration)>,
+    /// Where the directory of its own is made that its files go to; the system's place for temporary files by default.
+    pub files: Option<PathBuf>,
     /// Flags of etcd for everything else.
     pub flags: Vec<String>,
 }
@@ -74,8 +77,10 @@ struct Member {
 }
 
 impl Member {
-    fn new(name: &str) -> Result<Self> {
-        let home = TempDir::with_prefix("discovery-testbed-").map_err(|error| Error::because("a directory", error))?;
+    fn new(name: &str, options: &EtcdOptions) -> Result<Self> {
+        let files = options.files.clone().unwrap_or_else(env::temp_dir);
+        let home = TempDir::with_prefix_in("discovery-testbed-", &files);
+        let home = home.map_err(|error| Error::because(files.display(), error))?;
         let (client, health, peer) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
         Ok(Self { name: name.to_owned(), home, client, health, peer })
     }
@@ -99,7 +104,7 @@ impl Etcd {
     /// # Errors
     /// There is no etcd, and none can be built; or it does not answer, in which case the error shows why.
     pub async fn start_with(options: EtcdOptions) -> Result<Self> {
-        let member = Member::new("etcd")?;
+        let member = Member::new("etcd", &options)?;
         let cluster = format!("etcd={}", member.peer_url());
         let etcd = Self::assemble(member, &cluster, options).await?;
         etcd.server.launch()?;
@@ -143,6 +148,11 @@ impl Etcd {
         command.extend(options.flags.iter().map(OsString::from));
         let server = Server::new(&name, command, home.path());
         Ok(Self { server, home, client, health, _peer: peer, options, password: Mutex::default() })
+    }
+
+    /// What it is called among the members of its cluster.
+    pub fn name(&self) -> &str {
+        self.server.name()
     }
 
     /// The URL for clients.
@@ -234,6 +244,11 @@ impl Etcd {
         // An alarm for lack of space is for the test to see, and no reason to wait.
         let well = || http::is_well(self.health.address(), "/health?exclude=NOSPACE");
         self.server.wait_until("answered", well).await
+    }
+
+    /// Whether it runs and answers, knowing of a leader and with no alarm raised. Takes five seconds at most.
+    pub async fn is_well(&self) -> bool {
+        self.pid().is_some() && http::is_well(self.health.address(), "/health").await
     }
 
     /// Loses all data, users included, as if its disk had been replaced, and starts it again on the same ports: another

@@ -116,7 +116,10 @@ fn source(name: &str) -> Result<String> {
 }
 
 /// The target directory that this process was built in, wherever it was told to be: cargo marks it as a cache.
-pub(crate) fn target_directory() -> Result<PathBuf> {
+///
+/// # Errors
+/// The path of this program is not known.
+pub fn target_directory() -> Result<PathBuf> {
     let executable = env::current_exe().map_err(|error| Error::because("the path of this program", error))?;
     let marked = executable.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file());
     Ok(marked.map_or_else(|| Path::new(MODULE).join("../target"), Path::to_owned))

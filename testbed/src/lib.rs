@@ -1,4 +1,5 @@
-//! Real servers for tests and for people: etcd, alone or three of them, and a network that fails when it is told to.
+//! Real servers for tests and for people: etcd, alone or three of them, Kubernetes control planes, and a network that
+//! fails when it is told to.
 //!
 //! ```no_run
 //! use discovery_testbed::{Etcd, Proxy};
@@ -18,29 +19,53 @@
 //! # }
 //! ```
 //!
+//! ```no_run
+//! use discovery_testbed::{Cluster, ControlPlane, ControlPlaneOptions};
+//!
+//! # async fn test() -> discovery_testbed::Result<()> {
+//! let shared = Cluster::shared(ControlPlaneOptions::default).await?; // KUBECONFIG's, or one for all tests of a process
+//! let namespace = shared.namespace("my-test").await?;
+//! shared.kubectl(["get", "pods", "--namespace", &namespace]).await?;
+//! let (network, kubeconfig) = shared.proxy().await?; // for one client
+//! network.cut();
+//!
+//! let plane = ControlPlane::start().await?; // to be broken; everything of a cluster can be done to it too
+//! plane.api().kill().await?;
+//! plane.restart_api().await?;
+//! plane.forget().await?; // what was watched before is answered 410
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Where the servers come from
-//! Programs in the directory that `KUBEBUILDER_ASSETS` names, or else on `PATH`, are used. What is not there is built by
+//! Programs in the directory that `KUBEBUILDER_ASSETS` names, or else on `PATH`, are used; an etcd older than 3.5.13 is
+//! refused. What is not there is built by
 //! Go from the module that this crate's directory is too, into the target directory, once for all tests: about ten
 //! minutes on two cores where nothing is cached, seconds after. `cargo xtask test` does it before the first test. Without
 //! Go either, starting a server is an error whose line says what to install; a test that needs one fails.
 //!
 //! # How they end
 //! Servers listen on 127.0.0.1 only, and end with the process that started them, by whatever that ends: a shell over each
-//! server holds a pipe that closes then, and kills it, also when it is stopped.
+//! server holds a pipe that closes then, and kills it, also when it is stopped. Those of [`standing`] are held by a process
+//! in the background.
 
 mod client;
 mod error;
 mod etcd;
 mod go;
 mod http;
+mod kubernetes;
 mod port;
 mod program;
 mod proxy;
 mod server;
+pub mod standing;
 mod tls;
 
 pub use self::error::{Error, Result};
 pub use self::etcd::{Etcd, EtcdCluster, EtcdOptions, EtcdTls};
+pub use self::go::target_directory;
+pub use self::kubernetes::{ApiServer, Cluster, ControlPlane, ControlPlaneOptions, Kubeconfig};
 pub use self::program::Program;
 pub use self::proxy::{Direction, Proxy};
 pub use self::tls::{Authority, Certificate};

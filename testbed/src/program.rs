@@ -4,8 +4,10 @@ use std::env;
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::go;
 
 /// A program that tests run against or with.
@@ -52,15 +54,56 @@ impl Program {
     /// nothing is cached, and seconds otherwise.
     ///
     /// # Errors
-    /// It is not installed, and cannot be built: there is no Go, or the build failed. The line says what to install.
+    /// It is not installed, and cannot be built: there is no Go, or the build failed. Or an etcd is installed that is too
+    /// old. The line says what to install.
     pub fn command(self) -> Result<Vec<OsString>> {
-        match self.installed() {
-            Some(file) => Ok(vec![file.into()]),
-            None => Ok(vec![go::built(self)?.into(), self.name().into()]),
+        let Some(file) = self.installed() else { return Ok(vec![go::built(self)?.into(), self.name().into()]) };
+        if self == Self::Etcd {
+            static CHECKED: OnceLock<Result<()>> = OnceLock::new();
+            CHECKED.get_or_init(|| is_new_enough(&file)).clone()?;
         }
+        Ok(vec![file.into()])
     }
+}
+
+/// The oldest etcd of use: what older ones get wrong, `discovery-etcd/README.md` says.
+const OLDEST_ETCD: [u32; 3] = [3, 5, 13];
+
+fn is_new_enough(etcd: &Path) -> Result<()> {
+    let shown = etcd.display();
+    let output = Command::new(etcd).arg("--version").stdin(Stdio::null()).output();
+    let output = output.map_err(|error| Error::because(&shown, error))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let version = said.lines().find_map(|line| line.strip_prefix("etcd Version: ")).map(str::trim);
+    let advice = "install 3.5.13 or newer, or take it away and Go builds one";
+    let numbers = version.and_then(numbers);
+    match (version, numbers) {
+        (_, Some(numbers)) if numbers >= OLDEST_ETCD => Ok(()),
+        (Some(version), Some(_)) => Err(Error::new(format!("{shown} is etcd {version}, which is too old: {advice}"))),
+        _ => Err(Error::new(format!("{shown} does not tell its version: {advice}"))),
+    }
+}
+
+/// The three numbers of a version, without what may follow the last.
+fn numbers(version: &str) -> Option<[u32; 3]> {
+    let plain = version.split(['-', '+']).next()?;
+    let numbers: Vec<u32> = plain.split('.').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+    numbers.try_into().ok()
 }
 
 fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        let of = |version| numbers(version);
+        assert!(of("3.5.9") < Some(OLDEST_ETCD) && of("3.4.30") < Some(OLDEST_ETCD));
+        assert!(of("3.10.0") > Some(OLDEST_ETCD) && of("3.6.0-rc.1") > Some(OLDEST_ETCD));
+        assert_eq!([of("3.5"), of("new"), of("")], [None, None, None]);
+    }
 }

@@ -57,6 +57,10 @@ impl Server {
         Self { name: name.to_owned(), command, home: home.to_owned(), log, running: Mutex::default() }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn log(&self) -> &Path {
         &self.log
     }

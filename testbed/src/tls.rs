@@ -16,7 +16,9 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    directory: TempDir,
+    directory: PathBuf,
+    /// Its own directory, where it has one.
+    _own: Option<TempDir>,
 }
 
 /// A certificate and its key, as PEM files.
@@ -34,20 +36,26 @@ impl Authority {
     /// # Errors
     /// The files cannot be written.
     pub fn new(name: &str) -> Result<Self> {
+        let own = TempDir::with_prefix("discovery-testbed-").map_err(failed)?;
+        let within = Self::within(name, own.path())?;
+        Ok(Self { _own: Some(own), ..within })
+    }
+
+    /// One whose files lie in this directory, and go with it.
+    pub(crate) fn within(name: &str, directory: &Path) -> Result<Self> {
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name.push(DnType::CommonName, name);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().map_err(failed)?;
         let issuer = CertifiedIssuer::self_signed(parameters, key).map_err(failed)?;
-        let directory = TempDir::with_prefix("discovery-testbed-").map_err(failed)?;
-        write(&directory.path().join("ca.crt"), &issuer.pem())?;
-        Ok(Self { issuer, directory })
+        write(&directory.join("ca.crt"), &issuer.pem())?;
+        Ok(Self { issuer, directory: directory.to_owned(), _own: None })
     }
 
     /// Its own certificate, as a PEM file: what a client trusts.
     pub fn certificate(&self) -> PathBuf {
-        self.directory.path().join("ca.crt")
+        self.directory.join("ca.crt")
     }
 
     /// A certificate for whoever listens on 127.0.0.1 as `localhost`.
@@ -78,7 +86,7 @@ impl Authority {
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate().map_err(failed)?;
         let signed = parameters.signed_by(&key, &self.issuer).map_err(failed)?;
-        let file = |suffix: &str| self.directory.path().join(format!("{name}.{suffix}"));
+        let file = |suffix: &str| self.directory.join(format!("{name}.{suffix}"));
         let files = Certificate { certificate: file("crt"), key: file("key") };
         write(&files.certificate, &signed.pem())?;
         write(&files.key, &key.serialize_pem())?;

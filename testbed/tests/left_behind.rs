@@ -4,12 +4,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use discovery_testbed::{Etcd, Result};
+use discovery_testbed::{ControlPlane, Etcd, Result};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-/// Says that this process is one that holds a server until it is killed: `running` or `paused`.
+/// Says that this process is one that holds servers until it is killed: `running`, `paused` or `plane`.
 const HOLDER: &str = "DISCOVERY_TESTBED_TEST_HOLDER";
 
 const SOON: Duration = Duration::from_secs(60);
@@ -19,34 +19,57 @@ const SOON: Duration = Duration::from_secs(60);
 async fn a_dropped_server_is_gone_and_so_are_its_files() -> Result<()> {
     let etcd = Etcd::start().await?;
     let (pid, data) = (etcd.pid().expect("it runs"), etcd.data());
-    if let Ok(state) = std::env::var(HOLDER) {
-        if state == "paused" {
-            etcd.pause()?;
-        }
-        // Past the harness, which keeps what tests print.
-        let line = format!("{pid} {}\n", data.display());
-        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).expect("written");
-        std::future::pending::<()>().await;
+    if std::env::var(HOLDER).is_ok_and(|state| state == "paused") {
+        etcd.pause()?;
     }
+    hold_if_told(&[(pid, &data)]).await;
     drop(etcd);
     assert!(!runs(pid));
     assert!(!data.exists());
     Ok(())
 }
 
+/// What a holder of a control plane does.
+#[tokio::test]
+async fn a_dropped_control_plane_is_gone_and_so_are_its_files() -> Result<()> {
+    let plane = ControlPlane::start().await?;
+    let api = (plane.api().pid().expect("it runs"), plane.api().log().to_owned());
+    let etcd = (plane.etcd().pid().expect("it runs"), plane.etcd().data());
+    hold_if_told(&[(api.0, &api.1), (etcd.0, &etcd.1)]).await;
+    drop(plane);
+    assert!(!runs(api.0) && !runs(etcd.0));
+    assert!(!api.1.exists() && !etcd.1.exists());
+    Ok(())
+}
+
+async fn hold_if_told(servers: &[(u32, &Path)]) {
+    if std::env::var_os(HOLDER).is_some() {
+        let told: Vec<String> = servers.iter().map(|(pid, file)| format!("{pid} {}", file.display())).collect();
+        // Past the harness, which keeps what tests print.
+        let line = format!("{HOLDER} {}\n", told.join(" "));
+        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).expect("written");
+        std::future::pending::<()>().await;
+    }
+}
+
 #[tokio::test]
 async fn a_server_of_a_killed_test_is_gone() {
-    left_by_a_killed_test("running").await;
+    left_by_a_killed_test("running", "a_dropped_server_is_gone_and_so_are_its_files").await;
 }
 
 #[tokio::test]
 async fn a_paused_server_of_a_killed_test_is_gone() {
-    left_by_a_killed_test("paused").await;
+    left_by_a_killed_test("paused", "a_dropped_server_is_gone_and_so_are_its_files").await;
 }
 
-async fn left_by_a_killed_test(state: &str) {
+#[tokio::test]
+async fn a_control_plane_of_a_killed_test_is_gone() {
+    left_by_a_killed_test("plane", "a_dropped_control_plane_is_gone_and_so_are_its_files").await;
+}
+
+async fn left_by_a_killed_test(state: &str, test: &str) {
     let mut holder = Command::new(std::env::current_exe().expect("this test"))
-        .args(["--exact", "a_dropped_server_is_gone_and_so_are_its_files"])
+        .args(["--exact", test])
         .env(HOLDER, state)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -55,18 +78,18 @@ async fn left_by_a_killed_test(state: &str) {
         .expect("a holder");
     let mut lines = BufReader::new(holder.stderr.take().expect("its stderr")).lines();
     // The server may have to be built first, of which there are lines too.
-    let (pid, data) = loop {
+    let told = loop {
         let line = lines.next_line().await.expect("a line").expect("the holder lives");
-        let told = line.split_once(' ').and_then(|(pid, data)| Some((pid.parse::<u32>().ok()?, data.to_owned())));
-        if let Some(told) = told {
-            break told;
+        if let Some(told) = line.strip_prefix(HOLDER) {
+            break told.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         }
     };
-    assert!(runs(pid) && Path::new(&data).exists());
+    let there = |words: &[String]| runs(words[0].parse().expect("a process id")) || Path::new(&words[1]).exists();
+    assert!(told.chunks(2).all(there), "{told:?}");
     holder.kill().await.expect("killed");
     let deadline = Instant::now() + SOON;
-    while runs(pid) || Path::new(&data).exists() {
-        assert!(Instant::now() < deadline, "process {pid} or {data} is still there");
+    while told.chunks(2).any(there) {
+        assert!(Instant::now() < deadline, "something is still there: {told:?}");
         sleep(Duration::from_millis(10)).await;
     }
 }

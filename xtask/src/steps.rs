@@ -1,7 +1,7 @@
 //! What each task runs, in which order.
 
 use std::process::{Command, ExitCode};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use crate::toolchain::{cargo, has, prepare, succeeds};
 
@@ -26,7 +26,7 @@ pub(crate) fn test() -> ExitCode {
     );
 
     // Before the tests, whose deadlines do not allow for a build of ten minutes.
-    step("servers", cargo().args(["run", "--quiet", "--package", "discovery-testbed"]), &mut failed);
+    step("servers", cargo().args(["run", "--quiet", "--package", "discovery-testbed", "--", "build"]), &mut failed);
 
     for name in &failed {
         println!("\n== {name}: FAILED, see above");
@@ -55,17 +55,17 @@ pub(crate) fn deny() -> ExitCode {
     exit(succeeds(cargo().args(["deny", "check"])))
 }
 
-/// Randomised runs, one after the other, each with the seed after the one before; of a seed that is told, so that a run
-/// can be done again. Optimised, because there are many.
-pub(crate) fn soak(runs: &str, seed: Option<&str>) -> ExitCode {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs());
-    let seed = seed.map_or_else(|| clock.to_string(), str::to_owned);
-    println!("{runs} runs from seed {seed}");
-    let mut runner = cargo();
-    runner.args(["test", "--release", "--package", "discovery-conformance", "--test", "randomised"]);
-    runner.args(["histories_keep_the_contract", "--", "--exact", "--nocapture"]);
-    runner.env("DYN_DISCOVERY_CONFORMANCE_SEED", seed).env("DYN_DISCOVERY_CONFORMANCE_RUNS", runs);
-    exit(succeeds(&mut runner))
+/// Servers for people. The crate that tests get theirs from does it.
+pub(crate) fn testbed(arguments: &[&str]) -> ExitCode {
+    let mut testbed = cargo();
+    testbed.args(["run", "--quiet", "--package", "discovery-testbed", "--"]).args(arguments);
+    match testbed.status() {
+        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("cannot run cargo: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn step(name: &'static str, command: &mut Command, failed: &mut Vec<&'static str>) {
@@ -79,6 +79,6 @@ fn step(name: &'static str, command: &mut Command, failed: &mut Vec<&'static str
     }
 }
 
-fn exit(passed: bool) -> ExitCode {
+pub(crate) fn exit(passed: bool) -> ExitCode {
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -345,6 +345,14 @@ impl<'a> Evidence<'a> {
         !taken && !disturbed
     }
 
+    /// Whether a record that showed in a state since `since` had to stay as it was through `hi`.
+    fn had_to_stay(&self, n: u64, even: bool, since: Seq, hi: Seq) -> bool {
+        let Some(index) = self.write_of(n) else { return false };
+        let write = &self.log.writes[index];
+        // What ended in an error may have been taken back, and what struck in this round may still be mended.
+        write.answer == Answer::Ok && self.stands(index, self.round(since).max(write.start), even, hi, false)
+    }
+
     fn read_lists(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         for listing in &self.log.listings {
@@ -428,6 +436,9 @@ impl<'a> Evidence<'a> {
             // says that it is live.
             floor = 0;
         }
+        // The oldest state that the newest batch can have shown: the next one tells the difference to it, however much
+        // later it is read.
+        let mut shown_at = floor;
         for (at, batch, index) in events {
             let weather = self.weather(view.handle, at);
             let fresh = if batch { self.log.told[index].fresh } else { self.log.loads[index].fresh };
@@ -467,14 +478,14 @@ impl<'a> Evidence<'a> {
                         Tell::Removed(key, _) => fold.remove(&key),
                     };
                     let Tell::Added(key, n) = *tell else { continue };
-                    if removed.get(&key) == Some(&n) && self.must_show(key, view.lens.even, floor, at, false).is_some()
-                    {
+                    if removed.get(&key) == Some(&n) && self.had_to_stay(n, view.lens.even, shown_at, at) {
                         findings.push(Finding { wrong: Wrong::Churn, key, vanished: true, ..base.clone() });
                     }
                 }
                 let shown: Shown = fold.iter().map(|(key, n)| (*key, *n)).collect();
                 base.empty = shown.is_empty();
                 self.read(&mut findings, &base, &shown, &view.lens, floor, &before_fold);
+                shown_at = floor;
                 before_fold = fold.keys().copied().collect();
                 any |= !fold.is_empty();
             } else {

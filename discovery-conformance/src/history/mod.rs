@@ -20,6 +20,7 @@ mod faults;
 mod log;
 mod owner;
 mod run;
+mod soak;
 mod validators;
 mod watcher;
 
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use discovery_core::backend::Backend;
 
 pub use run::run;
+pub use soak::{Soak, Soaked, Until, soak};
 pub use validators::{UNSEEN, statements};
 
 use crate::world::Hook;
@@ -37,8 +39,8 @@ use crate::world::Hook;
 /// The variable that sets the seed.
 pub const SEED_VARIABLE: &str = "DYN_DISCOVERY_CONFORMANCE_SEED";
 
-/// The variable that sets how many runs there are, each with the seed after the one before.
-pub const RUNS_VARIABLE: &str = "DYN_DISCOVERY_CONFORMANCE_RUNS";
+/// The variable that sets for how many seconds runs go on, each with the seed after the one before.
+pub const SECONDS_VARIABLE: &str = "DYN_DISCOVERY_CONFORMANCE_SECONDS";
 
 /// Puts something around the backend of the n-th owner.
 pub type Wrap = Arc<dyn Fn(usize, Arc<dyn Backend>) -> Arc<dyn Backend> + Send + Sync>;
@@ -143,20 +145,16 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// The command that does the run again.
-    pub fn reproduce(&self) -> String {
-        format!("{SEED_VARIABLE}={} cargo test -p discovery-conformance --test randomised", self.seed)
-    }
-
     /// How many faults struck.
     pub fn fault_count(&self) -> usize {
         self.faults.values().sum()
     }
 }
 
+/// One line, without the violations.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
+        write!(
             f,
             "seed {}: {} operations, {} faults of {} kinds, {} observations of {} views, {} violations, history {:016x}",
             self.seed,
@@ -167,11 +165,7 @@ impl fmt::Display for Summary {
             self.views,
             self.violations.len(),
             self.digest
-        )?;
-        for violation in &self.violations {
-            writeln!(f, "  {violation}")?;
-        }
-        write!(f, "  again: {}", self.reproduce())
+        )
     }
 }
 

@@ -32,8 +32,8 @@ pub(super) struct Claim {
     pub(super) holders: usize,
     /// Callers that wait for a value to be stored, by the number of their wish.
     pub(super) for_put: Vec<(u64, Waiter)>,
-    /// Callers that wait for the key to be gone, or to hold what came after.
-    pub(super) for_delete: Vec<Waiter>,
+    /// Callers that wait for the key to be gone, or to hold what came after, by the number of the wish to remove it.
+    pub(super) for_delete: Vec<(u64, Waiter)>,
     pub(super) state: watch::Sender<RegistrationState>,
     /// The delays between tries, from the first failure on.
     pub(super) backoff: Option<Box<Backoff>>,
@@ -69,10 +69,15 @@ impl Claim {
         }
     }
 
-    pub(super) fn answer_deletes(&mut self, result: &Result<Stamp>) {
-        for waiter in self.for_delete.drain(..) {
-            // A withdrawal goes on when its caller is gone.
-            let _ = waiter.send(result.clone());
+    /// Answers those whose withdrawal is at most as new as `up_to`: a put that was under way before it is no answer.
+    pub(super) fn answer_deletes(&mut self, up_to: u64, result: &Result<Stamp>) {
+        for (change, waiter) in std::mem::take(&mut self.for_delete) {
+            if change <= up_to {
+                // A withdrawal goes on when its caller is gone.
+                let _ = waiter.send(result.clone());
+            } else {
+                self.for_delete.push((change, waiter));
+            }
         }
     }
 

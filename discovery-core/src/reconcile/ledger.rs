@@ -187,11 +187,14 @@ impl Ledger {
             }
             return;
         };
-        claim.for_delete.extend(waiter);
-        if claim.wanted.take().is_none() {
+        let wanted = claim.wanted.take().is_some();
+        if wanted {
+            claim.change = number;
+        }
+        claim.for_delete.extend(waiter.map(|waiter| (claim.change, waiter)));
+        if !wanted {
             return;
         }
-        claim.change = number;
         claim.backoff = None;
         claim.state.send_replace(RegistrationState::Withdrawn);
         let effect = if claim.maybe_stored { Effect::Unknown } else { Effect::None };
@@ -329,7 +332,7 @@ impl Ledger {
     fn stored(&mut self, write: Write, change: u64, stamp: Stamp) -> bool {
         let Some(claim) = self.claims.get_mut(write.key()) else { return false };
         claim.backoff = None;
-        claim.answer_deletes(&Ok(stamp.clone()));
+        claim.answer_deletes(change, &Ok(stamp.clone()));
         match write {
             Write::Put { value, .. } => {
                 claim.answer_puts(change, &Ok(stamp.clone()));
@@ -379,7 +382,7 @@ impl Ledger {
             return;
         }
         let Some(wanted) = claim.wanted.clone() else {
-            claim.answer_deletes(&Err(error.clone()));
+            claim.answer_deletes(change, &Err(error.clone()));
             self.delay(key);
             outcome.retry = Some(error);
             return;
@@ -420,7 +423,7 @@ impl Ledger {
             claim.state = watch::Sender::new(RegistrationState::Withdrawn);
             self.withdraw(key, id, None);
         } else {
-            claim.answer_deletes(&Ok(Stamp::unordered()));
+            claim.answer_deletes(u64::MAX, &Ok(Stamp::unordered()));
             self.claims.remove(key);
             Arc::make_mut(&mut self.desired).remove(key);
         }
@@ -493,7 +496,7 @@ impl Ledger {
             self.dirty.remove(key);
             claim.answer_puts(u64::MAX, &Err(conflict.clone()));
             // What is there is not this owner's, so nothing of it is left.
-            claim.answer_deletes(&Ok(Stamp::unordered()));
+            claim.answer_deletes(u64::MAX, &Ok(Stamp::unordered()));
             if claim.wanted.is_some() {
                 claim.state.send_replace(RegistrationState::Failed(conflict.clone()));
             }

@@ -60,6 +60,57 @@ async fn withdrawn_while_in_flight_has_an_unknown_effect() {
     assert!(added.is_err() || error.effect() == Effect::Unknown, "{error:?} and then {added:?}");
 }
 
+/// A put that is under way when the record is withdrawn is no proof that it is gone.
+#[tokio::test(start_paused = true)]
+async fn a_put_in_flight_does_not_answer_the_withdrawal_after_it() {
+    let cluster = Cluster::new();
+    let backend = cluster.connect();
+    let handle = Discovery::builder()
+        .with_backend(Arc::new(backend.clone()))
+        .executor(ExecutorKind::Current)
+        .build()
+        .await
+        .unwrap();
+    let mine = Arc::new(handle.register(worker("a", 1)).await.unwrap());
+    backend.link().delay_writes(ms(300));
+    let update = {
+        let mine = Arc::clone(&mine);
+        tokio::spawn(async move { mine.update(worker("a", 2)).await.map(drop) })
+    };
+    tokio::time::sleep(ms(50)).await;
+    mine.deregister().await.unwrap();
+    assert_eq!(cluster.record_count(), 0, "withdrawn, and still stored");
+    let error = update.await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Closed, Effect::Unknown));
+}
+
+/// What is registered anew answers a withdrawal that it follows: the key holds what came after.
+#[tokio::test(start_paused = true)]
+async fn a_put_after_it_answers_a_withdrawal() {
+    let cluster = Cluster::new();
+    let backend = cluster.connect();
+    let handle = Discovery::builder()
+        .with_backend(Arc::new(backend.clone()))
+        .executor(ExecutorKind::Current)
+        .build()
+        .await
+        .unwrap();
+    let mine = handle.register(worker("a", 1)).await.unwrap();
+    backend.link().cut();
+    let withdrawal = tokio::spawn(async move { mine.deregister().await });
+    tokio::time::sleep(ms(20)).await;
+    let again = {
+        let handle = handle.clone();
+        tokio::spawn(async move { handle.register(worker("a", 2)).await })
+    };
+    tokio::time::sleep(ms(20)).await;
+    backend.link().heal();
+    let again = again.await.unwrap().unwrap();
+    withdrawal.await.unwrap().unwrap();
+    assert!(again.state().is_registered());
+    assert_eq!(cluster.record_count(), 1);
+}
+
 /// Replacing a guard: the second registration is pending while the first guard is dropped.
 #[tokio::test(start_paused = true)]
 async fn dropping_the_old_guard_leaves_a_pending_registration_alone() {

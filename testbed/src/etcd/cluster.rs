@@ -34,7 +34,7 @@ impl EtcdCluster {
     /// See [`Etcd::start_with`].
     pub async fn start_with(mut options: EtcdOptions) -> Result<Self> {
         options.heartbeat_and_election.get_or_insert(HEARTBEAT_AND_ELECTION);
-        let members = (0..MEMBERS).map(|n| Member::new(&format!("etcd-{n}"))).collect::<Result<Vec<_>>>()?;
+        let members = (0..MEMBERS).map(|n| Member::new(&format!("etcd-{n}"), &options)).collect::<Result<Vec<_>>>()?;
         let urls: Vec<_> = members.iter().map(|member| format!("{}={}", member.name, member.peer_url())).collect();
         let urls = urls.join(",");
         let mut cluster = Self { members: Vec::new() };

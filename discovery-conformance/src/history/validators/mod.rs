@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::evidence::{Evidence, Finding, Read, Wrong};
-use super::log::{Fresh, Harm, Id, Seq, Tell, Told, Unsettled, Who};
+use super::log::{Act, Answer, Fresh, Harm, Id, Seq, Tell, Told, Unsettled, Who};
 use crate::world::Hook;
 
 /// Reads a history and answers what breaks its statement.
@@ -107,18 +107,25 @@ impl Evidence<'_> {
         }
     }
 
-    fn explain(&self, finding: &Finding) -> String {
-        let write = finding.write.filter(|_| finding.wrong != Wrong::Never).map_or_else(String::new, |write| {
-            let writes = self.writes_of(finding.key);
+    /// The writes of a key around one of them, and the faults of the round.
+    fn around(&self, key: Id, write: Option<usize>, at: Seq) -> String {
+        let writes = write.map_or_else(String::new, |write| {
+            let writes = self.writes_of(key);
             let before = writes.partition_point(|other| *other < write).saturating_sub(3);
-            let later = writes.iter().skip(before).take(7);
-            let later: Vec<String> = later.map(|write| self.log.writes[*write].to_string()).collect();
-            format!("; {}", later.join(", then "))
+            let around: Vec<_> =
+                writes.iter().skip(before).take(7).map(|write| self.log.writes[*write].to_string()).collect();
+            format!("; {}", around.join(", then "))
         });
-        let harms: Vec<String> = self.harms(finding.at).map(|harm| self.harm(harm)).collect();
+        let harms: Vec<String> = self.harms(at).map(|harm| self.harm(harm)).collect();
         let harms = if harms.is_empty() { String::new() } else { format!("; faults: {}", harms.join(", ")) };
+        writes + &harms
+    }
+
+    fn explain(&self, finding: &Finding) -> String {
+        let write = finding.write.filter(|_| finding.wrong != Wrong::Never);
+        let around = self.around(finding.key, write, finding.at);
         format!(
-            "{}, {:?} {}: {} is {:?}{}{write}{harms}",
+            "{}, {:?} {}: {} is {:?}{}{around}",
             self.reader(finding.handle, finding.view),
             finding.read,
             self.describe(finding.at),
@@ -188,31 +195,79 @@ impl Evidence<'_> {
         told(texts)
     }
 
-    /// Values of one owner that show again after a later one of the same owner did, by the same reader.
-    fn goes_back(&self, events: impl Iterator<Item = (Seq, Id, u64)>, who: &str) -> Vec<String> {
-        let mut newest: BTreeMap<(Id, usize), usize> = BTreeMap::new();
+    /// Values of one owner that show again after a later one of the same owner did, by the same reader. An event is
+    /// what was read between two entries: of two that overlap, neither is the later one.
+    fn goes_back(&self, events: impl Iterator<Item = (Seq, Seq, Id, u64)>, who: &str) -> Vec<String> {
+        let mut seen: BTreeMap<(Id, usize), Seen> = BTreeMap::new();
         let mut texts = Vec::new();
         let mut cleared = 0;
-        for (at, key, n) in events {
+        for (from, at, key, n) in events {
             let loss = self.harms(at).filter(|harm| harm.hook == Hook::RollBack).map(|harm| harm.from).max();
             // After a roll-back anything of the past may show.
             if loss.is_some_and(|loss| loss >= cleared) {
-                newest.clear();
+                seen.clear();
                 cleared = at;
             }
             let Some(write) = self.write_of(n) else { continue };
-            let entry = newest.entry((key, self.log.writes[write].owner)).or_insert(write);
-            if *entry > write && loss.is_none() {
-                let later = self.log.writes[*entry].act;
-                texts.push(format!("{who} {}: {} goes back to {n} after {later:?}", self.describe(at), self.name(key)));
+            let seen = seen.entry((key, self.log.writes[write].owner)).or_default();
+            let newest = seen.newest(from).filter(|newest| *newest > write);
+            let again = seen.taken_back.get(&write).is_some_and(|since| *since <= from);
+            match newest {
+                Some(newest) if self.takes_back(write, newest) => {
+                    seen.newest = vec![(at, write)];
+                    let gone = self.writes_of(key).iter().filter(|other| (write + 1..=newest).contains(*other));
+                    seen.taken_back.extend(gone.map(|gone| (*gone, at)));
+                }
+                None if !again => seen.show(at, write),
+                _ if loss.is_some() => {}
+                _ => {
+                    let how = match newest {
+                        Some(newest) => format!("goes back to {n} after {:?}", self.log.writes[newest].act),
+                        None => format!("is {n} again, which had been taken back"),
+                    };
+                    let around = self.around(key, Some(write), at);
+                    texts.push(format!("{who} {}: {} {how}{around}", self.describe(at), self.name(key)));
+                }
             }
-            *entry = (*entry).max(write);
         }
         texts
     }
 
+    /// Whether an owner may have gone from one of its writes back to another: what came between are updates that ended
+    /// in an error of unknown effect, and an owner that is refused one of those writes what it had before.
+    fn takes_back(&self, to: usize, from: usize) -> bool {
+        let writes = &self.log.writes;
+        let owner = writes[to].owner;
+        let between = self.writes_of(writes[to].key).iter().filter(|write| (to + 1..=from).contains(*write));
+        let mut between = between.map(|write| &writes[*write]).filter(|write| write.owner == owner);
+        between.all(|write| write.answer == Answer::Unknown && matches!(write.act, Act::Update(_)))
+    }
+
     fn silence(&self) -> Duration {
         self.setting.bounds.recovery * self.setting.patience
+    }
+}
+
+/// What a reader has seen of one owner's writes of a key.
+#[derive(Default)]
+struct Seen {
+    /// The newest of them, by when it was read.
+    newest: Vec<(Seq, usize)>,
+    /// Those that their owner has taken back, by when that showed.
+    taken_back: BTreeMap<usize, Seq>,
+}
+
+impl Seen {
+    /// The newest that had been read before `from`.
+    fn newest(&self, from: Seq) -> Option<usize> {
+        let known = self.newest.partition_point(|(at, _)| *at <= from);
+        known.checked_sub(1).map(|last| self.newest[last].1)
+    }
+
+    fn show(&mut self, at: Seq, write: usize) {
+        if self.newest.last().is_none_or(|(_, newest)| *newest < write) {
+            self.newest.push((at, write));
+        }
     }
 }
 
@@ -226,6 +281,15 @@ fn is_list(who: Who) -> bool {
 
 fn is_view_of(who: Who) -> bool {
     matches!(who, Who::Fold(_) | Who::Load(_))
+}
+
+/// What a handle's lists showed, in the order in which they were answered.
+fn listed<'a>(evidence: &'a Evidence<'_>, handle: usize) -> impl Iterator<Item = (Seq, Seq, Id, u64)> + 'a {
+    let mut lists: Vec<_> = evidence.log.listings.iter().filter(|listing| listing.handle == handle).collect();
+    lists.sort_by_key(|listing| listing.end);
+    lists
+        .into_iter()
+        .flat_map(|listing| listing.shown.iter().flatten().map(|(key, n)| (listing.start, listing.end, *key, *n)))
 }
 
 fn added(tell: &Tell) -> Option<(Id, u64)> {

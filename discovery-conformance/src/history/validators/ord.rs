@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::evidence::{Evidence, Read, Wrong};
 use super::super::log::{Act, Answer, FOREIGN, Id, Seq, Tell, Who};
-use super::{added, is_list, is_view, is_view_of, told};
+use super::{added, is_list, is_view, is_view_of, listed, told};
 use crate::world::Hook;
 
 /// Per key, what is delivered was committed, in that order.
@@ -13,7 +13,7 @@ pub(super) fn ord_01(evidence: &Evidence<'_>) -> Vec<String> {
     for view in 0..evidence.log.views.len() {
         let tells = evidence.told_of(view).flat_map(|told| {
             let new = told.tells.iter().filter_map(added);
-            new.map(|(key, n)| (told.at, key, n))
+            new.map(|(key, n)| (told.at, told.at, key, n))
         });
         texts.extend(evidence.goes_back(tells, &evidence.reader(evidence.log.views[view].handle, Some(view))));
     }
@@ -230,15 +230,12 @@ fn touched(evidence: &Evidence<'_>, members: &[usize], at: Seq) -> bool {
 pub(super) fn ord_08(evidence: &Evidence<'_>) -> Vec<String> {
     let mut texts = Vec::new();
     for handle in evidence.log.watches.keys() {
-        let lists = evidence.log.listings.iter().filter(|listing| listing.handle == *handle);
-        let mut events: Vec<(Seq, Id, u64)> =
-            lists.flat_map(|listing| listing.shown.iter().flatten().map(|(key, n)| (listing.end, *key, *n))).collect();
-        events.sort_unstable();
-        texts.extend(evidence.goes_back(events.into_iter(), &format!("the lists of handle {handle}")));
+        let lists = listed(evidence, *handle);
+        texts.extend(evidence.goes_back(lists, &format!("the lists of handle {handle}")));
     }
     for view in 0..evidence.log.views.len() {
         let loads = evidence.log.loads.iter().filter(|load| load.view == view);
-        let shown = loads.flat_map(|load| load.shown.iter().map(|(key, n)| (load.at, *key, *n)));
+        let shown = loads.flat_map(|load| load.shown.iter().map(|(key, n)| (load.at, load.at, *key, *n)));
         texts.extend(evidence.goes_back(shown, &evidence.reader(evidence.log.views[view].handle, Some(view))));
     }
     texts.extend(evidence.found(|finding| finding.after_list));

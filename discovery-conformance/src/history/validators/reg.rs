@@ -4,7 +4,7 @@ use discovery_core::ErrorKind;
 
 use super::super::evidence::{Evidence, Read, Wrong};
 use super::super::log::Act;
-use super::{is_list, told};
+use super::{is_list, listed, told};
 
 /// Registered, and every later list shows it.
 pub(super) fn reg_01(evidence: &Evidence<'_>) -> Vec<String> {
@@ -43,12 +43,8 @@ pub(super) fn reg_06(evidence: &Evidence<'_>) -> Vec<String> {
 pub(super) fn reg_09(evidence: &Evidence<'_>) -> Vec<String> {
     let mut texts = Vec::new();
     for handle in 0..evidence.setting.observer + 1 {
-        let lists = evidence.log.listings.iter().filter(|listing| listing.handle == handle);
-        let shown = lists.flat_map(|listing| {
-            let shown = listing.shown.iter().flatten();
-            shown.map(|(key, n)| (listing.end, *key, *n))
-        });
-        texts.extend(evidence.goes_back(shown, &format!("the lists of handle {handle}")));
+        let lists = listed(evidence, handle);
+        texts.extend(evidence.goes_back(lists, &format!("the lists of handle {handle}")));
     }
     texts.extend(evidence.found(|finding| finding.read == Read::List && finding.wrong == Wrong::Buried));
     told(texts)
