@@ -34,12 +34,28 @@ fn a_verdict_is_the_worst_that_happened() {
         (vec![passed.clone(), not_claimed.clone()], 2, Verdict::Passed, true),
         (vec![passed.clone(), no_hook.clone()], 2, Verdict::PassedBlackBox, true),
         (vec![passed.clone(), no_hook.clone(), skipped.clone()], 3, Verdict::Partial, false),
-        (vec![passed.clone()], 2, Verdict::Partial, false),
+        (vec![passed.clone(), no_hook.clone()], 3, Verdict::Filtered, true),
+        (vec![passed.clone(), skipped.clone()], 3, Verdict::Partial, false),
+        (vec![no_hook.clone(), not_claimed], 3, Verdict::Partial, false),
         (vec![passed, no_hook, skipped, failed], 4, Verdict::Failed, false),
     ] {
         let report = report(outcomes, expected);
         assert_eq!((report.verdict, report.verdict.is_success()), (verdict, success));
     }
+}
+
+/// Who runs a few cases is never told that the backend passed.
+#[test]
+fn a_filtered_run_says_so_in_every_format() {
+    let report = report(vec![Outcome::Passed, Outcome::Passed, Outcome::NoHook("no hook for cut".to_owned())], 4);
+    let text = report.text();
+    assert!(text.starts_with("a<b: filtered: 2 cases passed, 1 did not run\n"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&report.json().expect("JSON")).expect("JSON");
+    assert_eq!(json["verdict"], "filtered");
+    let junit = report.junit();
+    assert!(junit.contains(r#"name="verdict" value="filtered: 2 cases passed, 1 did not run""#), "{junit}");
+    let markdown = report.markdown();
+    assert!(markdown.starts_with("# Conformance of a<b: filtered: 2 cases passed"), "{markdown}");
 }
 
 #[test]

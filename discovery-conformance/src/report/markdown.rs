@@ -12,7 +12,7 @@ pub(super) fn render(report: &Report) -> String {
 }
 
 fn write(report: &Report, out: &mut String) -> std::fmt::Result {
-    writeln!(out, "# Conformance of {}: {}\n", cell(&report.backend), report.verdict)?;
+    writeln!(out, "# Conformance of {}: {}\n", cell(&report.backend), report.conclusion())?;
     writeln!(out, "Suite {}, {:.1?}. Again: `{}`\n", report.suite, report.duration, report.reproduce)?;
     if let Some(seed) = report.seed {
         writeln!(out, "Seed of the randomised run: {seed}\n")?;

@@ -23,6 +23,9 @@ pub enum Verdict {
     /// Every case that could run passed; some faults cannot be done to this backend.
     #[serde(rename = "passed (black box)")]
     PassedBlackBox,
+    /// Some cases were not selected; those that were and could run passed. Nothing is said of the backend.
+    #[serde(rename = "filtered")]
+    Filtered,
     /// A case that should have run did not, and not for want of a hook.
     #[serde(rename = "partial")]
     Partial,
@@ -34,7 +37,7 @@ pub enum Verdict {
 impl Verdict {
     /// Whether a run of this verdict exits with 0.
     pub fn is_success(self) -> bool {
-        matches!(self, Self::Passed | Self::PassedBlackBox)
+        matches!(self, Self::Passed | Self::PassedBlackBox | Self::Filtered)
     }
 }
 
@@ -43,6 +46,7 @@ impl fmt::Display for Verdict {
         f.write_str(match self {
             Self::Passed => "passed",
             Self::PassedBlackBox => "passed (black box)",
+            Self::Filtered => "filtered",
             Self::Partial => "partial",
             Self::Failed => "failed",
         })
@@ -101,7 +105,7 @@ pub struct Statements {
 }
 
 impl Report {
-    /// Sums a run up. `expected` is how many cases the suite has: a run of fewer is partial.
+    /// Sums a run up. `expected` is how many cases the suite has: a run of fewer is filtered, or partial where none passed.
     pub fn new(
         backend: &str,
         claims: Claims,
@@ -135,8 +139,12 @@ impl Report {
         let is = |wanted: fn(&Outcome) -> bool| cases.iter().any(|case| wanted(&case.outcome));
         let verdict = if is(|outcome| matches!(outcome, Outcome::Failed(_))) {
             Verdict::Failed
-        } else if cases.len() < expected || is(|outcome| matches!(outcome, Outcome::Skipped(_))) {
+        } else if !is(|outcome| matches!(outcome, Outcome::Passed))
+            || is(|outcome| matches!(outcome, Outcome::Skipped(_)))
+        {
             Verdict::Partial
+        } else if cases.len() < expected {
+            Verdict::Filtered
         } else if missing_hooks.is_empty() {
             Verdict::Passed
         } else {
@@ -162,6 +170,17 @@ impl Report {
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
+    }
+
+    /// The verdict in words, and of what it is the verdict where that is not the whole suite.
+    pub fn conclusion(&self) -> String {
+        if self.verdict != Verdict::Filtered {
+            return self.verdict.to_string();
+        }
+        let passed = self.cases.iter().filter(|case| case.outcome == Outcome::Passed).count();
+        let (cases, others) = (if passed == 1 { "case" } else { "cases" }, self.cases.len() - passed);
+        let others = if others == 0 { String::new() } else { format!(", {others} did not run") };
+        format!("{}: {passed} {cases} passed{others}", self.verdict)
     }
 
     /// For people, on a terminal.

@@ -13,7 +13,7 @@ pub(super) fn render(report: &Report) -> String {
 }
 
 fn write(report: &Report, out: &mut String) -> std::fmt::Result {
-    writeln!(out, "{}: {}", report.backend, report.verdict)?;
+    writeln!(out, "{}: {}", report.backend, report.conclusion())?;
     let claimed = report.profiles.keys().filter(|name| **name != "core");
     writeln!(out, "  claims: {}", joined(claimed))?;
     for (name, value) in bounds(&report.claims) {

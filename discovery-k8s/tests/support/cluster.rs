@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use discovery_core::backend::Backend;
 use discovery_core::{BackendContext, Discovery, Environment, Error, ErrorKind, Result, TaskScope};
+use discovery_deploy::CRD;
 use discovery_k8s::{DISCOVERY_LABEL, GROUP, KIND, KubernetesBackend, PLURAL, VERSION};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use discovery_testbed::ControlPlaneOptions;
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -26,8 +28,14 @@ fn failed(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> 
 }
 
 impl Cluster {
-    /// The control plane that a kubeconfig names.
-    pub(crate) async fn of(kubeconfig: &str) -> Result<Self> {
+    /// The one of all tests, with the CRD installed.
+    pub(crate) async fn shared() -> Result<Self> {
+        let options = || ControlPlaneOptions { manifests: CRD.to_owned(), ..ControlPlaneOptions::default() };
+        let cluster = discovery_testbed::Cluster::shared(options).await.map_err(|error| failed("cluster", error))?;
+        Self::of(&cluster.kubeconfig_path().to_string_lossy()).await
+    }
+
+    async fn of(kubeconfig: &str) -> Result<Self> {
         let read = kube::config::Kubeconfig::read_from(kubeconfig).map_err(|error| failed("kubeconfig", error))?;
         let config = kube::Config::from_custom_kubeconfig(read, &Default::default())
             .await
@@ -36,7 +44,7 @@ impl Cluster {
         Ok(Self { kubeconfig: kubeconfig.to_owned(), client })
     }
 
-    /// A namespace of its own.
+    /// A namespace of its own, in which pods can be made.
     pub(crate) async fn space(&self) -> Result<Space> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -44,6 +52,11 @@ impl Cluster {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let made = serde_json::from_value(json!({ "metadata": { "name": namespace } })).expect("a namespace");
         namespaces.create(&PostParams::default(), &made).await.map_err(|error| failed("namespace", error))?;
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &namespace);
+        until("the namespace has its ServiceAccount", || async {
+            accounts.get_opt("default").await.is_ok_and(|account| account.is_some())
+        })
+        .await;
         Ok(Space { cluster: self.clone(), namespace, pods: Mutex::default() })
     }
 }

@@ -1,0 +1,125 @@
+//! The stores that both sides share, and a look into them that uses neither library.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use discovery_testbed::Etcd;
+use etcd_client::{Client, DeleteOptions, GetOptions};
+use tempfile::TempDir;
+
+use crate::Outcome;
+use crate::peer::{Peer, Which};
+
+/// How long records outlive their owner's last renewal on etcd, in seconds: both sides are told the same.
+pub(crate) const ETCD_TTL: u64 = 5;
+/// The same on file, where the reference has it fixed.
+pub(crate) const FILE_TTL: u64 = 10;
+
+/// A store with nothing in it.
+pub(crate) enum Store {
+    /// A server of the testbed's.
+    Etcd(Box<Etcd>),
+    /// A directory.
+    File(TempDir),
+}
+
+impl Store {
+    pub(crate) async fn etcd() -> Outcome<Self> {
+        Ok(Self::Etcd(Box::new(Etcd::start().await?)))
+    }
+
+    pub(crate) fn file() -> Outcome<Self> {
+        Ok(Self::File(TempDir::with_prefix("discovery-peers-")?))
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Etcd(_) => "etcd",
+            Self::File(_) => "file",
+        }
+    }
+
+    /// How long a dead process's records may stay, in seconds, its expiry's slack included.
+    pub(crate) fn expiry(&self) -> u64 {
+        match self {
+            Self::Etcd(_) => ETCD_TTL + 4,
+            // The reference looks every third of the time to live.
+            Self::File(_) => FILE_TTL + 6,
+        }
+    }
+
+    /// What both libraries read.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+        };
+        let mut environment = owned(&[("DYN_EVENT_PLANE", "zmq"), ("DYN_REQUEST_PLANE", "tcp")]);
+        environment.extend(match self {
+            Self::Etcd(etcd) => owned(&[
+                ("DYN_DISCOVERY_BACKEND", "etcd"),
+                ("ETCD_ENDPOINTS", &etcd.endpoint()),
+                ("ETCD_LEASE_TTL", &ETCD_TTL.to_string()),
+            ]),
+            Self::File(directory) => {
+                owned(&[("DYN_DISCOVERY_BACKEND", "file"), ("DYN_FILE_KV", &directory.path().to_string_lossy())])
+            }
+        });
+        environment
+    }
+
+    pub(crate) async fn peer(&self, which: Which) -> Outcome<Peer> {
+        Peer::start(which, &self.environment()).await
+    }
+
+    /// Every record under its stored name, as text.
+    pub(crate) async fn stored(&self) -> Outcome<BTreeMap<String, String>> {
+        match self {
+            Self::Etcd(etcd) => {
+                let mut client = Client::connect([etcd.endpoint()], None).await?;
+                let mut found = client.get("v1/", Some(GetOptions::new().with_prefix())).await?;
+                let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+                let pairs = found.take_kvs().into_iter().map(etcd_client::KeyValue::into_key_value);
+                Ok(pairs.map(|(key, value)| (text(key), text(value))).collect())
+            }
+            Self::File(directory) => {
+                let mut found = BTreeMap::new();
+                read_tree(directory.path(), directory.path(), &mut found)?;
+                Ok(found)
+            }
+        }
+    }
+
+    /// Removes everything.
+    pub(crate) async fn clear(&self) -> Outcome {
+        match self {
+            Self::Etcd(etcd) => {
+                let mut client = Client::connect([etcd.endpoint()], None).await?;
+                client.delete("\0", Some(DeleteOptions::new().with_from_key())).await?;
+            }
+            Self::File(directory) => {
+                for entry in fs::read_dir(directory.path())? {
+                    fs::remove_dir_all(entry?.path())?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Records are the files whose names do not start with a dot, in directories whose names do not either.
+fn read_tree(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) -> Outcome {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+            continue;
+        }
+        if path.is_dir() {
+            read_tree(root, &path, found)?;
+        } else {
+            let name = path.strip_prefix(root)?.to_string_lossy().into_owned();
+            found.insert(name, fs::read_to_string(&path)?);
+        }
+    }
+    Ok(())
+}
