@@ -75,7 +75,7 @@ pub struct Claims {
 pub fn claims(factory: &dyn Factory) -> Result<Claims, String> {
     let clock = factory.clock();
     let trial = on_runtime(clock, async || {
-        let trial = Trial::new(factory, clock).await?;
+        let trial = Trial::new(factory, clock, &[]).await?;
         let claims = (trial.capabilities(), trial.bounds());
         trial.finish().await;
         Ok(claims)
@@ -113,7 +113,7 @@ fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTree
     let mut faults = BTreeSet::new();
     let result = catch_unwind(AssertUnwindSafe(|| {
         on_runtime(clock, async || {
-            let trial = Trial::new(factory, clock).await?;
+            let trial = Trial::new(factory, clock, case.hooks).await?;
             let limit = if clock == Clock::Paused { PAUSED_LIMIT } else { LIMIT };
             let case = AssertUnwindSafe((case.run)(&trial)).catch_unwind();
             let result = match tokio::time::timeout(limit, case).await {

@@ -60,6 +60,15 @@ pub trait Factory: Send + Sync + 'static {
     /// # Errors
     /// What keeps the store from being made; the case fails with it.
     async fn world(&self) -> Result<Box<dyn World>>;
+
+    /// A world for a case that does these faults, where some of them need a store that is made for it. The default is
+    /// [`Factory::world`].
+    ///
+    /// # Errors
+    /// As for [`Factory::world`].
+    async fn world_for(&self, _faults: &[Hook]) -> Result<Box<dyn World>> {
+        self.world().await
+    }
 }
 
 /// One store, with its owners and its faults. Dropped when the case is over.
