@@ -4,6 +4,7 @@ mod backend;
 mod bounds;
 mod config;
 mod diagnose;
+mod epoch;
 mod fault;
 mod fence;
 mod follow;
