@@ -63,6 +63,11 @@ impl Factory for OnEtcd {
         hooks
     }
 
+    // Real servers, several at once on a machine that does other things too.
+    fn patience(&self) -> u32 {
+        8
+    }
+
     async fn world(&self) -> Result<Box<dyn World>> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let servers = match idle {

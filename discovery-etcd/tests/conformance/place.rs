@@ -144,15 +144,16 @@ impl Place {
             }
             // The first time, users come to be demanded while everybody is at work.
             Fault::Deny(n) => {
+                lock(&self.denied).insert(n);
                 servers.demand_users().await?;
                 client::permit(&mut servers.client().await?, n, false).await?;
-                lock(&self.denied).insert(n);
             }
             Fault::Allow(n) => {
-                let denied = lock(&self.denied).remove(&n);
+                let denied = lock(&self.denied).contains(&n);
                 if denied {
                     servers.demand_users().await?;
                     client::permit(&mut servers.client().await?, n, true).await?;
+                    lock(&self.denied).remove(&n);
                 }
             }
             other => return Err(Error::new(ErrorKind::Unsupported, format!("nothing like {}", other.hook()))),
@@ -185,12 +186,33 @@ impl World for Place {
         config.min_ttl = servers.min_ttl();
         config.credentials = client::credentials(n);
         let context = BackendContext::new(Environment::default(), TaskScope::current());
+        tracing::info!(owner = n, endpoints = ?config.endpoints, "an owner");
         let backend = Arc::new(EtcdBackend::with_config(config, &context).await?);
         lock(&self.owners).insert(n, Owner { backend: Arc::clone(&backend), network });
         Ok(backend)
     }
 
     async fn inject(&self, fault: Fault) -> Result<()> {
+        tracing::info!(?fault, "begins");
+        let done = self.done(fault.clone()).await;
+        match &done {
+            Ok(()) => tracing::info!(?fault, "is done"),
+            Err(error) => tracing::warn!(?fault, %error, "could not be done"),
+        }
+        done
+    }
+
+    async fn close(&self) {
+        lock(&self.owners).clear();
+        let Some(servers) = self.servers.lock().await.take() else { return };
+        if self.as_good_as_new(&servers).await.unwrap_or(false) {
+            lock(&self.idle).push(servers);
+        }
+    }
+}
+
+impl Place {
+    async fn done(&self, fault: Fault) -> Result<()> {
         match fault {
             Fault::Cut(n) => self.way(n, |way| way.cut = true),
             // To the servers a stopped process is a silent one.
@@ -204,14 +226,6 @@ impl World for Place {
                 let servers = self.servers.lock().await;
                 self.harm(servers.as_ref().ok_or_else(over)?, fault).await
             }
-        }
-    }
-
-    async fn close(&self) {
-        lock(&self.owners).clear();
-        let Some(servers) = self.servers.lock().await.take() else { return };
-        if self.as_good_as_new(&servers).await.unwrap_or(false) {
-            lock(&self.idle).push(servers);
         }
     }
 }
