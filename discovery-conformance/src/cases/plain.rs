@@ -30,22 +30,32 @@ pub(super) struct Plain {
 impl Plain {
     /// A first session of the n-th owner.
     pub(super) async fn open(t: &Trial, n: usize) -> CaseResult<Self> {
-        Self::request(t, n, None).await
+        Self::request(t, n, t.ttl(), None).await
+    }
+
+    /// The same, with the time that a slow store on a busy machine takes for a large set.
+    pub(super) async fn open_for_long(t: &Trial, n: usize) -> CaseResult<Self> {
+        Self::request(t, n, t.ttl() * 30, None).await
     }
 
     /// One that follows a session that the owner gave up.
     pub(super) async fn again(t: &Trial, n: usize, id: InstanceId) -> CaseResult<Self> {
-        Self::request(t, n, Some(id)).await
+        Self::request(t, n, t.ttl(), Some(id)).await
     }
 
-    async fn request(t: &Trial, n: usize, id: Option<InstanceId>) -> CaseResult<Self> {
-        let ttl = t.capabilities().ttl.then(|| t.ttl());
+    async fn request(t: &Trial, n: usize, ttl: Duration, id: Option<InstanceId>) -> CaseResult<Self> {
+        let ttl = t.capabilities().ttl.then_some(ttl);
         let session = t.backend(n).await?.open(&SessionRequest::new(ttl, id)).await?;
         Ok(Self { session, desired: Mutex::default() })
     }
 
     pub(super) fn id(&self) -> InstanceId {
         self.session.id()
+    }
+
+    /// How long it lives without a renewal.
+    pub(super) fn life(&self) -> Duration {
+        self.session.effective_ttl().unwrap_or(Duration::MAX)
     }
 
     pub(super) async fn renew(&self) -> CaseResult {
