@@ -24,6 +24,7 @@ mod bounds;
 mod client;
 mod config;
 mod document;
+mod doubting;
 mod fault;
 mod identity;
 mod join;
