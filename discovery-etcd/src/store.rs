@@ -63,6 +63,10 @@ impl Store {
     pub(crate) fn lost_data(&self, epoch: u64) -> u64 {
         // What was awaited was a revision of the history that is gone.
         self.awaited.send_replace(0);
+        // So is what users had signed in to: etcd lets a token of a longer history wait until it has caught up with it.
+        for link in [&self.control, &self.bulk, &self.watching] {
+            link.renew();
+        }
         self.epoch.fetch_max(epoch + 1, Ordering::AcqRel).max(epoch + 1)
     }
 

@@ -4,6 +4,7 @@
 //! reading the tree (public API, licences, boundaries between crates, house rules) is a test in `tests/guards`.
 
 mod instructions;
+mod peers;
 mod soak;
 mod steps;
 mod toolchain;
@@ -19,6 +20,8 @@ tasks:
   test                format, lints, documentation, then every test
   api [--bless]       compare the public API of the libraries with docs/api; --bless: write docs/api anew
   instructions [PART] instructions per operation of the core, of those whose name holds PART; needs valgrind
+  peers [interop|speed] [PART]
+                      side by side with the reference, which is built first: ten minutes when nothing is cached
   soak [BACKEND] [--seconds N] [--seed S]
                       randomised histories with faults, judged by the contract, for N seconds (600), each with the seed
                       after the one before, from S or one of the clock's; --seed alone: that one run.
@@ -38,6 +41,9 @@ fn main() -> ExitCode {
         ["api", "--bless"] => steps::api(true),
         ["instructions"] => instructions::instructions(""),
         ["instructions", part] if !part.starts_with('-') => instructions::instructions(part),
+        ["peers", ref what @ ..] if matches!(what, [] | ["interop" | "speed"] | ["interop" | "speed", _]) => {
+            peers::peers(what)
+        }
         ["soak", ref rest @ ..] => Soak::parse(rest).map_or_else(unknown, |soak| soak.run()),
         ["testbed", ref rest @ ..] => steps::testbed(rest),
         ["deny"] => steps::deny(),

@@ -51,7 +51,11 @@ pub fn chosen(wanted: &str) -> Result<Vec<Arc<dyn Factory>>, String> {
     let chosen: Vec<_> = KNOWN.iter().filter(meant).map(|known| (known.make)()).collect();
     if chosen.is_empty() {
         let names: Vec<_> = KNOWN.iter().map(|known| known.names[0]).collect();
-        return Err(format!("DYN_DISCOVERY_BACKEND={wanted}: the suite knows {}", names.join(", ")));
+        return Err(format!(
+            "DYN_DISCOVERY_BACKEND={wanted}: the suite knows {}; on servers of its own it runs by \
+             `cargo test -p discovery-etcd --test conformance`",
+            names.join(", ")
+        ));
     }
     Ok(chosen)
 }

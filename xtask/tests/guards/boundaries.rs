@@ -105,6 +105,7 @@ const BOUNDARIES: &[Boundary] = &[
             "discovery-etcd",
             "discovery-file",
             "discovery-health",
+            "discovery-k8s",
             "discovery-memory",
         ],
     },
@@ -113,6 +114,24 @@ const BOUNDARIES: &[Boundary] = &[
     // A server for probes: HTTP/1, without a client and without TLS.
     Boundary { package: "discovery-health", features: ALL, may_use: &["discovery-core", "hyper", "hyper-util"] },
     Boundary { package: "discovery-deploy", features: ALL, may_use: &[] },
+    // It looks into etcd past the backend, and draws.
+    Boundary {
+        package: "discovery-compare",
+        features: ALL,
+        may_use: &[
+            "discovery-core",
+            "discovery-deploy",
+            "discovery-dynamo",
+            "discovery-etcd",
+            "discovery-file",
+            "discovery-k8s",
+            "discovery-memory",
+            "discovery-peer-protocol",
+            "discovery-testbed",
+        ],
+    },
+    // The reference's side uses it too, with dependencies of its own.
+    Boundary { package: "discovery-peer-protocol", features: ALL, may_use: &[] },
     Boundary { package: "discovery-redis", features: ALL, may_use: &["discovery-core", "redis"] },
 ];
 
@@ -169,6 +188,16 @@ fn health_uses_core_and_hyper_alone() {
 #[test]
 fn redis_uses_core_and_its_client_alone() {
     hold("discovery-redis");
+}
+
+#[test]
+fn comparison_uses_the_backends_and_no_other_store() {
+    hold("discovery-compare");
+}
+
+#[test]
+fn peer_protocol_uses_nothing_of_the_project() {
+    hold("discovery-peer-protocol");
 }
 
 #[test]

@@ -142,12 +142,16 @@ impl Place {
             Fault::Write(key, value) => {
                 servers.client().await?.put(self.stored(&key)?, value.to_vec(), None).await.map_err(failed)?;
             }
+            // The first time, users come to be demanded while everybody is at work.
             Fault::Deny(n) => {
+                servers.demand_users().await?;
                 client::permit(&mut servers.client().await?, n, false).await?;
                 lock(&self.denied).insert(n);
             }
             Fault::Allow(n) => {
-                if lock(&self.denied).remove(&n) {
+                let denied = lock(&self.denied).remove(&n);
+                if denied {
+                    servers.demand_users().await?;
                     client::permit(&mut servers.client().await?, n, true).await?;
                 }
             }
@@ -158,15 +162,10 @@ impl Place {
 
     /// Whether another world may have these servers.
     async fn as_good_as_new(&self, servers: &Servers) -> Result<bool> {
-        if !servers.complete() {
+        if !servers.are_as_new() {
             return Ok(false);
         }
-        let mut client = servers.client().await?;
-        let denied = std::mem::take(&mut *lock(&self.denied));
-        for n in denied {
-            client::permit(&mut client, n, true).await?;
-        }
-        let answer = client.get(self.prefix.as_str(), None).await.map_err(failed)?;
+        let answer = servers.client().await?.get(self.prefix.as_str(), None).await.map_err(failed)?;
         Ok(answer.header().is_some_and(|header| header.revision() < LONG_HISTORY))
     }
 }
@@ -184,7 +183,7 @@ impl World for Place {
         let mut config = Config::new(endpoints);
         config.prefix.clone_from(&self.prefix);
         config.min_ttl = servers.min_ttl();
-        config.credentials = Some(client::credentials(n));
+        config.credentials = client::credentials(n);
         let context = BackendContext::new(Environment::default(), TaskScope::current());
         let backend = Arc::new(EtcdBackend::with_config(config, &context).await?);
         lock(&self.owners).insert(n, Owner { backend: Arc::clone(&backend), network });

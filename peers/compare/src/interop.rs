@@ -1,0 +1,92 @@
+//! Does each side understand the other? Every scenario runs in both directions on every store.
+
+mod conflicts;
+mod fleet;
+mod pair;
+mod records;
+mod samples;
+
+use std::time::Instant;
+
+use futures_util::future::LocalBoxFuture;
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::peer::Which;
+use crate::store::Store;
+use pair::Pair;
+
+/// What a scenario found where it found nothing wrong.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Finding {
+    /// Both sides agree; with a figure worth telling.
+    Matches(String),
+    /// They differ, as is known and explained here.
+    Differs(String),
+}
+
+/// One scenario in one direction on one store.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) scenario: String,
+    pub(crate) store: String,
+    /// Who acts; the other one looks.
+    pub(crate) acting: String,
+    /// What was found, or what is wrong.
+    pub(crate) finding: Result<Finding, String>,
+    pub(crate) seconds: f64,
+}
+
+type Scenario = for<'a> fn(&'a Pair<'a>) -> LocalBoxFuture<'a, Result<Finding, String>>;
+
+/// What is tried, in the order of the report.
+const SCENARIOS: &[(&str, Scenario)] = &[
+    ("endpoints with every optional field", |pair| Box::pin(records::endpoints(pair))),
+    ("models: base, adapter, topology", |pair| Box::pin(records::models(pair))),
+    ("event channels of every transport and scope", |pair| Box::pin(records::channels(pair))),
+    ("event sources of every scope", |pair| Box::pin(records::sources(pair))),
+    ("the same bytes under the same names", |pair| Box::pin(records::bytes(pair))),
+    ("queries are exact on path segments", |pair| Box::pin(records::queries(pair))),
+    ("who comes later sees what is there", |pair| Box::pin(records::late(pair))),
+    ("an endpoint is updated", |pair| Box::pin(records::update(pair))),
+    ("taints of a model are set", |pair| Box::pin(conflicts::taints(pair))),
+    ("models that do not agree are refused", |pair| Box::pin(conflicts::models(pair))),
+    ("an event source does not change its descriptor", |pair| Box::pin(conflicts::sources(pair))),
+    ("one of several records is withdrawn", |pair| Box::pin(records::withdraw(pair))),
+    ("a process leaves in order", |pair| Box::pin(fleet::leave(pair))),
+    ("a process crashes", |pair| Box::pin(fleet::crash(pair))),
+    ("a user's own kind beside Dynamo's", |pair| Box::pin(fleet::own_kind(pair))),
+    ("idle beside each other for 25 s", |pair| Box::pin(fleet::idle(pair))),
+    ("a fleet is replaced one by one", |pair| Box::pin(fleet::replaced(pair))),
+];
+
+/// Runs the scenarios whose name holds `part`.
+pub(crate) async fn run(part: &str) -> Outcome<Vec<Row>> {
+    let mut rows = Vec::new();
+    for store in [Store::etcd().await?, Store::file()?, Store::kubernetes().await?] {
+        for (name, scenario) in SCENARIOS.iter().filter(|(name, _)| name.contains(part)) {
+            for acting in Which::BOTH {
+                store.clear().await?;
+                let began = Instant::now();
+                let pair = Pair::new(&store, acting);
+                let finding = scenario(&pair).await;
+                let seconds = began.elapsed().as_secs_f64();
+                let said = match &finding {
+                    Ok(Finding::Matches(detail)) => format!("matches {detail}"),
+                    Ok(Finding::Differs(why)) => format!("differs: {why}"),
+                    Err(what) => format!("WRONG: {what}"),
+                };
+                println!("{:<5} {:<48} {:<9} {seconds:>5.1} s  {said}", store.name(), name, acting.name());
+                rows.push(Row {
+                    scenario: (*name).to_owned(),
+                    store: store.name().to_owned(),
+                    acting: acting.name().to_owned(),
+                    finding,
+                    seconds,
+                });
+            }
+        }
+    }
+    Ok(rows)
+}
