@@ -20,7 +20,7 @@ use crate::support::client::failed;
 const HARMFUL: [Hook; 2] = [Hook::Outage, Hook::Compact];
 
 /// How many control planes there are beside the shared one: they take half a GiB each.
-const PLANES: usize = 2;
+const PLANES: usize = 3;
 
 /// The node that all pods are on.
 const NODE: &str = "conformance";
