@@ -1,7 +1,6 @@
 //! Worlds on real etcd servers.
 
 mod client;
-mod network;
 mod past;
 mod place;
 mod servers;

@@ -1,6 +1,7 @@
 //! A world: servers that it has to itself, a prefix, and owners each on a network of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -9,9 +10,8 @@ use discovery_core::backend::Backend;
 use discovery_core::{BackendContext, Environment, Error, ErrorKind, Key, Result, TaskScope};
 use discovery_dynamo::layout;
 use discovery_etcd::{Config, EtcdBackend};
-use discovery_testbed::Etcd;
+use discovery_testbed::{Etcd, Network, Way};
 
-use super::network::{Network, Way};
 use super::servers::Servers;
 use super::{client, failed, past};
 
@@ -37,6 +37,14 @@ pub(super) struct Place {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn network(members: &[Etcd]) -> Result<Network> {
+    Network::to(members.iter().map(|member| (Ipv4Addr::LOCALHOST, member.port()).into())).map_err(failed)
+}
+
+fn endpoints(network: &Network) -> impl Iterator<Item = String> + '_ {
+    network.proxies().iter().map(|proxy| format!("http://{}", proxy.address()))
 }
 
 fn over() -> Error {
@@ -99,7 +107,7 @@ impl Place {
     async fn in_use(&self, servers: &Servers) -> Result<usize> {
         let owner = self.the(0)?;
         let detail = owner.backend.health().await?.detail;
-        let endpoints: Vec<_> = owner.network.iter().flat_map(|network| network.endpoints()).collect();
+        let endpoints: Vec<_> = owner.network.iter().flat_map(|network| endpoints(network)).collect();
         let found = endpoints.iter().position(|endpoint| detail.contains(endpoint));
         found.filter(|index| *index < servers.members().len()).ok_or_else(|| {
             Error::new(ErrorKind::Internal, format!("none of {endpoints:?} is the member in use: {detail}"))
@@ -168,9 +176,9 @@ impl World for Place {
     async fn owner(&self, n: usize) -> Result<Arc<dyn Backend>> {
         let servers = self.servers.lock().await;
         let servers = servers.as_ref().ok_or_else(over)?;
-        let network = if n < NETWORKS { Some(Arc::new(Network::to(servers.members())?)) } else { None };
+        let network = if n < NETWORKS { Some(Arc::new(network(servers.members())?)) } else { None };
         let endpoints: Vec<String> = match &network {
-            Some(network) => network.endpoints().collect(),
+            Some(network) => endpoints(network).collect(),
             None => servers.members().iter().map(Etcd::endpoint).collect(),
         };
         let mut config = Config::new(endpoints);

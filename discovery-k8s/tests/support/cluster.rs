@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use discovery_core::backend::Backend;
-use discovery_core::{BackendContext, Discovery, Environment, Error, ErrorKind, Result, TaskScope};
+use discovery_core::{BackendContext, Discovery, Environment, Result, TaskScope};
 use discovery_deploy::CRD;
 use discovery_k8s::{DISCOVERY_LABEL, GROUP, KIND, KubernetesBackend, PLURAL, VERSION};
 use discovery_testbed::ControlPlaneOptions;
@@ -16,6 +16,8 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patc
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use super::client::{connect, failed};
+
 /// A control plane, as its administrator sees it.
 #[derive(Clone)]
 pub(crate) struct Cluster {
@@ -23,25 +25,13 @@ pub(crate) struct Cluster {
     pub(crate) client: Client,
 }
 
-fn failed(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Internal, what.to_owned()).with_source(error)
-}
-
 impl Cluster {
     /// The one of all tests, with the CRD installed.
     pub(crate) async fn shared() -> Result<Self> {
         let options = || ControlPlaneOptions { manifests: CRD.to_owned(), ..ControlPlaneOptions::default() };
         let cluster = discovery_testbed::Cluster::shared(options).await.map_err(|error| failed("cluster", error))?;
-        Self::of(&cluster.kubeconfig_path().to_string_lossy()).await
-    }
-
-    async fn of(kubeconfig: &str) -> Result<Self> {
-        let read = kube::config::Kubeconfig::read_from(kubeconfig).map_err(|error| failed("kubeconfig", error))?;
-        let config = kube::Config::from_custom_kubeconfig(read, &Default::default())
-            .await
-            .map_err(|error| failed("kubeconfig", error))?;
-        let client = Client::try_from(config).map_err(|error| failed("client", error))?;
-        Ok(Self { kubeconfig: kubeconfig.to_owned(), client })
+        let path = cluster.kubeconfig_path();
+        Ok(Self { kubeconfig: path.to_string_lossy().into_owned(), client: connect(path).await? })
     }
 
     /// A namespace of its own, in which pods can be made.
