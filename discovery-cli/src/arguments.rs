@@ -69,7 +69,10 @@ pub(crate) enum Command {
     #[cfg(feature = "conformance")]
     Conformance(crate::conformance::Arguments),
     /// Look for what keeps discovery from working here.
-    Doctor,
+    Doctor {
+        #[command(flatten)]
+        output: Output,
+    },
     /// Make the Deployments and StatefulSets of a Kubernetes manifest discoverable.
     Inject(crate::inject::Inject),
     /// Print the Kubernetes resource definition that discovery stores its records in.

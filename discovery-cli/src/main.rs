@@ -47,7 +47,7 @@ fn run() -> Outcome {
             Command::Demo => demo::demo(backend).await,
             #[cfg(feature = "conformance")]
             Command::Conformance(arguments) => conformance::conformance(backend, verbose, arguments).await,
-            Command::Doctor => doctor::doctor(backend).await,
+            Command::Doctor { output } => doctor::doctor(backend, output.format).await,
             Command::Inject(arguments) => inject::inject(&arguments),
             Command::Crd => rbac::crd(),
             Command::Rbac(arguments) => rbac::rbac(&arguments),
