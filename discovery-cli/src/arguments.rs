@@ -73,6 +73,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Say why a Kubernetes pod is discovered, or at which link it fails and what to do.
+    #[cfg(feature = "kubernetes")]
+    Explain(crate::explain::Explain),
     /// Make the Deployments and StatefulSets of a Kubernetes manifest discoverable.
     Inject(crate::inject::Inject),
     /// Print the Kubernetes resource definition that discovery stores its records in.

@@ -7,6 +7,8 @@ mod conformance;
 #[cfg(feature = "file")]
 mod demo;
 mod doctor;
+#[cfg(feature = "kubernetes")]
+mod explain;
 mod failure;
 mod inject;
 mod list;
@@ -48,6 +50,8 @@ fn run() -> Outcome {
             #[cfg(feature = "conformance")]
             Command::Conformance(arguments) => conformance::conformance(backend, verbose, arguments).await,
             Command::Doctor { output } => doctor::doctor(backend, output.format).await,
+            #[cfg(feature = "kubernetes")]
+            Command::Explain(arguments) => explain::explain(backend, &arguments).await,
             Command::Inject(arguments) => inject::inject(&arguments),
             Command::Crd => rbac::crd(),
             Command::Rbac(arguments) => rbac::rbac(&arguments),

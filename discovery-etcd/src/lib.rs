@@ -5,6 +5,7 @@ mod bounds;
 mod config;
 mod diagnose;
 mod erase;
+mod epoch;
 mod fault;
 mod fence;
 mod follow;

@@ -88,7 +88,7 @@ impl Identity {
 }
 
 /// What to add to a container so that its process knows its pod. One line: it stands in messages.
-fn manifest(missing: &[&str]) -> String {
+pub(crate) fn manifest(missing: &[&str]) -> String {
     let added = FIELDS.iter().filter(|(name, _)| missing.contains(name));
     let added = added.map(|(name, field)| format!("{{name: {name}, valueFrom: {{fieldRef: {{fieldPath: {field}}}}}}}"));
     format!("env: [{}]", added.collect::<Vec<_>>().join(", "))

@@ -100,7 +100,7 @@ impl ControlPlane {
         let controllers = controllers(&files, &cluster, home.path()).await?;
         let plane = Self { controllers, api, etcd, authority: files.authority, token, cluster };
         plane.controllers.launch()?;
-        plane.controllers.wait_until("served the namespace default", async || plane.is_served("default").await).await?;
+        plane.controllers.wait_until("served the namespace default", || plane.is_served("default")).await?;
         Ok(plane)
     }
 
@@ -233,6 +233,9 @@ async fn controllers(files: &Files, cluster: &Cluster, home: &Path) -> Result<Se
     flag("leader-elect", "false");
     flag("use-service-account-credentials", "false");
     flag("root-ca-file", &files.authority.to_string_lossy());
+    // Its default of 20 requests a second makes many tests at a time wait for each other.
+    flag("kube-api-qps", "1000");
+    flag("kube-api-burst", "2000");
     flag("controllers", CONTROLLERS);
     Ok(Server::new("kube-controller-manager", command, home))
 }

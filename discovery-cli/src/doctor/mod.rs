@@ -4,6 +4,8 @@
 mod etcd;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -105,6 +107,15 @@ pub(crate) async fn doctor(backend: Option<&str>, format: Format) -> Outcome {
                     tell(etcd::look().await)?;
                     tell(listed(&discovery).await)?;
                 }
+                #[cfg(feature = "kubernetes")]
+                discovery_k8s::NAME => {
+                    let found = kubernetes::look().await;
+                    // An API server that does not answer has been told of.
+                    if !found.is_empty() {
+                        tell(found)?;
+                        tell(listed(&discovery).await)?;
+                    }
+                }
                 "memory" => tell(vec![Finding::poor(
                     "sharing",
                     "the memory backend is inside one process, and others see none of it: use another one to share",
@@ -179,7 +190,7 @@ fn bounds_text(bounds: &Bounds) -> String {
 }
 
 /// Whether a record can be read by those who ask for its kind.
-fn decode(key: &Key, value: &[u8]) -> Result<(), Error> {
+pub(crate) fn decode(key: &Key, value: &[u8]) -> Result<(), Error> {
     match key.kind() {
         Endpoint::KIND => Endpoint::decode(key, value).map(drop),
         Model::KIND => Model::decode(key, value).map(drop),
