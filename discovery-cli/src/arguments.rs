@@ -61,6 +61,8 @@ pub(crate) enum Command {
         output: Output,
     },
     /// See workers register, die, move, freeze and drain, and a router that follows them.
+    ///
+    /// On the backend file unless --backend or DYN_DISCOVERY_BACKEND names etcd.
     #[cfg(feature = "file")]
     Demo,
     /// Judge the backend by the contract, in a store of its own that is gone afterwards.

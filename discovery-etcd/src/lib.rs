@@ -4,6 +4,8 @@ mod backend;
 mod bounds;
 mod config;
 mod diagnose;
+mod erase;
+mod epoch;
 mod fault;
 mod fence;
 mod follow;
@@ -29,6 +31,7 @@ pub use config::{
     STARTUP_VARIABLE, TTL_VARIABLE, Tls, USERNAME_VARIABLE,
 };
 pub use diagnose::{Finding, Member, diagnose};
+pub use erase::erase;
 
 /// The name in `DYN_DISCOVERY_BACKEND`.
 pub const NAME: &str = "etcd";

@@ -64,7 +64,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
 /// Runs the scenarios whose name holds `part`.
 pub(crate) async fn run(part: &str) -> Outcome<Vec<Row>> {
     let mut rows = Vec::new();
-    for store in [Store::etcd().await?, Store::file()?] {
+    for store in [Store::etcd().await?, Store::file()?, Store::kubernetes().await?] {
         for (name, scenario) in SCENARIOS.iter().filter(|(name, _)| name.contains(part)) {
             for acting in Which::BOTH {
                 store.clear().await?;

@@ -18,7 +18,7 @@ use discovery_peer_protocol::{Answer, Command, Line, Output, Side, Tally, serve}
 use futures_util::future::try_join_all;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use {discovery_etcd as _, discovery_file as _, discovery_memory as _};
+use {discovery_etcd as _, discovery_file as _, discovery_k8s as _, discovery_memory as _};
 
 use gpu::Gpu;
 use keep::Kept;

@@ -70,6 +70,8 @@ pub(crate) struct Peer {
     pub(crate) which: Which,
     /// The id under which it registers endpoints and models.
     pub(crate) instance: u64,
+    /// Where it runs, on Kubernetes.
+    pub(crate) pod: Option<String>,
     child: Child,
     input: AsyncMutex<ChildStdin>,
     heard: Arc<Mutex<Heard>>,
@@ -121,7 +123,7 @@ impl Peer {
             drop(told);
             rung.notify_waiters();
         });
-        Ok(Self { which, instance, child, input, heard, news, next: AtomicU64::new(1) })
+        Ok(Self { which, instance, pod: None, child, input, heard, news, next: AtomicU64::new(1) })
     }
 
     /// Has a command done, and answers what it comes to.

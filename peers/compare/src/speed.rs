@@ -6,6 +6,7 @@
 mod crash;
 mod delay;
 mod fleet;
+mod kubernetes;
 mod list;
 mod load;
 mod lookup;
@@ -35,6 +36,7 @@ const MEASUREMENTS: &[(&str, Measurement)] = &[
     ("outage", || Box::pin(outage::measure())),
     ("sync", || Box::pin(sync::measure())),
     ("delay", || Box::pin(delay::measure())),
+    ("kubernetes", || Box::pin(kubernetes::measure())),
 ];
 
 /// The names of all measurements.

@@ -1,5 +1,7 @@
 //! The stores that both sides share, and a look into them that uses neither library.
 
+mod kubernetes;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -10,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::Outcome;
 use crate::peer::{Peer, Which};
+use kubernetes::Pods;
 
 /// How long records outlive their owner's last renewal on etcd, in seconds: both sides are told the same.
 pub(crate) const ETCD_TTL: u64 = 5;
@@ -22,6 +25,17 @@ pub(crate) enum Store {
     Etcd(Box<Etcd>),
     /// A directory.
     File(TempDir),
+    /// A namespace of a control plane of the testbed's.
+    Kubernetes(Box<Pods>),
+}
+
+/// What stored names start with, for the kinds that both sides know.
+const SHARED: [&str; 4] = ["v1/instances/", "v1/mdc/", "v1/event_channels/", "v1/event_sources/"];
+
+/// Where a side can run.
+pub(crate) struct Place {
+    pod: Option<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Store {
@@ -33,10 +47,15 @@ impl Store {
         Ok(Self::File(TempDir::with_prefix("discovery-peers-")?))
     }
 
+    pub(crate) async fn kubernetes() -> Outcome<Self> {
+        Ok(Self::Kubernetes(Box::new(Pods::start().await?)))
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Etcd(_) => "etcd",
             Self::File(_) => "file",
+            Self::Kubernetes(_) => "kubernetes",
         }
     }
 
@@ -46,15 +65,23 @@ impl Store {
             Self::Etcd(_) => ETCD_TTL + 4,
             // The reference looks every third of the time to live.
             Self::File(_) => FILE_TTL + 6,
+            // From the moment that the kubelet sees it.
+            Self::Kubernetes(_) => 10,
         }
     }
 
-    /// What both libraries read.
-    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+    /// A side, connected.
+    pub(crate) async fn peer(&self, which: Which) -> Outcome<Peer> {
+        self.peer_at(which, self.place().await?).await
+    }
+
+    /// Where a side can run: on Kubernetes a pod of its own.
+    pub(crate) async fn place(&self) -> Outcome<Place> {
         let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
             pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
         };
         let mut environment = owned(&[("DYN_EVENT_PLANE", "zmq"), ("DYN_REQUEST_PLANE", "tcp")]);
+        let mut pod = None;
         environment.extend(match self {
             Self::Etcd(etcd) => owned(&[
                 ("DYN_DISCOVERY_BACKEND", "etcd"),
@@ -64,16 +91,40 @@ impl Store {
             Self::File(directory) => {
                 owned(&[("DYN_DISCOVERY_BACKEND", "file"), ("DYN_FILE_KV", &directory.path().to_string_lossy())])
             }
+            Self::Kubernetes(pods) => {
+                let (name, environment) = pods.pod().await?;
+                pod = Some(name);
+                environment
+            }
         });
-        environment
+        Ok(Place { pod, environment })
     }
 
-    pub(crate) async fn peer(&self, which: Which) -> Outcome<Peer> {
-        Peer::start(which, &self.environment()).await
+    /// A side there, connected.
+    pub(crate) async fn peer_at(&self, which: Which, place: Place) -> Outcome<Peer> {
+        let mut peer = Peer::start(which, &place.environment).await?;
+        peer.pod = place.pod;
+        Ok(peer)
     }
 
-    /// Every record under its stored name, as text.
+    /// Ends a side by SIGKILL; on Kubernetes its kubelet says so.
+    pub(crate) async fn crash(&self, peer: Peer) -> Outcome {
+        let pod = peer.pod.clone();
+        peer.crash().await?;
+        match (self, pod) {
+            (Self::Kubernetes(pods), Some(pod)) => pods.bury(&pod).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Every record of the kinds that both sides know, under its stored name, as text.
     pub(crate) async fn stored(&self) -> Outcome<BTreeMap<String, String>> {
+        let mut stored = self.everything().await?;
+        stored.retain(|name, _| SHARED.iter().any(|shared| name.starts_with(shared)));
+        Ok(stored)
+    }
+
+    async fn everything(&self) -> Outcome<BTreeMap<String, String>> {
         match self {
             Self::Etcd(etcd) => {
                 let mut client = Client::connect([etcd.endpoint()], None).await?;
@@ -87,6 +138,7 @@ impl Store {
                 read_tree(directory.path(), directory.path(), &mut found)?;
                 Ok(found)
             }
+            Self::Kubernetes(pods) => pods.stored().await,
         }
     }
 
@@ -102,6 +154,7 @@ impl Store {
                     fs::remove_dir_all(entry?.path())?;
                 }
             }
+            Self::Kubernetes(pods) => pods.clear().await?,
         }
         Ok(())
     }

@@ -111,13 +111,7 @@ impl Side for Reference {
 
     /// What the reference's own worker ends for: its runtime shuts down, as it does when the lease is lost.
     async fn ended(&self) -> String {
-        self.runtime.runtime().shutdown_started_token().cancelled().await;
-        if self.runtime.primary_token().is_cancelled() {
-            return "the runtime has shut down".to_owned();
-        }
         self.runtime.primary_token().cancelled().await;
-        // A shutdown that was asked for answers first.
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         "the runtime has shut down".to_owned()
     }
 }

@@ -31,10 +31,12 @@ pub async fn serve(side: impl Side, instance: u64) {
     output.write(&Line::Ready { instance: instance.to_string() });
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut running = JoinSet::new();
+    let mut leaving = false;
     loop {
         let line = tokio::select! {
             line = lines.next_line() => line,
-            reason = side.ended() => {
+            // A shutdown that was asked for answers first.
+            reason = side.ended(), if !leaving => {
                 output.write(&Line::Ended { reason });
                 return;
             }
@@ -48,6 +50,7 @@ pub async fn serve(side: impl Side, instance: u64) {
                 return;
             }
         };
+        leaving |= matches!(request.command, Command::Shutdown);
         let side = side.clone();
         running.spawn(async move {
             let Request { id, command } = request;

@@ -120,9 +120,11 @@ const BOUNDARIES: &[Boundary] = &[
         features: ALL,
         may_use: &[
             "discovery-core",
+            "discovery-deploy",
             "discovery-dynamo",
             "discovery-etcd",
             "discovery-file",
+            "discovery-k8s",
             "discovery-memory",
             "discovery-peer-protocol",
             "discovery-testbed",

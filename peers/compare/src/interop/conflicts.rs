@@ -34,7 +34,9 @@ pub(super) async fn taints(pair: &Pair<'_>) -> Result<Finding, String> {
 pub(super) async fn models(pair: &Pair<'_>) -> Result<Finding, String> {
     let (first, second) = pair.start().await?;
     first.watch("model", Query::all("model")).await?;
+    second.watch("model", Query::all("model")).await?;
     let base = first.register("base", &samples::base("backend")).await?;
+    shown(&second, "model", &base).await?;
     if let Ok(taken) = second.register("other", &samples::other("backend")).await {
         return Err(format!("{} registered {taken} beside {base}", second.which.name()));
     }
@@ -61,6 +63,8 @@ pub(super) async fn sources(pair: &Pair<'_>) -> Result<Finding, String> {
     let registered = first.register("source", &source).await?;
     let mut changed = source.clone();
     changed["metadata"] = json!({ "block_size": 32 });
+    second.watch("source", Query::all("event_source")).await?;
+    shown(&second, "source", &registered).await?;
     if second.register("changed", &changed).await.is_ok() {
         return Err(format!("{} changed the descriptor of a source", second.which.name()));
     }
@@ -69,7 +73,6 @@ pub(super) async fn sources(pair: &Pair<'_>) -> Result<Finding, String> {
     }
     lists(&second, Query::all("event_source"), std::slice::from_ref(&registered)).await?;
     let same = second.register("same", &source).await;
-    second.watch("source", Query::all("event_source")).await?;
     match (second.which, same) {
         (Which::Reference, Ok(_)) => Ok(Finding::Matches(String::new())),
         (Which::Ours, Err(_)) => Ok(Finding::Differs(

@@ -28,7 +28,7 @@ pub(super) async fn crash(pair: &Pair<'_>) -> Result<Finding, String> {
     let (writer, reader) = pair.start().await?;
     let registered = one_of_each(&writer, &reader).await?;
     let began = Instant::now();
-    writer.crash().await.map_err(|error| error.to_string())?;
+    pair.store.crash(writer).await.map_err(|error| error.to_string())?;
     let within = Duration::from_secs(pair.store.expiry());
     for (kind, record) in WATCHED.iter().zip(&registered) {
         gone(&reader, kind, &name_of(record), within).await?;
@@ -122,7 +122,7 @@ pub(super) async fn replaced(pair: &Pair<'_>) -> Result<Finding, String> {
             old.leave().await.map_err(|error| error.to_string())?;
             SOON
         } else {
-            old.crash().await.map_err(|error| error.to_string())?;
+            pair.store.crash(old).await.map_err(|error| error.to_string())?;
             Duration::from_secs(pair.store.expiry())
         };
         all_see(&watchers, &alive, within).await?;

@@ -1,6 +1,7 @@
 //! Who acts, who looks, and on which store.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use discovery_peer_protocol::{Query, name_of};
 use serde_json::Value;
@@ -52,14 +53,22 @@ pub(super) async fn gone(peer: &Peer, watch: &str, name: &str, within: Duration)
     Err(format!("{} watching {watch} still has {name} after {} s", peer.which.name(), within.as_secs()))
 }
 
-/// Checks that a fresh list holds exactly these records.
+/// Checks that a fresh list holds exactly these records. On Kubernetes the reference answers from what it has seen, and is
+/// given time to see.
 pub(super) async fn lists(peer: &Peer, query: Query, records: &[Value]) -> Result<(), String> {
-    let wanted = records.iter().map(|record| (name_of(record), record.clone())).collect();
-    let found = peer.list(query.clone()).await?;
-    if found == wanted {
-        return Ok(());
+    let wanted: BTreeMap<String, Value> = records.iter().map(|record| (name_of(record), record.clone())).collect();
+    let patience = if peer.which == Which::Reference && peer.pod.is_some() { SOON } else { Duration::ZERO };
+    let deadline = Instant::now() + patience;
+    loop {
+        let found = peer.list(query.clone()).await?;
+        if found == wanted {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(format!("{} lists {found:?} for {query:?} in the place of {wanted:?}", peer.which.name()));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Err(format!("{} lists {found:?} for {query:?} in the place of {wanted:?}", peer.which.name()))
 }
 
 /// The names that were told to be gone since the first state.

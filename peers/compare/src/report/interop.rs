@@ -26,6 +26,9 @@ const TAIL: &str = "
 - **Updates of endpoints.** `Registration::update` replaces an endpoint in place, and a watcher of the reference tells of it as
   added again, with the new value. The reference itself has no update: its `register` over its own key answers `Ok` and the old
   value stays in the store. Ours shows what is stored.
+- **Events of a scope.** A scope is exact: what is published for a namespace is not published for the components in it. The
+  reference says so too, and keeps to it with a topic in the query; without one it compares names in the store by their
+  beginnings on etcd and file, and answers narrower scopes as well. Ours answers the scope alone.
 - **One event source, two processes.** The reference answers `Ok` to a registration of a source that another process holds,
   if it is the same to the letter, and both then believe that they own it; it goes with the one that wrote it. Ours says
   `Conflict`, as for every key that another owner holds.

@@ -24,7 +24,7 @@ pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
     for store in [Store::etcd().await?, Store::file()?] {
         let mut client = match &store {
             Store::Etcd(etcd) => Some(load::client(etcd).await?),
-            Store::File(_) => None,
+            Store::File(_) | Store::Kubernetes(_) => None,
         };
         let mut number = 0;
         let [ours, reference] = in_turns(ROUNDS, async |which| {
@@ -95,7 +95,7 @@ async fn add(store: &Store, client: Option<&mut Client>, number: usize) -> Outco
             client.put(key, value, None).await?;
             Ok(())
         }
-        (Store::Etcd(_), None) => Err("no client".into()),
+        (Store::Etcd(_) | Store::Kubernetes(_), _) => Err(format!("no client of {}", store.name()).into()),
     }
 }
 
