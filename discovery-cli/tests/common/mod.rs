@@ -32,7 +32,13 @@ impl Place {
         for name in [
             "DYN_DISCOVERY_BACKEND",
             "ETCD_ENDPOINTS",
+            "KUBECONFIG",
             "KUBERNETES_SERVICE_HOST",
+            "DYN_DISCOVERY_KUBERNETES_NAMESPACES",
+            "DYN_KUBE_DISCOVERY_MODE",
+            "POD_NAME",
+            "POD_NAMESPACE",
+            "POD_UID",
             "DYN_SYSTEM_PORT",
             "RUST_LOG",
             "RUST_BACKTRACE",
