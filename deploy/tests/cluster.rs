@@ -120,7 +120,7 @@ impl Pod<'_> {
     async fn until_held(&self) {
         let stranger = json!({ "apiVersion": "v1", "kind": "Pod", "name": "stranger", "uid": "x" });
         until("the policy is in force", async || {
-            self.apply(&resource(&self.name, &[stranger.clone()]), true).await.is_err()
+            self.apply(&resource(&self.name, std::slice::from_ref(&stranger)), true).await.is_err()
         })
         .await;
     }
