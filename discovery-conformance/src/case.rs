@@ -99,12 +99,73 @@ impl fmt::Debug for Case {
 pub const SECTIONS: [(&str, usize); 9] =
     [("REG", 15), ("LIV", 11), ("WAT", 8), ("ORD", 10), ("FLT", 17), ("CON", 7), ("KEY", 7), ("RDY", 5), ("WIRE", 3)];
 
+/// A statement that no case of this suite can look at, and the tests that do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Elsewhere {
+    /// The statement: `KEY 7`.
+    pub statement: &'static str,
+    /// Why it has no case here.
+    pub why: &'static str,
+    /// Files of this repository, and the functions there that judge it.
+    pub proofs: &'static [(&'static str, &'static [&'static str])],
+}
+
 /// The statements that this suite has no case for, and where they are judged.
-pub const ELSEWHERE: [(&str, &str); 3] = [
-    ("KEY 7", "EndpointSlices exist on Kubernetes only: the tests of that backend"),
-    ("WIRE 1", "needs Dynamo's kinds, which the suite does not know: the golden tests of discovery-dynamo"),
-    ("WIRE 2", "needs processes of the reference: the tests of each backend that shares a store with them"),
+pub const ELSEWHERE: [Elsewhere; 3] = [
+    Elsewhere {
+        statement: "KEY 7",
+        why: "EndpointSlices exist on Kubernetes only",
+        proofs: &[
+            ("discovery-k8s/tests/cluster/main.rs", &["moving_between_slices_is_no_change_and_two_uids_hide_both"]),
+            (
+                "discovery-k8s/src/readiness.rs",
+                &["an_endpoint_in_two_slices_moves_without_a_gap_and_terminates_everywhere"],
+            ),
+        ],
+    },
+    Elsewhere {
+        statement: "WIRE 1",
+        why: "needs Dynamo's kinds, which the suite does not know",
+        proofs: &[
+            (
+                "discovery-dynamo/tests/golden.rs",
+                &[
+                    "etcd_bytes_are_equal",
+                    "etcd_records_decode",
+                    "file_names_and_bytes_are_equal",
+                    "files_decode",
+                    "kubernetes_entries_are_equal",
+                    "kubernetes_entries_decode",
+                ],
+            ),
+            ("discovery-etcd/tests/records.rs", &["what_we_write_is_what_the_reference_wrote_and_reads_back"]),
+            (
+                "discovery-file/tests/records.rs",
+                &["what_the_reference_wrote_is_read", "what_we_write_is_what_the_reference_wrote"],
+            ),
+        ],
+    },
+    Elsewhere {
+        statement: "WIRE 2",
+        why: "needs processes of the reference, which `cargo xtask peers` builds",
+        proofs: &[
+            ("peers/compare/src/interop/records.rs", &["bytes", "late", "update", "withdraw"]),
+            ("peers/compare/src/interop/fleet.rs", &["leave", "crash", "idle", "replaced"]),
+        ],
+    },
 ];
+
+impl Elsewhere {
+    /// The reason and the tests, on one line.
+    pub fn told(&self) -> String {
+        let proofs = self.proofs.iter().map(|(file, names)| {
+            let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+            format!("{file}: {}", names.join(" "))
+        });
+        format!("{}; {}", self.why, proofs.collect::<Vec<_>>().join("; "))
+    }
+}
 
 /// Ends a case as failed unless a condition holds.
 macro_rules! ensure {

@@ -19,7 +19,7 @@ mod trial;
 mod world;
 pub mod wrappers;
 
-pub use case::{Case, CaseResult, ELSEWHERE, End, Run, SECTIONS};
+pub use case::{Case, CaseResult, ELSEWHERE, Elsewhere, End, Run, SECTIONS};
 pub use cases::all as cases;
 pub use item::Item;
 pub use report::{Report, Statements, Tally, Verdict};

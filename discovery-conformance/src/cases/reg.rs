@@ -36,6 +36,7 @@ cases! {
     reg_10_removing_the_absent_is_no_error;
     reg_10_deregister_takes_only_its_own;
     reg_11_deregistered_is_gone_at_once;
+    reg_11_write_under_way_is_no_withdrawal {DelayWrites};
     reg_12_concurrent_registers_of_one_owner;
     reg_13_closing_removes_all;
     reg_13_closing_out_of_reach_expires ["ttl"] {Cut};
@@ -425,6 +426,24 @@ async fn reg_11_deregistered_is_gone_at_once(t: &Trial) -> CaseResult {
         ensure!(follow.told_of(&key).last() == Some(&Told::Removed(key.clone(), n)), "no Removed for {key}");
     }
     Ok(())
+}
+
+async fn reg_11_write_under_way_is_no_withdrawal(t: &Trial) -> CaseResult {
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let one = writer.register(Item::at(["x"])).await?;
+    let mut follow = t.follow(&reader).await?;
+    let late = t.bounds().recovery / 4;
+    t.inject(Fault::DelayWrites(0, Some(late))).await?;
+    let withdrawal = async {
+        sleep(late / 4).await;
+        one.deregister().await?;
+        t.listed(&reader).await
+    };
+    let (updated, listed) = tokio::join!(one.update(Item::at(["x"]).n(1)), withdrawal);
+    ensure!(listed?.is_empty(), "still listed after deregister answered Ok: a write before it was under way");
+    ensure!(updated.is_err(), "an update that a withdrawal overtook is answered with Ok");
+    t.inject(Fault::DelayWrites(0, None)).await?;
+    follow.settles_to(t.calm(), &Set::new()).await
 }
 
 async fn reg_12_concurrent_registers_of_one_owner(t: &Trial) -> CaseResult {

@@ -232,8 +232,8 @@ impl Statements {
                 let statement = format!("{section} {number}");
                 let mut mine = cases.iter().filter(|case| case.statement == statement).peekable();
                 if mine.peek().is_none() {
-                    match ELSEWHERE.iter().find(|(known, _)| *known == statement) {
-                        Some((_, r#where)) => elsewhere.insert(statement, (*r#where).to_owned()),
+                    match ELSEWHERE.iter().find(|known| known.statement == statement) {
+                        Some(known) => elsewhere.insert(statement, known.told()),
                         None => not_ran.insert(statement, "not selected".to_owned()),
                     };
                     continue;

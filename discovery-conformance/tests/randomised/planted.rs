@@ -1,6 +1,6 @@
 //! Planted errors: for each class of them, the validator that it is planted for must find it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
@@ -16,6 +16,7 @@ use discovery_core::backend::{
 use discovery_core::{Key, Result, Scope};
 use futures_util::{StreamExt, stream};
 
+use super::docs;
 use super::watching::*;
 use super::wrap::{Make, Twist, Twisted};
 use super::writing::*;
@@ -353,4 +354,7 @@ fn every_validator_has_an_error_planted_for_it() {
     let planted: Vec<&str> = PLANTED.iter().chain(OTHERS).map(|(statement, ..)| *statement).collect();
     let without: Vec<_> = statements().filter(|statement| !planted.contains(statement)).collect();
     assert!(without.is_empty(), "{without:?}");
+    let (errors, of) = (planted.len(), statements().collect::<BTreeSet<_>>().len());
+    let figures = format!("{errors} planted errors, at least one for each of the {of} validators, are all found.\n");
+    docs::check("planted", &figures);
 }

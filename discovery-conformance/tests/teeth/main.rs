@@ -75,6 +75,9 @@ fn the_table_in_the_docs_is_this_one() {
         writeln!(table, "| {name} | `{killer}` | \"{says}\" |").expect("a string");
     }
     docs::check("mutants", &table);
+    let figures =
+        format!("{0} of {0} broken backends are caught, each by the case that is named for it.\n", MUTANTS.len());
+    docs::check("caught", &figures);
 }
 
 #[path = "../docs/mod.rs"]

@@ -76,6 +76,7 @@ mutants! {
     ForgottenHistoryIsFatal => flt_02_forgotten_history_is_resynchronised, "the stream ended";
     ForgetsIncarnationsOverGaps => flt_04_recreated_in_the_gap_is_new, "silence";
     NeverNoticesADeadConnection => flt_06_half_open_watch_is_found, "stale: not within";
+    LosesRecordsWithAMember => flt_07_lost_member_costs_nothing, "Removed";
     HidesABrokenConnection => flt_08_outage_serves_the_last_set, "stale: not within";
     DeniesALossOfData => flt_10_grace_hides_the_loss, "Removed";
     CriesLossOfData => flt_10_grace_needs_a_proven_loss, "leaves";
@@ -91,4 +92,6 @@ mutants! {
     DeclaresMoreThanItHolds => key_05_value_at_the_limit, "bytes";
     ListsInTwoReads => key_06_large_set_is_one_snapshot, "no committed state";
     IgnoresReadiness => rdy_01_visible_when_ready_and_registered, "the stream told";
+    IgnoresTermination => rdy_03_terminating_is_not_ready, "the fold is right";
+    TrustsAnyName => rdy_04_impostor_stays_invisible, "Added";
 }

@@ -524,6 +524,24 @@ twist!(LogSkipsWhatIsForgotten {
     }
 });
 
+twist!(LosesRecordsWithAMember {
+    fn fault(&self, fault: Fault) -> Option<Fault> {
+        Some(if matches!(fault, Fault::LoseMember) { Fault::LoseData } else { fault })
+    }
+});
+
+twist!(IgnoresTermination {
+    fn fault(&self, fault: Fault) -> Option<Fault> {
+        (!matches!(fault, Fault::Terminate(_))).then_some(fault)
+    }
+});
+
+twist!(TrustsAnyName {
+    fn fault(&self, fault: Fault) -> Option<Fault> {
+        Some(if let Fault::Impostor(key, value) = fault { Fault::Write(key, value) } else { fault })
+    }
+});
+
 twist!(IgnoresReadiness {
     fn fault(&self, fault: Fault) -> Option<Fault> {
         (!matches!(fault, Fault::Ready(..))).then_some(fault)
