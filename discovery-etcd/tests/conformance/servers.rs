@@ -11,7 +11,7 @@ use super::failed;
 
 /// How many servers there are, and so what they can lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(super) enum Form {
     Single,
     /// Three members, of which one may be lost.
     Cluster,
