@@ -12,6 +12,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use tower::ServiceBuilder;
 
 use crate::bounds::RECOVERY;
+use crate::doubting::Doubting;
 
 /// How often an open connection is asked for a sign of life, and how long it may take for it. Together they are well
 /// below `R`: packets that get lost without a word are found in that time (FLT 6).
@@ -104,7 +105,7 @@ pub(crate) fn client(settings: &kube::Config) -> Result<kube::Client> {
         .layer(settings.extra_headers_layer().map_err(invalid)?)
         .map_err(move |error| tower::BoxError::from(format!("{server}: {}", innermost(&error))))
         .service(http);
-    Ok(kube::Client::new(service, settings.default_namespace.clone()))
+    Ok(kube::Client::new(Doubting(service), settings.default_namespace.clone()))
 }
 
 /// What it comes down to: the layers above it say only that they failed.

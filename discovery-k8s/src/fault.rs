@@ -84,6 +84,9 @@ impl Request<'_> {
             413 => too_large(),
             _ if text.contains("too large") && text.contains("request") => too_large(),
             400 | 422 => Error::new(ErrorKind::InvalidValue, format!("the API server refuses to {verb} {resource}")),
+            429 if text.contains("readyz check failed") => {
+                Error::new(ErrorKind::Unavailable, "the API server is starting: it is tried again")
+            }
             429 => Error::new(ErrorKind::Unavailable, "the API server is busy: it is tried again more slowly"),
             _ => Error::new(ErrorKind::Unavailable, "the API server cannot serve this now: it is tried again"),
         }
@@ -156,6 +159,7 @@ mod tests {
             (413, "", ErrorKind::TooLarge, false, "references"),
             (500, "etcdserver: request is too large", ErrorKind::TooLarge, false, "references"),
             (422, "spec.data: Required value", ErrorKind::InvalidValue, false, "refuses"),
+            (429, "[-]informer-sync failed\nreadyz check failed", ErrorKind::Unavailable, true, "starting"),
             (429, "", ErrorKind::Unavailable, true, "slowly"),
             (503, "", ErrorKind::Unavailable, true, "again"),
         ];

@@ -25,6 +25,7 @@ mod client;
 mod config;
 mod diagnose;
 mod document;
+mod doubting;
 mod explain;
 mod fault;
 mod identity;

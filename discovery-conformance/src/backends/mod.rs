@@ -2,6 +2,8 @@
 //!
 //! Each is a feature of this crate, named like the backend: the library alone knows no store.
 
+#[cfg(feature = "file")]
+mod disk;
 #[cfg(feature = "etcd")]
 mod etcd;
 #[cfg(feature = "file")]

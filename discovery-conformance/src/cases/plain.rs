@@ -53,6 +53,11 @@ impl Plain {
         self.session.id()
     }
 
+    /// How long it lives without a renewal.
+    pub(super) fn life(&self) -> Duration {
+        self.session.effective_ttl().unwrap_or(Duration::MAX)
+    }
+
     pub(super) async fn renew(&self) -> CaseResult {
         if self.session.effective_ttl().is_some() {
             self.session.renew().await?;

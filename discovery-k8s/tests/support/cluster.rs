@@ -30,6 +30,11 @@ impl Cluster {
     pub(crate) async fn shared() -> Result<Self> {
         let options = || ControlPlaneOptions { manifests: CRD.to_owned(), ..ControlPlaneOptions::default() };
         let cluster = discovery_testbed::Cluster::shared(options).await.map_err(|error| failed("cluster", error))?;
+        Self::of(cluster).await
+    }
+
+    /// One of a test's own.
+    pub(crate) async fn of(cluster: &discovery_testbed::Cluster) -> Result<Self> {
         let path = cluster.kubeconfig_path();
         Ok(Self { kubeconfig: path.to_string_lossy().into_owned(), client: connect(path).await? })
     }
@@ -163,21 +168,36 @@ impl Space {
         settings.into_iter().collect()
     }
 
-    /// A backend as a process in this pod would have it.
-    pub(crate) async fn backend(&self, pod: &Made) -> Result<Arc<dyn Backend>> {
-        let context = BackendContext::new(self.environment(pod), TaskScope::current());
-        Ok(Arc::new(KubernetesBackend::connect(&context).await?))
-    }
-
     /// A handle as a process in this pod would have it.
     pub(crate) async fn discovery(&self, pod: &Made) -> Result<Discovery> {
-        Discovery::builder().with_backend(self.backend(pod).await?).build().await
+        discovery(self.environment(pod)).await
+    }
+
+    /// Makes a resource that no process of this test wrote.
+    pub(crate) async fn leave(&self, name: &str, owner: Option<&Made>, items: &Value) -> Result<DynamicObject> {
+        let owner_reference =
+            |pod: &Made| json!([{ "apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid }]);
+        let resource = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": KIND,
+            "metadata": { "name": name, "ownerReferences": owner.map_or(json!([]), owner_reference) },
+            "spec": { "data": { "item": items } },
+        });
+        let resource = serde_json::from_value(resource).expect("a resource");
+        self.resources().create(&PostParams::default(), &resource).await.map_err(|error| failed("resource", error))
     }
 
     /// The resource of this name, as it is stored.
     pub(crate) async fn resource(&self, name: &str) -> Result<Option<DynamicObject>> {
         self.resources().get_opt(name).await.map_err(|error| failed("resource", error))
     }
+}
+
+/// A handle as a process of this environment would have it.
+pub(crate) async fn discovery(environment: Environment) -> Result<Discovery> {
+    let context = BackendContext::new(environment, TaskScope::current());
+    let backend: Arc<dyn Backend> = Arc::new(KubernetesBackend::connect(&context).await?);
+    Discovery::builder().with_backend(backend).build().await
 }
 
 /// Waits until something holds.

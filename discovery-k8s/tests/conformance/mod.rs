@@ -14,13 +14,13 @@ use discovery_testbed::{Cluster, ControlPlane, ControlPlaneOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::place::Place;
-use crate::support::client::failed;
+use crate::client::failed;
 
 /// Faults that harm everybody on a control plane.
 const HARMFUL: [Hook; 2] = [Hook::Outage, Hook::Compact];
 
 /// How many control planes there are beside the shared one: they take half a GiB each.
-const PLANES: usize = 2;
+const PLANES: usize = 3;
 
 /// The node that all pods are on.
 const NODE: &str = "conformance";
