@@ -107,6 +107,32 @@ async fn a_wiped_store_is_another_history_however_far_it_has_come() {
 }
 
 #[tokio::test]
+async fn what_stood_before_a_loss_has_reached_nothing_that_came_after_it() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let first = session(&owner).await;
+    for value in 0..20 {
+        put(&*first, &key(1), value.to_string()).await.unwrap();
+    }
+    let fold = Fold::open(&reader, &endpoints(), None).await;
+    let before = fold.position.clone().unwrap();
+    let barrier = reader.barrier(&endpoints()).await.unwrap().unwrap();
+    assert!(reader.reached(&before, &barrier));
+    etcd.wipe().await.unwrap();
+    assert_eq!(within("a loss", first.renew()).await.unwrap_err().kind(), ErrorKind::SessionLost);
+    let second = session_again(&owner, first.id()).await;
+    let stamp = put(&*second, &key(1), "new").await.unwrap();
+    // The revisions of the new history are below those of the first.
+    until("the barrier to be told", || async { reader.barrier(&endpoints()).await.is_ok() }).await;
+    let barrier = reader.barrier(&endpoints()).await.unwrap().unwrap();
+    assert!(!reader.reached(&before, &barrier), "a list would show what was before");
+    assert!(!owner.reached(&before, stamp.position.as_ref().unwrap()));
+    let mut after = Fold::open(&reader, &endpoints(), Some(&before)).await;
+    assert_eq!(after.lineages, [Lineage::Reset]);
+    after.until("the barrier", |fold| reader.reached(fold.position.as_ref().unwrap(), &barrier)).await;
+}
+
+#[tokio::test]
 async fn a_frozen_server_is_found_in_time() {
     let etcd = Etcd::start().await.unwrap();
     let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);

@@ -1,14 +1,14 @@
-//! Random operations and faults on a server of the test's own, and what every client saw of them.
+//! Random operations and faults on servers of the test's own, and what every client saw of them.
 //!
-//! Which seeds run, and for how long, is in the environment ([`Soak::from_environment`]); `cargo xtask soak etcd` sets
-//! it. Without, it is one run that is always the same. `RUST_LOG` has the faults and the clients tell what they do.
+//! On a single server, or where `DYN_DISCOVERY_BACKEND` is `etcd-cluster` on three members. Which seeds run, and for how
+//! long, is in the environment too ([`Soak::from_environment`]); `cargo xtask soak etcd` sets it. Without, it is one run
+//! that is always the same. `RUST_LOG` has the faults and the clients tell what they do.
 
 #[path = "conformance/mod.rs"]
 mod worlds;
 
 use discovery_conformance::history::{Soak, Until, soak};
 use tracing_subscriber::EnvFilter;
-use worlds::{Form, OnEtcd};
 
 #[test]
 fn histories_keep_the_contract() -> Result<(), String> {
@@ -19,5 +19,5 @@ fn histories_keep_the_contract() -> Result<(), String> {
     if matches!(runs.until, Until::Runs(_)) {
         runs.until = Until::Runs(1);
     }
-    soak(&OnEtcd::new(Form::Single), &runs).map(drop)
+    soak(&*worlds::forms()[0], &runs).map(drop)
 }

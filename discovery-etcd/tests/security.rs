@@ -207,3 +207,17 @@ async fn a_client_certificate_is_shown_and_demanded_together_with_a_password() {
     works(&backend).await;
     tells_nothing(&format!("{backend:?}"), &[secret, PASSWORD]);
 }
+
+#[tokio::test]
+async fn users_may_come_to_be_demanded_while_a_handle_is_at_work() {
+    let etcd = Etcd::start().await.unwrap();
+    let backend = connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap();
+    let session = session(&backend).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    session.renew().await.unwrap();
+    add_worker(&etcd).await;
+    etcd.demand_password("root-secret").await.unwrap();
+    until("a renewal", || async { session.renew().await.is_ok() }).await;
+    put(&*session, &key(2), "2").await.unwrap();
+    assert_eq!(listed(&backend, &endpoints()).await, desired([(key(1), "1"), (key(2), "2")]));
+}

@@ -24,6 +24,7 @@ const TARGETS: &[Target] = &[
     Target { backend: "memory", package: "discovery-conformance", test: "randomised" },
     Target { backend: "file", package: "discovery-conformance", test: "randomised" },
     Target { backend: "etcd", package: "discovery-etcd", test: "randomised" },
+    Target { backend: "etcd-cluster", package: "discovery-etcd", test: "randomised" },
 ];
 
 /// What `cargo xtask soak` is asked for.

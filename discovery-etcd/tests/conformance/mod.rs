@@ -12,20 +12,27 @@ use discovery_conformance::{Factory, Hook, World};
 use discovery_core::{Error, ErrorKind, Result};
 
 use self::place::Place;
-pub(crate) use self::servers::Form;
-use self::servers::Servers;
+use self::servers::{Form, Servers};
 
 /// Each world has servers to itself while it lasts. Those that came to no harm serve another one afterwards, under
 /// another prefix.
-pub(crate) struct OnEtcd {
+struct OnEtcd {
     form: Form,
     idle: Arc<Mutex<Vec<Servers>>>,
 }
 
 impl OnEtcd {
-    pub(crate) fn new(form: Form) -> Self {
+    fn new(form: Form) -> Self {
         Self { form, idle: Arc::default() }
     }
+}
+
+/// The factory of each form; of one alone where `DYN_DISCOVERY_BACKEND` names it.
+pub(crate) fn forms() -> Vec<Arc<dyn Factory>> {
+    let all = || [OnEtcd::new(Form::Single), OnEtcd::new(Form::Cluster)].into_iter();
+    let wanted = std::env::var("DYN_DISCOVERY_BACKEND").unwrap_or_default();
+    let named = all().any(|form| form.name() == wanted);
+    all().filter(|form| !named || form.name() == wanted).map(|form| Arc::new(form) as Arc<dyn Factory>).collect()
 }
 
 #[async_trait]

@@ -11,7 +11,7 @@ use super::failed;
 
 /// How many servers there are, and so what they can lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(super) enum Form {
     Single,
     /// Three members, of which one may be lost.
     Cluster,
@@ -122,10 +122,14 @@ impl Servers {
         wiped.map_err(failed)
     }
 
-    /// Another member leads; a single one takes the lead anew, in another term.
+    /// Another member leads; a single one takes the lead anew, in another term. It does not end in order, since etcd goes
+    /// on to count leases down while it waits for its clients to leave.
     pub(super) async fn change_leader(&self) -> Result<()> {
         match &self.running {
-            Running::Single(etcd) => etcd.restart().await.map_err(failed),
+            Running::Single(etcd) => {
+                etcd.kill().await.map_err(failed)?;
+                etcd.restart().await.map_err(failed)
+            }
             Running::Cluster(cluster) => {
                 let leader = client::leader(cluster.members(), self.demand_users_already()).await?;
                 self.lead((leader + 1) % cluster.members().len()).await
