@@ -90,7 +90,7 @@ fn trial(factory: &Arc<dyn Factory>, sheet: &Arc<Sheet>, case: &'static Case) ->
         match outcome {
             Outcome::Passed => Ok(Completion::Completed),
             Outcome::Failed(why) => Err(Failed::from(why)),
-            Outcome::NotClaimed(why) | Outcome::NoHook(why) | Outcome::Skipped(why) => {
+            Outcome::NotApplicable(why) | Outcome::NoHook(why) | Outcome::Skipped(why) => {
                 Ok(Completion::ignored_with(why))
             }
         }

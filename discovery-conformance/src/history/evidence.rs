@@ -8,6 +8,10 @@ use discovery_core::{Bounds, Capabilities, ErrorKind};
 use super::log::{Act, Answer, FOREIGN, Fresh, Harm, Id, Log, Seq, Settled, Shown, Tell, Write};
 use crate::world::Hook;
 
+/// The faults that keep a reader from the store.
+pub(super) const BREAKS: [Hook; 6] =
+    [Hook::Cut, Hook::HalfOpen, Hook::Pause, Hook::Deny, Hook::Outage, Hook::LeaderChange];
+
 /// What a history was made under.
 pub(super) struct Setting {
     pub(super) capabilities: Capabilities,
@@ -173,9 +177,8 @@ impl<'a> Evidence<'a> {
     fn just_healed(&self, handle: usize, at: Seq) -> bool {
         let bound = self.setting.bounds.propagation * self.setting.patience;
         let lately = self.log.time(at).saturating_sub(bound);
-        let breaks = [Hook::Cut, Hook::HalfOpen, Hook::Pause, Hook::Deny, Hook::Outage, Hook::LeaderChange];
         self.log.harms.iter().any(|harm| {
-            breaks.contains(&harm.hook)
+            BREAKS.contains(&harm.hook)
                 && harm.target.is_none_or(|target| target == handle)
                 && harm.to.is_some_and(|to| to <= at && self.log.time(to) >= lately)
         })

@@ -36,6 +36,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     property("suite", report.suite)?;
     property("claims", &joined(report.profiles.keys().filter(|name| **name != "core")))?;
     property("faults done", &joined(&report.faults))?;
+    property("claimed, and no case ran", &joined(&report.unproven))?;
     property("reproduce", &report.reproduce)?;
     if let Some(seed) = report.seed {
         property("seed", &seed.to_string())?;
