@@ -150,14 +150,15 @@ impl Report {
         let unproven: BTreeSet<_> =
             profiles.iter().filter(|(_, tally)| !ran(tally)).map(|(profile, _)| *profile).collect();
         let is = |wanted: fn(&Outcome) -> bool| cases.iter().any(|case| wanted(&case.outcome));
+        let filtered = cases.len() < expected;
         let verdict = if is(|outcome| matches!(outcome, Outcome::Failed(_))) {
             Verdict::Failed
-        } else if !is(|outcome| matches!(outcome, Outcome::Passed))
-            || is(|outcome| matches!(outcome, Outcome::Skipped(_)))
-            || (cases.len() >= expected && !unproven.is_empty())
+        } else if is(|outcome| matches!(outcome, Outcome::Skipped(_)))
+            || (filtered && !is(|outcome| matches!(outcome, Outcome::Passed)))
+            || (!filtered && !unproven.is_empty())
         {
             Verdict::Partial
-        } else if cases.len() < expected {
+        } else if filtered {
             Verdict::Filtered
         } else if missing_hooks.is_empty() {
             Verdict::Passed
