@@ -84,6 +84,7 @@ pub(crate) async fn doctor(backend: Option<&str>, format: Format) -> Outcome {
         })
     };
     let (name, reason) = chosen(backend);
+    let mut closed = Ok(());
     match connect(backend).await {
         Err(gone @ (Failure::OutputClosed | Failure::Told(_))) => return Err(gone),
         Err(Failure::Usage(cause) | Failure::Failed(cause)) => {
@@ -97,7 +98,9 @@ pub(crate) async fn doctor(backend: Option<&str>, format: Format) -> Outcome {
         }
         Ok(discovery) => {
             tell(vec![Finding::good("backend", format!("{name}: {reason}"))])?;
-            tell(about_any(&discovery).await)?;
+            let found = about_any(&discovery).await;
+            let answers = found.iter().all(|finding| finding.verdict != Verdict::Wrong);
+            tell(found)?;
             match discovery.backend_name() {
                 // Not by a list: whoever lists a directory clears away what has expired, and a diagnosis changes nothing.
                 #[cfg(feature = "file")]
@@ -105,7 +108,9 @@ pub(crate) async fn doctor(backend: Option<&str>, format: Format) -> Outcome {
                 #[cfg(feature = "etcd")]
                 discovery_etcd::NAME => {
                     tell(etcd::look().await)?;
-                    tell(listed(&discovery).await)?;
+                    if answers {
+                        tell(listed(&discovery).await)?;
+                    }
                 }
                 #[cfg(feature = "kubernetes")]
                 discovery_k8s::NAME => {
@@ -120,14 +125,17 @@ pub(crate) async fn doctor(backend: Option<&str>, format: Format) -> Outcome {
                     "sharing",
                     "the memory backend is inside one process, and others see none of it: use another one to share",
                 )])?,
-                _ => tell(listed(&discovery).await)?,
+                _ if answers => tell(listed(&discovery).await)?,
+                // The cause has been told.
+                _ => {}
             }
-            close(&discovery).await?;
+            closed = close(&discovery).await;
         }
     }
     if format == Format::Json {
         json_line(&mut io::stdout().lock(), &told)?;
     }
+    closed?;
     match wrong {
         0 => Ok(()),
         1 => Err(Failure::failed("doctor: something is wrong: see the line above that says so")),
