@@ -201,6 +201,10 @@ impl Ledger {
         let closed = Error::new(ErrorKind::Closed, "the registration was withdrawn meanwhile").with_key(key);
         claim.answer_puts(number - 1, &Err(closed.with_effect(effect)));
         self.dirty.insert(key.clone());
+        // A store that writes all that is wanted at once must not bring it back before it is deleted.
+        if self.desired.contains_key(key) {
+            Arc::make_mut(&mut self.desired).remove(key);
+        }
         for group in &mut self.groups {
             group.keys.retain(|grouped| grouped != key);
         }

@@ -70,6 +70,10 @@ pub struct Hooks {
     /// (apply first?, error)
     pub publish: Mutex<Option<PublishHook>>,
     pub batches: Mutex<Vec<WriteBatch>>,
+    /// What was wanted with each of them.
+    pub desired: Mutex<Vec<Desired>>,
+    /// How long a publish takes.
+    pub publish_delay: Mutex<Duration>,
     pub lose_at_once: Mutex<bool>,
     pub close_hangs: Mutex<bool>,
     pub by_revision: Mutex<bool>,
@@ -102,6 +106,8 @@ impl Scripted {
                 list_fails: Mutex::default(),
                 publish: Mutex::default(),
                 batches: Mutex::default(),
+                desired: Mutex::default(),
+                publish_delay: Mutex::default(),
                 lose_at_once: Mutex::default(),
                 close_hangs: Mutex::default(),
                 by_revision: Mutex::default(),
@@ -308,7 +314,10 @@ impl Session for ScriptedSession {
     }
     async fn publish(&self, batch: &WriteBatch, desired: &Desired) -> Vec<Result<Stamp>> {
         self.hooks.batches.lock().unwrap().push(batch.clone());
+        self.hooks.desired.lock().unwrap().push(desired.clone());
         let fault = self.hooks.publish.lock().unwrap().as_mut().and_then(|hook| hook(batch));
+        let delay = *self.hooks.publish_delay.lock().unwrap();
+        tokio::time::sleep(delay).await;
         match fault {
             None => {
                 let results = self.inner.publish(batch, desired).await;

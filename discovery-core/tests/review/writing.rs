@@ -509,3 +509,28 @@ async fn a_shutdown_may_have_all_the_time() {
     let handle = Scripted::new(&cluster).handle().await;
     handle.shutdown(Duration::MAX).await;
 }
+
+/// A store that holds an owner's records in one object writes all that is wanted, whatever the batch is.
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_wanted_no_more() {
+    let scripted = Scripted::new(&Cluster::new());
+    let handle = scripted.handle().await;
+    let held = handle.register(worker("a", 1)).await.unwrap();
+    let key = held.key().clone();
+    scripted.on_publish(|_| Some((false, Error::new(ErrorKind::PermissionDenied, "no"))));
+    assert!(held.deregister().await.is_err());
+    *scripted.hooks.publish_delay.lock().unwrap() = ms(100);
+    let refused = async {
+        assert_eq!(handle.register(worker("a", 2)).await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    };
+    let allowed = async {
+        tokio::time::sleep(ms(50)).await;
+        scripted.clear_publish();
+        let before = scripted.hooks.desired.lock().unwrap().len();
+        // A transaction comes before whatever else is to be written.
+        let _other = handle.register_all(vec![worker("b", 1)]).await.unwrap();
+        scripted.hooks.desired.lock().unwrap().split_off(before)
+    };
+    let (_, wanted) = tokio::join!(refused, allowed);
+    assert!(!wanted.is_empty() && wanted.iter().all(|wanted| !wanted.contains_key(&key)), "{wanted:?}");
+}
