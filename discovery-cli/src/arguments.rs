@@ -69,7 +69,10 @@ pub(crate) enum Command {
     #[cfg(feature = "conformance")]
     Conformance(crate::conformance::Arguments),
     /// Look for what keeps discovery from working here.
-    Doctor,
+    Doctor {
+        #[command(flatten)]
+        output: Output,
+    },
     /// Say why a Kubernetes pod is discovered, or at which link it fails and what to do.
     #[cfg(feature = "kubernetes")]
     Explain(crate::explain::Explain),

@@ -49,7 +49,7 @@ fn run() -> Outcome {
             Command::Demo => demo::demo(backend).await,
             #[cfg(feature = "conformance")]
             Command::Conformance(arguments) => conformance::conformance(backend, verbose, arguments).await,
-            Command::Doctor => doctor::doctor(backend).await,
+            Command::Doctor { output } => doctor::doctor(backend, output.format).await,
             #[cfg(feature = "kubernetes")]
             Command::Explain(arguments) => explain::explain(backend, &arguments).await,
             Command::Inject(arguments) => inject::inject(&arguments),

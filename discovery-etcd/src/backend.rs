@@ -196,12 +196,8 @@ impl Backend for EtcdBackend {
         };
         let answer = self.store.control.read(CALL, ask).await.map_err(|fault: Fault| named(fault.error, "health"))?;
         let (endpoint, revision, latency, status) = answer;
-        let mut detail = format!(
-            "etcd {} at {endpoint}, revision {revision}, leader {:x}, {} bytes stored",
-            status.version(),
-            status.leader(),
-            status.db_size()
-        );
+        let mut detail =
+            format!("etcd {} at {endpoint}, revision {revision}, leader {:x}", status.version(), status.leader());
         for problem in status.errors() {
             detail.push_str("; ");
             detail.push_str(problem);

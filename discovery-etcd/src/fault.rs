@@ -119,6 +119,11 @@ impl Fault {
     }
 }
 
+/// Whether it was the network that failed, and not a server that answered.
+pub(crate) fn is_network(error: &etcd_client::Error) -> bool {
+    matches!(error, etcd_client::Error::GRpcStatus(status) if status.source().is_some())
+}
+
 /// Whether a read failed because its revision is no longer kept.
 pub(crate) fn is_compacted(error: &etcd_client::Error) -> bool {
     matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains("has been compacted"))

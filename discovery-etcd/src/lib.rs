@@ -4,13 +4,14 @@ mod backend;
 mod bounds;
 mod config;
 mod diagnose;
-mod erase;
 mod epoch;
+mod erase;
 mod fault;
 mod fence;
 mod follow;
 mod history;
 mod keeper;
+mod leases;
 mod link;
 mod log;
 mod names;
@@ -32,6 +33,7 @@ pub use config::{
 };
 pub use diagnose::{Finding, Member, diagnose};
 pub use erase::erase;
+pub use leases::{Leases, SilentLease, leases};
 
 /// The name in `DYN_DISCOVERY_BACKEND`.
 pub const NAME: &str = "etcd";

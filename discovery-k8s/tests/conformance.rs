@@ -1,15 +1,15 @@
-//! The conformance suite on a real control plane, with every fault that can be done to one.
+//! The conformance suite on real control planes, with every fault that can be done to them.
 
-mod suite;
-mod support {
-    pub(crate) mod client;
-}
+#[path = "support/client.rs"]
+mod client;
+#[path = "conformance/mod.rs"]
+mod worlds;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use discovery_conformance::harness;
-use suite::OnKubernetes;
+use worlds::OnKubernetes;
 
 fn main() -> ExitCode {
     harness::main(vec![Arc::new(OnKubernetes::default())])

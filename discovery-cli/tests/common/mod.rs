@@ -121,6 +121,11 @@ impl Running {
         self.stdout.recv_timeout(DEADLINE).expect("a line on standard output in time")
     }
 
+    /// The next line on standard output, if it is there already.
+    pub(crate) fn line_if_any(&self) -> Option<String> {
+        self.stdout.try_recv().ok()
+    }
+
     pub(crate) fn json(&self) -> Value {
         let line = self.line();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
@@ -129,6 +134,11 @@ impl Running {
     /// The next line on standard error.
     pub(crate) fn told(&self) -> String {
         self.stderr.recv_timeout(DEADLINE).expect("a line on standard error in time")
+    }
+
+    /// What is on standard error by now and was not read yet.
+    pub(crate) fn told_so_far(&self) -> Vec<String> {
+        self.stderr.try_iter().collect()
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

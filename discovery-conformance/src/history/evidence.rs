@@ -17,6 +17,8 @@ pub(super) struct Setting {
     pub(super) capabilities: Capabilities,
     pub(super) bounds: Bounds,
     pub(super) ttl: Duration,
+    /// Whether owners reach the store by a real network.
+    pub(super) networked: bool,
     pub(super) patience: u32,
     /// Handles below this number only register.
     pub(super) owners: usize,
@@ -211,7 +213,15 @@ impl<'a> Evidence<'a> {
                     });
                     add(None, harm.key, !valid, harm.from, harm.to.unwrap_or(harm.from));
                 }
-                Hook::Cut | Hook::HalfOpen | Hook::Pause | Hook::Deny | Hook::Outage => {
+                // A memory's writes alone are slow or unheard of; a network does not tell them from renewals.
+                Hook::DropAcks | Hook::DelayWrites if !self.setting.networked => {}
+                Hook::Cut
+                | Hook::HalfOpen
+                | Hook::Pause
+                | Hook::Deny
+                | Hook::Outage
+                | Hook::DropAcks
+                | Hook::DelayWrites => {
                     let (from, to) = (self.log.time(harm.from), harm.to.map(|to| self.log.time(to)));
                     let lasted = to.unwrap_or(Duration::MAX).saturating_sub(from);
                     let so_far = match harm.target {

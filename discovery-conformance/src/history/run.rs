@@ -103,6 +103,7 @@ async fn play(factory: &dyn Factory, config: &Config) -> Result<Summary, Error> 
         capabilities,
         bounds,
         ttl: cast.sky.ttl,
+        networked: factory.clock() == Clock::Real,
         patience: factory.patience().max(1),
         owners: config.owners,
         observer,

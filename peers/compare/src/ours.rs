@@ -80,7 +80,8 @@ impl Side for Ours {
             Command::Tally => Ok(self.tally.take()),
             Command::Lookup { query, groups } => lookup::measure(&self.discovery, &query, groups).await,
             Command::Fill { count } => {
-                let registered = self.discovery.register_all((0..count).map(filler).collect()).await.map_err(said)?;
+                let registering = (0..count).map(|number| self.discovery.register(filler(number)));
+                let registered = try_join_all(registering).await.map_err(said)?;
                 self.filled.lock().unwrap_or_else(PoisonError::into_inner).extend(registered);
                 Ok(Value::Null)
             }

@@ -107,10 +107,21 @@ impl Store {
         Ok(peer)
     }
 
+    /// Has a side withdraw everything and end; on Kubernetes its kubelet says that it has ended.
+    pub(crate) async fn retire(&self, peer: Peer) -> Outcome {
+        let pod = peer.pod.clone();
+        peer.leave().await?;
+        self.ended(pod).await
+    }
+
     /// Ends a side by SIGKILL; on Kubernetes its kubelet says so.
     pub(crate) async fn crash(&self, peer: Peer) -> Outcome {
         let pod = peer.pod.clone();
         peer.crash().await?;
+        self.ended(pod).await
+    }
+
+    async fn ended(&self, pod: Option<String>) -> Outcome {
         match (self, pod) {
             (Self::Kubernetes(pods), Some(pod)) => pods.bury(&pod).await,
             _ => Ok(()),

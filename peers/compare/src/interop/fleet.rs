@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::pair::{Pair, SOON, gone, lists, removals, shown};
 use super::{Finding, samples};
 use crate::peer::{Peer, Which};
+use crate::store::Store;
 
 const WATCHED: [&str; 4] = ["endpoint", "model", "event_channel", "event_source"];
 
@@ -15,8 +16,26 @@ const WATCHED: [&str; 4] = ["endpoint", "model", "event_channel", "event_source"
 pub(super) async fn leave(pair: &Pair<'_>) -> Result<Finding, String> {
     let (writer, reader) = pair.start().await?;
     let registered = one_of_each(&writer, &reader).await?;
-    let began = Instant::now();
-    writer.leave().await.map_err(|error| error.to_string())?;
+    let failed = |error: Box<dyn std::error::Error>| error.to_string();
+    let (began, pod) = (Instant::now(), writer.pod.clone());
+    writer.leave().await.map_err(failed)?;
+    if pair.acting == Which::Reference
+        && let (Store::Kubernetes(pods), Some(pod)) = (pair.store, pod)
+    {
+        if gone(&reader, WATCHED[0], &name_of(&registered[0]), Duration::from_secs(3)).await.is_ok() {
+            return Err("the reference withdrew a record by itself, which it was not known to do".to_owned());
+        }
+        let began = Instant::now();
+        pods.bury(&pod).await.map_err(failed)?;
+        for (kind, record) in WATCHED.iter().zip(&registered) {
+            gone(&reader, kind, &name_of(record), SOON).await?;
+        }
+        return Ok(Finding::Differs(format!(
+            "the reference withdraws nothing when it shuts down on Kubernetes: its records go with the pod's readiness, \
+             {} after it",
+            seconds(began)
+        )));
+    }
     for (kind, record) in WATCHED.iter().zip(&registered) {
         gone(&reader, kind, &name_of(record), SOON).await?;
     }
@@ -119,7 +138,7 @@ pub(super) async fn replaced(pair: &Pair<'_>) -> Result<Finding, String> {
         let (old, record) = alive.remove(0);
         departed.push(name_of(&record));
         let within = if number % 2 == 0 {
-            old.leave().await.map_err(|error| error.to_string())?;
+            pair.store.retire(old).await.map_err(|error| error.to_string())?;
             SOON
         } else {
             pair.store.crash(old).await.map_err(|error| error.to_string())?;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::pair::{Pair, SOON, gone, lists, shown};
 use super::{Finding, samples};
 use crate::peer::{Peer, Which};
+use crate::store::Store;
 
 pub(super) async fn endpoints(pair: &Pair<'_>) -> Result<Finding, String> {
     kind(pair, "endpoint", samples::endpoints()).await
@@ -152,15 +153,18 @@ pub(super) async fn update(pair: &Pair<'_>) -> Result<Finding, String> {
     record["transport"] = json!({ "tcp": "10.9.9.9:9000/generate" });
     let command = discovery_peer_protocol::Command::Update { name: "moving".to_owned(), record };
     let updated = writer.ask(command).await?;
-    if pair.acting == Which::Ours {
-        shown(&reader, "all", &updated).await?;
-        lists(&reader, Query::all("endpoint"), &[updated]).await?;
-        return Ok(Finding::Matches("the reference tells of it as added again".to_owned()));
+    if pair.acting == Which::Reference && !matches!(pair.store, Store::Kubernetes(_)) {
+        lists(&reader, Query::all("endpoint"), &[first]).await?;
+        return Ok(Finding::Differs(
+            "the reference cannot update: registering again answers Ok and leaves the old value stored".to_owned(),
+        ));
     }
-    lists(&reader, Query::all("endpoint"), &[first]).await?;
-    Ok(Finding::Differs(
-        "the reference cannot update: registering again answers Ok and leaves the old value stored".to_owned(),
-    ))
+    shown(&reader, "all", &updated).await?;
+    lists(&reader, Query::all("endpoint"), &[updated]).await?;
+    Ok(Finding::Matches(match pair.acting {
+        Which::Ours => "the reference tells of it as added again".to_owned(),
+        Which::Reference => "by registering again".to_owned(),
+    }))
 }
 
 /// One record goes, the others stay.

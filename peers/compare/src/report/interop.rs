@@ -11,10 +11,10 @@ const HEAD: &str = "\
 
 Written by `cargo xtask peers interop`; edit `peers/compare/src/report/interop.rs`.
 
-Processes of this project and processes of `dynamo-runtime` 1.6.1, used as it is, share one store: an etcd 3.7 server and a
-directory. Each scenario runs twice, once with each side acting and the other one looking. The reference runs through
+Processes of this project and processes of `dynamo-runtime` 1.6.1, used as it is, share one store: an etcd 3.7 server, a
+directory, and a Kubernetes 1.37 API server with its controllers, where each process has a pod. Each scenario runs twice, once with each side acting and the other one looking. The reference runs through
 `DistributedRuntime::from_settings` with `DYN_EVENT_PLANE=zmq` and `DYN_REQUEST_PLANE=tcp`; both sides are told the same
-store by the same variables, and on etcd the same time to live of 5 s. On Kubernetes the two have not been run side by side.
+store by the same variables, and on etcd the same time to live of 5 s.
 
 *matches* means that what was seen is what was written, field by field, and that no watch told of a removal that was none.
 
@@ -24,14 +24,17 @@ const TAIL: &str = "
 ## What differs, and why
 
 - **Updates of endpoints.** `Registration::update` replaces an endpoint in place, and a watcher of the reference tells of it as
-  added again, with the new value. The reference itself has no update: its `register` over its own key answers `Ok` and the old
-  value stays in the store. Ours shows what is stored.
+  added again, with the new value. The reference itself has no update: on etcd and file its `register` over its own key answers
+  `Ok` and the old value stays in the store; on Kubernetes it replaces it. Ours shows what is stored.
 - **Events of a scope.** A scope is exact: what is published for a namespace is not published for the components in it. The
   reference says so too, and keeps to it with a topic in the query; without one it compares names in the store by their
   beginnings on etcd and file, and answers narrower scopes as well. Ours answers the scope alone.
 - **One event source, two processes.** The reference answers `Ok` to a registration of a source that another process holds,
   if it is the same to the letter, and both then believe that they own it; it goes with the one that wrote it. Ours says
   `Conflict`, as for every key that another owner holds.
+  On Kubernetes, where every pod has a resource of its own, the reference looks at its own alone.
+- **Leaving on Kubernetes.** The reference leaves its records in its pod's resource when it shuts down; they go when the pod
+  is no longer ready. Ours withdraws them first, so that nobody is sent to a process that is about to end.
 - **Update of models.** Only taints change, on both sides. Ours refuses everything else before it writes; the reference's
   watchers refuse it when they read.
 - **Crashes on file.** Ours sees a crash of its own kind at once, by a lock that the kernel releases; what the reference wrote

@@ -82,7 +82,7 @@ impl Pods {
     }
 
     /// The kubelet sees that the process of a pod has died.
-    pub(super) async fn bury(&self, pod: &str) -> Outcome {
+    pub(crate) async fn bury(&self, pod: &str) -> Outcome {
         Ok(self.plane.report(&self.namespace(), pod, false).await?)
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 use super::Servers;
 use super::namespace::{Made, Namespace};
 use super::resources::Resources;
-use crate::support::client::{connect, failed};
+use crate::client::{connect, failed};
 
 /// The pod of those whose records nobody registered.
 const STRANGER: &str = "stranger";

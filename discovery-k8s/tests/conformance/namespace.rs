@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::NODE;
-use crate::support::client::failed;
+use crate::client::failed;
 
 /// The Service whose endpoints the pods are.
 const SERVICE: &str = "workers";

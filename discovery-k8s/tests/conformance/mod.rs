@@ -14,7 +14,7 @@ use discovery_testbed::{Cluster, ControlPlane, ControlPlaneOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::place::Place;
-use crate::support::client::failed;
+use crate::client::failed;
 
 /// Faults that harm everybody on a control plane.
 const HARMFUL: [Hook; 2] = [Hook::Outage, Hook::Compact];

@@ -9,7 +9,7 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostPa
 use serde_json::{Map, Value, json};
 
 use super::namespace::{Made, Namespace};
-use crate::support::client::failed;
+use crate::client::failed;
 
 /// How often somebody else may come in between.
 const TRIES: usize = 100;
