@@ -13,7 +13,7 @@ impl Index<'_> {
         match self.pod(subject) {
             Some(pod) => living(pod, namespace),
             None => match self.survey.pods.unread(namespace) {
-                Some(unread) => Step::unknown(Link::Pod, unread.error.to_string()),
+                Some(unread) => Step::unread(Link::Pod, "pods", unread),
                 None => self.missing(subject, namespace, name),
             },
         }

@@ -93,7 +93,7 @@ impl Index<'_> {
     fn service_steps(&self, subject: &Subject<'_>) -> Vec<Step> {
         let namespace = subject.namespace;
         if let Some(unread) = self.survey.services.unread(namespace) {
-            return vec![Step::unknown(Link::Service, unread.error.to_string())];
+            return vec![Step::unread(Link::Service, "services", unread)];
         }
         let (labelled, others): (Vec<&Service>, Vec<&Service>) =
             self.services(namespace).partition(|service| is_labelled(&service.metadata));
@@ -160,7 +160,7 @@ impl Index<'_> {
     fn no_slice(&self, subject: &Subject<'_>) -> Step {
         let namespace = subject.namespace;
         if let Some(unread) = self.survey.slices.unread(namespace) {
-            return Step::unknown(Link::Slice, unread.error.to_string());
+            return Step::unread(Link::Slice, "endpointslices", unread);
         }
         if let Some((slice, _)) = self.endpoints(subject, false).first() {
             let name = place(&slice.metadata).1;

@@ -57,7 +57,7 @@ impl Index<'_> {
                     "the cluster does not know the resource type DynamoWorkerMetadata",
                     "`discovery crd | kubectl apply --server-side -f -`",
                 ),
-                false => Step::unknown(Link::Resource, unread.error.to_string()),
+                false => Step::unread(Link::Resource, "dynamoworkermetadatas", unread),
             };
         }
         let uid = self.pod(subject).and_then(|pod| pod.metadata.uid.as_deref());

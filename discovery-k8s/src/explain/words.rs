@@ -1,6 +1,9 @@
 //! The names of links and failures. Programs and the manual go by them, so they stay.
 
+use discovery_core::ErrorKind;
+
 use super::{State, Step};
+use crate::survey::Unread;
 
 /// A link of the chain, in the order in which they are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -193,6 +196,19 @@ impl Step {
 
     pub(super) fn unknown(link: Link, text: impl Into<String>) -> Self {
         Self { state: State::Unknown, ..Self::holds(link, text) }
+    }
+
+    /// A type of object that could not be read.
+    pub(super) fn unread(link: Link, what: &str, unread: &Unread) -> Self {
+        match unread.error.kind() {
+            // A worker needs none of it, so that it is not the worker's Role that lacks something.
+            ErrorKind::PermissionDenied => {
+                let advice = "an administrator's `discovery explain` sees it";
+                let text = format!("this identity may not list {what} here");
+                Self { advice: advice.to_owned(), ..Self::unknown(link, text) }
+            }
+            _ => Self::unknown(link, unread.error.to_string()),
+        }
     }
 
     pub(super) fn warns(link: Link, failure: Failure, text: impl Into<String>, advice: impl Into<String>) -> Self {
