@@ -61,13 +61,21 @@ pub(crate) enum Command {
         output: Output,
     },
     /// See workers register, die, move, freeze and drain, and a router that follows them.
+    ///
+    /// On the backend file unless --backend or DYN_DISCOVERY_BACKEND names etcd.
     #[cfg(feature = "file")]
     Demo,
     /// Judge the backend by the contract, in a store of its own that is gone afterwards.
     #[cfg(feature = "conformance")]
     Conformance(crate::conformance::Arguments),
     /// Look for what keeps discovery from working here.
-    Doctor,
+    Doctor {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Say why a Kubernetes pod is discovered, or at which link it fails and what to do.
+    #[cfg(feature = "kubernetes")]
+    Explain(crate::explain::Explain),
     /// Make the Deployments and StatefulSets of a Kubernetes manifest discoverable.
     Inject(crate::inject::Inject),
     /// Print the Kubernetes resource definition that discovery stores its records in.

@@ -7,6 +7,8 @@ use discovery_core::{BACKEND_VARIABLE, Discovery, Environment, Registry, Selecti
 use discovery_etcd as _;
 #[cfg(feature = "file")]
 use discovery_file as _;
+#[cfg(feature = "kubernetes")]
+use discovery_k8s as _;
 #[cfg(feature = "memory")]
 use discovery_memory as _;
 use serde::Serialize;

@@ -17,6 +17,10 @@ pub(crate) async fn list(backend: Option<&str>, query: &str, format: Format) -> 
         Format::Json => json_line(&mut io::stdout().lock(), &records)?,
         Format::Table => table(&records)?,
     }
+    #[cfg(feature = "kubernetes")]
+    if records.is_empty() {
+        crate::explain::say_why_none(&discovery).await;
+    }
     close(&discovery).await
 }
 

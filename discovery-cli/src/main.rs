@@ -7,6 +7,8 @@ mod conformance;
 #[cfg(feature = "file")]
 mod demo;
 mod doctor;
+#[cfg(feature = "kubernetes")]
+mod explain;
 mod failure;
 mod inject;
 mod list;
@@ -47,7 +49,9 @@ fn run() -> Outcome {
             Command::Demo => demo::demo(backend).await,
             #[cfg(feature = "conformance")]
             Command::Conformance(arguments) => conformance::conformance(backend, verbose, arguments).await,
-            Command::Doctor => doctor::doctor(backend).await,
+            Command::Doctor { output } => doctor::doctor(backend, output.format).await,
+            #[cfg(feature = "kubernetes")]
+            Command::Explain(arguments) => explain::explain(backend, &arguments).await,
             Command::Inject(arguments) => inject::inject(&arguments),
             Command::Crd => rbac::crd(),
             Command::Rbac(arguments) => rbac::rbac(&arguments),

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use discovery_core::{Key, Registered};
@@ -142,6 +143,31 @@ impl Table {
     }
 }
 
+/// A number of bytes as a person reads it.
+pub(crate) fn bytes_text(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    let mut unit = "bytes";
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if size < 1024.0 {
+            break;
+        }
+        (size, unit) = (size / 1024.0, larger);
+    }
+    let decimals = usize::from(unit != "bytes" && size < 10.0 && size.fract() >= 0.05);
+    format!("{size:.decimals$} {unit}")
+}
+
+/// A time span as a person reads it.
+pub(crate) fn span_text(span: Duration) -> String {
+    let milliseconds = span.as_secs_f64() * 1e3;
+    match milliseconds {
+        0.0..10.0 => format!("{milliseconds:.1} ms"),
+        10.0..1000.0 => format!("{milliseconds:.0} ms"),
+        _ if span.subsec_millis() == 0 => format!("{} s", span.as_secs()),
+        _ => format!("{:.1} s", span.as_secs_f64()),
+    }
+}
+
 /// The text, no longer than `width` characters.
 pub(crate) fn cut(text: &str, width: Option<usize>) -> String {
     match width {
@@ -187,6 +213,15 @@ mod tests {
         for (kind, value, expected) in cases {
             assert_eq!(summary(kind, &value), expected);
         }
+    }
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        let sizes = [0, 1023, 1024, 1536, 20_480, 2 << 30].map(bytes_text);
+        assert_eq!(sizes, ["0 bytes", "1023 bytes", "1 KiB", "1.5 KiB", "20 KiB", "2 GiB"]);
+        let times =
+            [3_140, 42_000, 500_000, 10_000_000, 2_345_000].map(|micros| span_text(Duration::from_micros(micros)));
+        assert_eq!(times, ["3.1 ms", "42 ms", "500 ms", "10 s", "2.3 s"]);
     }
 
     #[test]

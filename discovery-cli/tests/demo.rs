@@ -5,8 +5,10 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::time::Instant;
 
-use common::{Place, Running, eventually};
+use common::{DEADLINE, Place, Running, eventually};
+use discovery_testbed::Etcd;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -24,18 +26,29 @@ fn leftovers(place: &Place) -> usize {
     fs::read_dir(place.directory.path()).unwrap().count()
 }
 
+/// A demo on this etcd, or on the file backend.
+fn demo(place: &Place, etcd: Option<&Etcd>) -> Running {
+    let mut command = place.command(&["demo"]);
+    if let Some(etcd) = etcd {
+        command.env("DYN_DISCOVERY_BACKEND", "etcd").env("ETCD_ENDPOINTS", etcd.endpoint());
+    }
+    Running::start(command)
+}
+
 /// A demo whose workers are all there.
-fn started(place: &Place) -> Running {
-    let demo = place.start(&["demo"]);
+fn started(place: &Place, etcd: Option<&Etcd>) -> Running {
+    let demo = demo(place, etcd);
     while !demo.line().contains("worker-5  registers") {}
     assert!(has_children(demo.child.id()));
     demo
 }
 
-#[test]
-fn the_demo_passes_and_leaves_nothing_behind() {
-    let place = Place::new();
-    let demo = place.start(&["demo"]);
+/// What an etcd holds that nobody else uses.
+async fn keys(etcd: &Etcd) -> String {
+    etcd.ctl(["get", "--prefix", "", "--keys-only"]).await.unwrap()
+}
+
+fn passes(demo: Running) {
     let id = demo.child.id();
     let ended = demo.ended();
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
@@ -44,26 +57,18 @@ fn the_demo_passes_and_leaves_nothing_behind() {
     }
     assert_eq!(ended.stdout.matches("  yes  ").count(), 3, "{}", ended.stdout);
     assert!(!has_children(id));
-    assert_eq!(leftovers(&place), 0);
 }
 
-#[test]
-fn an_interrupted_demo_clears_up() {
-    let place = Place::new();
-    let demo = started(&place);
+fn is_interrupted(demo: Running) {
     let id = demo.child.id();
     demo.signal(Signal::INT);
     let ended = demo.ended();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("interrupted") && ended.stderr.matches('\n').count() == 1, "{ended:?}");
     assert!(!has_children(id));
-    assert_eq!(leftovers(&place), 0);
 }
 
-#[test]
-fn the_processes_of_a_killed_demo_die_with_it_even_the_stopped_one() {
-    let place = Place::new();
-    let mut demo = started(&place);
+fn is_killed_with_a_stopped_worker(mut demo: Running) {
     while !demo.line().contains("SIGSTOP") {}
     demo.signal(Signal::KILL);
     demo.wait();
@@ -71,9 +76,70 @@ fn the_processes_of_a_killed_demo_die_with_it_even_the_stopped_one() {
 }
 
 #[test]
-fn the_demo_is_for_the_file_backend() {
+fn the_demo_passes_and_leaves_nothing_behind() {
     let place = Place::new();
-    place.run(&["demo", "--backend", "memory"]).assert_fails(2, "file backend");
+    passes(demo(&place, None));
+    assert_eq!(leftovers(&place), 0);
+}
+
+#[tokio::test]
+async fn on_etcd_the_demo_passes_and_leaves_nothing_behind() {
+    let (place, etcd) = (Place::new(), Etcd::start().await.unwrap());
+    passes(demo(&place, Some(&etcd)));
+    assert_eq!(keys(&etcd).await, "");
+    assert_eq!(leftovers(&place), 0);
+}
+
+#[test]
+fn an_interrupted_demo_clears_up() {
+    let place = Place::new();
+    is_interrupted(started(&place, None));
+    assert_eq!(leftovers(&place), 0);
+}
+
+#[tokio::test]
+async fn on_etcd_an_interrupted_demo_clears_up() {
+    let (place, etcd) = (Place::new(), Etcd::start().await.unwrap());
+    etcd.ctl(["put", "v1/instances/somebody/else", "stays"]).await.unwrap();
+    let demo = started(&place, Some(&etcd));
+    assert!(keys(&etcd).await.contains("discovery-demo-"));
+    is_interrupted(demo);
+    // Not what dead workers had, either: it does not wait for their time to live.
+    assert_eq!(keys(&etcd).await.trim(), "v1/instances/somebody/else");
+}
+
+#[test]
+fn a_killed_demo_takes_its_processes_along_even_the_stopped_one_and_the_next_demo_takes_its_files() {
+    let place = Place::new();
+    is_killed_with_a_stopped_worker(started(&place, None));
+    assert_eq!(leftovers(&place), 1, "it could not remove its own");
+    is_interrupted(started(&place, None));
+    assert_eq!(leftovers(&place), 0);
+}
+
+#[tokio::test]
+async fn on_etcd_a_killed_demo_takes_its_processes_along_and_its_keys_go_by_themselves() {
+    let (place, etcd) = (Place::new(), Etcd::start().await.unwrap());
+    is_killed_with_a_stopped_worker(started(&place, Some(&etcd)));
+    let start = Instant::now();
+    while !keys(&etcd).await.is_empty() {
+        assert!(start.elapsed() < DEADLINE);
+    }
+}
+
+#[tokio::test]
+async fn without_an_etcd_the_demo_says_what_to_do() {
+    let (place, etcd) = (Place::new(), Etcd::start().await.unwrap());
+    etcd.kill().await.unwrap();
+    let ended = demo(&place, Some(&etcd)).ended();
+    ended.assert_fails(1, "cargo xtask testbed up");
+    assert!(ended.stderr.contains(&etcd.endpoint()) && ended.stderr.contains("ETCD_ENDPOINTS"), "{ended:?}");
+}
+
+#[test]
+fn the_demo_is_for_file_and_etcd() {
+    let place = Place::new();
+    place.run(&["demo", "--backend", "memory"]).assert_fails(2, "on file and on etcd");
 }
 
 /// The command of `deploy/example`, as a pod runs it, on another backend.

@@ -78,10 +78,10 @@ fn backends_are_listed() {
     let listed: Vec<Value> = serde_json::from_str(&ended.stdout).unwrap();
     let chosen: Vec<_> =
         listed.iter().map(|one| (one["name"].as_str().unwrap(), one["chosen"].as_bool().unwrap())).collect();
-    assert_eq!(chosen, [("etcd", false), ("file", true), ("memory", false)]);
+    assert_eq!(chosen, [("etcd", false), ("file", true), ("kubernetes", false), ("memory", false)]);
     let ended = place.run(&["backends", "--backend", "mem"]);
     assert!(ended.code == Some(0) && ended.stdout.contains("*  memory"), "{ended:?}");
-    let missing = place.run(&["backends", "--backend", "kubernetes"]);
+    let missing = place.run(&["backends", "--backend", "nosuch"]);
     assert_eq!((missing.code, missing.stderr.matches('\n').count()), (Some(2), 1), "{missing:?}");
 }
 

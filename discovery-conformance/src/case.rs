@@ -70,9 +70,9 @@ impl Case {
     /// Why it is not for a backend of these claims on this clock; `None` where it is.
     pub fn not_for(&self, capabilities: &Capabilities, clock: Clock) -> Option<String> {
         match (self.clock, clock) {
-            (Some(Clock::Paused), Clock::Real) => return Some("for paused clocks: another case says it".to_owned()),
+            (Some(Clock::Paused), Clock::Real) => return Some("for paused clocks".to_owned()),
             _ if clock == Clock::Paused && self.hooks.contains(&Hook::WallClock) => {
-                return Some("for real clocks: another case says it".to_owned());
+                return Some("for real clocks".to_owned());
             }
             _ => {}
         }
@@ -80,7 +80,7 @@ impl Case {
         if let Some(missing) = self.claims.iter().find(|name| !claimed(name)) {
             return Some(format!("[{missing}] is not claimed"));
         }
-        self.without.filter(|name| claimed(name)).map(|name| format!("[{name}] is claimed, which says more"))
+        self.without.filter(|name| claimed(name)).map(|name| format!("[{name}] is claimed"))
     }
 
     /// The faults that it does and that are not offered.

@@ -90,7 +90,7 @@ fn trial(factory: &Arc<dyn Factory>, sheet: &Arc<Sheet>, case: &'static Case) ->
         match outcome {
             Outcome::Passed => Ok(Completion::Completed),
             Outcome::Failed(why) => Err(Failed::from(why)),
-            Outcome::NotClaimed(why) | Outcome::NoHook(why) | Outcome::Skipped(why) => {
+            Outcome::NotApplicable(why) | Outcome::NoHook(why) | Outcome::Skipped(why) => {
                 Ok(Completion::ignored_with(why))
             }
         }
@@ -112,7 +112,9 @@ impl Sheet {
         // Cases end in any order; the contract has one.
         let place = |name| all().position(|case| case.name == name);
         ran.sort_by_key(|ran| place(ran.name));
-        let again = format!("DYN_DISCOVERY_BACKEND={} cargo test -p {}", self.backend, env!("CARGO_PKG_NAME"));
+        // Cargo tells a test which package it belongs to: the suite's own, or that of a backend.
+        let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| env!("CARGO_PKG_NAME").to_owned());
+        let again = format!("DYN_DISCOVERY_BACKEND={} cargo test -p {package}", self.backend);
         Report::new(&self.backend, self.claims.clone(), ran, all().count(), began.elapsed(), again)
     }
 }

@@ -8,6 +8,7 @@ use discovery_core::{Bounds, Capabilities};
 use futures_util::FutureExt;
 
 use crate::case::{Case, CaseResult, End, fail};
+use crate::cases::all;
 use crate::trial::Trial;
 use crate::world::{Clock, Factory, Hook};
 
@@ -25,11 +26,12 @@ pub enum Outcome {
     Passed,
     /// It does not, and how that showed.
     Failed(String),
-    /// The backend does not claim what the case is about.
-    NotClaimed(String),
-    /// The factory cannot do the faults that the case needs.
+    /// The case is not about this backend: it does not claim what the case is about, or another case says the statement
+    /// of it.
+    NotApplicable(String),
+    /// It should have run, and the factory cannot do the faults that it needs.
     NoHook(String),
-    /// The case came to no judgement.
+    /// It should have run, and came to no judgement.
     Skipped(String),
 }
 
@@ -73,7 +75,7 @@ pub struct Claims {
 pub fn claims(factory: &dyn Factory) -> Result<Claims, String> {
     let clock = factory.clock();
     let trial = on_runtime(clock, async || {
-        let trial = Trial::new(factory, clock).await?;
+        let trial = Trial::new(factory, clock, &[]).await?;
         let claims = (trial.capabilities(), trial.bounds());
         trial.finish().await;
         Ok(claims)
@@ -101,7 +103,7 @@ pub fn run(factory: &dyn Factory, claims: &Claims, case: &Case) -> Ran {
 
 fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTreeSet<Hook>) {
     if let Some(why) = case.not_for(&claims.capabilities, claims.clock) {
-        return (Outcome::NotClaimed(why), BTreeSet::new());
+        return (Outcome::NotApplicable(why + &said_by_others(claims, case)), BTreeSet::new());
     }
     let missing: Vec<_> = case.missing(&claims.hooks).map(|hook| hook.to_string()).collect();
     if !missing.is_empty() {
@@ -111,7 +113,7 @@ fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTree
     let mut faults = BTreeSet::new();
     let result = catch_unwind(AssertUnwindSafe(|| {
         on_runtime(clock, async || {
-            let trial = Trial::new(factory, clock).await?;
+            let trial = Trial::new(factory, clock, case.hooks).await?;
             let limit = if clock == Clock::Paused { PAUSED_LIMIT } else { LIMIT };
             let case = AssertUnwindSafe((case.run)(&trial)).catch_unwind();
             let result = match tokio::time::timeout(limit, case).await {
@@ -131,6 +133,15 @@ fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTree
         Err(panic) => Outcome::Failed(format!("the case panicked: {}", said(&*panic))),
     };
     (outcome, faults)
+}
+
+/// Which cases say a statement of a backend that one case of it is not about.
+fn said_by_others(claims: &Claims, case: &Case) -> String {
+    let statement = case.statement();
+    let others = all().filter(|other| other.statement() == statement);
+    let others = others.filter(|other| other.not_for(&claims.capabilities, claims.clock).is_none());
+    let names: Vec<_> = others.map(|other| other.name).collect();
+    if names.is_empty() { String::new() } else { format!(": {statement} is said by {}", names.join(", ")) }
 }
 
 fn said(panic: &(dyn std::any::Any + Send)) -> String {

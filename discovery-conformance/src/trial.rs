@@ -33,12 +33,12 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// A trial in a new world.
+    /// A trial in a new world, where these faults may be done.
     ///
     /// # Errors
     /// [`End::Failed`] where the world or its first owner cannot be made.
-    pub(crate) async fn new(factory: &dyn Factory, clock: Clock) -> CaseResult<Self> {
-        let world = factory.world().await?;
+    pub(crate) async fn new(factory: &dyn Factory, clock: Clock, faults: &[Hook]) -> CaseResult<Self> {
+        let world = factory.world_for(faults).await?;
         let first = world.owner(0).await?;
         let trial = Self {
             world,

@@ -60,6 +60,15 @@ pub trait Factory: Send + Sync + 'static {
     /// # Errors
     /// What keeps the store from being made; the case fails with it.
     async fn world(&self) -> Result<Box<dyn World>>;
+
+    /// The same for a case that may do these faults: where worlds share a server, a case that harms it needs one of its
+    /// own. The default is [`Factory::world`].
+    ///
+    /// # Errors
+    /// See [`Factory::world`].
+    async fn world_for(&self, _faults: &[Hook]) -> Result<Box<dyn World>> {
+        self.world().await
+    }
 }
 
 /// One store, with its owners and its faults. Dropped when the case is over.

@@ -26,20 +26,39 @@ fn report(outcomes: Vec<Outcome>, expected: usize) -> Report {
 
 #[test]
 fn a_verdict_is_the_worst_that_happened() {
-    let (passed, not_claimed) = (Outcome::Passed, Outcome::NotClaimed("[x] is not claimed".to_owned()));
+    let (passed, not_applicable) = (Outcome::Passed, Outcome::NotApplicable("[x] is not claimed".to_owned()));
     let no_hook = Outcome::NoHook("no hook for cut".to_owned());
     let skipped = Outcome::Skipped("later".to_owned());
     let failed = Outcome::Failed("a | b\n<c>".to_owned());
     for (outcomes, expected, verdict, success) in [
-        (vec![passed.clone(), not_claimed.clone()], 2, Verdict::Passed, true),
-        (vec![passed.clone(), no_hook.clone()], 2, Verdict::PassedBlackBox, true),
-        (vec![passed.clone(), no_hook.clone(), skipped.clone()], 3, Verdict::Partial, false),
-        (vec![passed.clone()], 2, Verdict::Partial, false),
+        (vec![passed.clone(), passed.clone(), not_applicable.clone()], 3, Verdict::Passed, true),
+        (vec![passed.clone(), passed.clone(), no_hook.clone()], 3, Verdict::PassedBlackBox, true),
+        (vec![passed.clone(), passed.clone(), skipped.clone()], 3, Verdict::Partial, false),
+        // The second one is the only case of a capability that is claimed.
+        (vec![passed.clone(), no_hook.clone(), passed.clone()], 3, Verdict::Partial, false),
+        (vec![passed.clone(), not_applicable.clone(), passed.clone()], 3, Verdict::Partial, false),
+        (vec![passed.clone(), no_hook.clone()], 3, Verdict::Filtered, true),
+        (vec![passed.clone(), skipped.clone()], 3, Verdict::Partial, false),
+        (vec![no_hook.clone(), not_applicable], 3, Verdict::Partial, false),
         (vec![passed, no_hook, skipped, failed], 4, Verdict::Failed, false),
     ] {
         let report = report(outcomes, expected);
         assert_eq!((report.verdict, report.verdict.is_success()), (verdict, success));
     }
+}
+
+/// Who runs a few cases is never told that the backend passed.
+#[test]
+fn a_filtered_run_says_so_in_every_format() {
+    let report = report(vec![Outcome::Passed, Outcome::Passed, Outcome::NoHook("no hook for cut".to_owned())], 4);
+    let text = report.text();
+    assert!(text.starts_with("a<b: filtered: 2 cases passed, 1 did not run\n"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&report.json().expect("JSON")).expect("JSON");
+    assert_eq!(json["verdict"], "filtered");
+    let junit = report.junit();
+    assert!(junit.contains(r#"name="verdict" value="filtered: 2 cases passed, 1 did not run""#), "{junit}");
+    let markdown = report.markdown();
+    assert!(markdown.starts_with("# Conformance of a<b: filtered: 2 cases passed"), "{markdown}");
 }
 
 #[test]
@@ -52,10 +71,12 @@ fn every_format_says_the_same() {
     let report = report(outcomes, 3).with_seed(42);
     assert_eq!((report.statements.ran, report.statements.of), (2, 83));
     assert_eq!(report.profiles["ttl"].not_run, 1);
+    assert_eq!(report.unproven, BTreeSet::from(["ttl"]));
 
     let text = report.text();
     assert!(text.starts_with("a<b: failed\n"), "{text}");
     assert!(text.contains("flt_01_c: failed: a | b") && text.contains("seed: 42"), "{text}");
+    assert!(text.contains("claimed, and no case ran: ttl"), "{text}");
 
     let json: serde_json::Value = serde_json::from_str(&report.json().expect("JSON")).expect("JSON");
     assert_eq!(json["verdict"], "failed");
@@ -70,5 +91,5 @@ fn every_format_says_the_same() {
 
     let markdown = report.markdown();
     assert!(markdown.contains(r"| FLT 1 | `flt_01_c` | failed | a \| b <c>"), "{markdown}");
-    assert!(markdown.contains("| core | 1 | 1 | 0 |"), "{markdown}");
+    assert!(markdown.contains("| core | 1 | 1 | 0 | 0 |"), "{markdown}");
 }

@@ -219,11 +219,14 @@ impl fmt::Display for Error {
             write!(f, "{key}: ")?;
         }
         f.write_str(&self.inner.message)?;
+        // Many an error tells its own causes too.
+        let mut said = self.inner.message.clone();
         let mut source = self.source();
         while let Some(cause) = source {
             let text = cause.to_string();
-            if !self.inner.message.contains(&text) {
+            if !said.contains(&text) {
                 write!(f, ": {text}")?;
+                said.push_str(&text);
             }
             source = cause.source();
         }
@@ -249,5 +252,17 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.inner.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = Error::new(ErrorKind::Unavailable, "no answer").with_source("connection refused");
+        let error = Error::new(ErrorKind::Timeout, "not done").with_source(cause);
+        assert_eq!(error.to_string(), "not done: no answer: connection refused");
     }
 }

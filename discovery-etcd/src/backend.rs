@@ -94,7 +94,7 @@ async fn reach(store: &Store, until: Instant) -> Result<()> {
     let mut pause = std::time::Duration::from_millis(50);
     let mut last = None;
     loop {
-        match timeout_at(until, store.revision()).await {
+        match timeout_at(until, store.now()).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(fault)) if !fault.error.is_temporary() => return Err(fault.error),
             Ok(Err(fault)) => last = Some(fault.error),
@@ -126,10 +126,10 @@ impl Watcher for EtcdBackend {
 
     async fn list(&self, scope: &Scope) -> Result<(Vec<Entry>, Position)> {
         let range = self.store.names.range(scope).map_err(|error| named(error, "list"))?;
-        let epoch = self.store.epoch();
+        let before = self.store.known();
         let read = snapshot::read(&self.store, &range).await.map_err(|fault| named(fault.error, "list"))?;
         let (entries, revision) = read;
-        Ok((entries, Place { revision, epoch, witness: None }.position()))
+        Ok((entries, self.store.answered(before, revision).position()))
     }
 
     /// Every scope is a range of keys.
@@ -139,13 +139,13 @@ impl Watcher for EtcdBackend {
 
     async fn barrier(&self, scope: &Scope) -> Result<Option<Position>> {
         let _ = scope;
-        let revision = self.store.revision().await.map_err(|fault| named(fault.error, "barrier"))?;
-        self.store.await_revision(revision);
-        Ok(Some(Place::at(revision).position()))
+        let now = self.store.now().await.map_err(|fault| named(fault.error, "barrier"))?;
+        self.store.await_revision(now.revision);
+        Ok(Some(now.position()))
     }
 
     fn reached(&self, at: &Position, target: &Position) -> bool {
-        matches!((Place::parse(at), Place::parse(target)), (Some(at), Some(target)) if at.revision >= target.revision)
+        matches!((Place::parse(at), Place::parse(target)), (Some(at), Some(target)) if at.reached(&target))
     }
 }
 
@@ -196,12 +196,8 @@ impl Backend for EtcdBackend {
         };
         let answer = self.store.control.read(CALL, ask).await.map_err(|fault: Fault| named(fault.error, "health"))?;
         let (endpoint, revision, latency, status) = answer;
-        let mut detail = format!(
-            "etcd {} at {endpoint}, revision {revision}, leader {:x}, {} bytes stored",
-            status.version(),
-            status.leader(),
-            status.db_size()
-        );
+        let mut detail =
+            format!("etcd {} at {endpoint}, revision {revision}, leader {:x}", status.version(), status.leader());
         for problem in status.errors() {
             detail.push_str("; ");
             detail.push_str(problem);

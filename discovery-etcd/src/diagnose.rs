@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use crate::config::Config;
-use crate::fault::Fault;
+use crate::fault::{Fault, is_network};
 use crate::link::dial;
 use crate::names::Names;
 use crate::store::CALL;
@@ -22,12 +22,17 @@ pub struct Finding {
     pub outcome: Result<Member, Error>,
 }
 
+/// The oldest etcd of use: earlier ones confirm progress that they have not told, so that a watch misses changes.
+const OLDEST: [u32; 3] = [3, 5, 13];
+
 /// A member of etcd that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Member {
     /// The server's version.
     pub version: String,
+    /// The id of its cluster.
+    pub cluster: u64,
     /// The member's id.
     pub id: u64,
     /// The id of the member that leads; `None` where it knows of none.
@@ -42,8 +47,16 @@ pub struct Member {
     pub stored: u64,
     /// How many it may have, where it tells.
     pub quota: Option<u64>,
-    /// What it complains of: alarms such as `NOSPACE`, a missing leader, and why the read was not answered.
+    /// What is wrong with it, and what to do: a version that is too old, alarms such as `NOSPACE`, a missing leader, and
+    /// why the read was not answered.
     pub problems: Vec<String>,
+}
+
+impl Member {
+    /// Whether a process can use it: the read was answered.
+    pub fn serves(&self) -> bool {
+        self.latency.is_some()
+    }
 }
 
 /// Looks at every endpoint of `config`, all at once, each over a connection of its own. Takes five seconds at most. Reads
@@ -68,10 +81,16 @@ async fn look(config: &Config, index: usize) -> Result<Member, Error> {
         let begun = Instant::now();
         timeout(CALL, reader.get(root, None)).await.map(|answer| answer.map(|answer| (answer, begun.elapsed())))
     };
-    // A member without a leader answers to neither, and still says who it is where it is asked without demanding one.
     let (status, read) = tokio::join!(timeout(CALL, client.status()), read);
-    let status = status.map_err(|_| silent())?.map_err(|error| calling(&error))?;
-    let mut problems: Vec<String> = status.errors().to_vec();
+    let status = status.map_err(|_| silent())?.map_err(|error| {
+        // Who speaks TLS alone hangs up on whoever does not, and says nothing.
+        let plain = endpoint.starts_with("http://") && is_network(&error);
+        let error = calling(&error);
+        let message = format!("{} Or does it demand TLS? Then write https", error.message());
+        if plain { Error::new(error.kind(), message) } else { error }
+    })?;
+    let mut problems: Vec<String> = too_old(status.version()).into_iter().collect();
+    problems.extend(status.errors().iter().map(|problem| advised(problem)));
     let (latency, revision) = match read {
         Ok(Ok((answer, latency))) => (Some(latency), answer.header().map_or(0, etcd_client::ResponseHeader::revision)),
         Ok(Err(error)) => {
@@ -86,6 +105,7 @@ async fn look(config: &Config, index: usize) -> Result<Member, Error> {
     let bytes = |number: i64| u64::try_from(number).unwrap_or_default();
     Ok(Member {
         version: status.version().to_owned(),
+        cluster: status.header().map_or(0, etcd_client::ResponseHeader::cluster_id),
         id: status.header().map_or(0, etcd_client::ResponseHeader::member_id),
         leader: Some(status.leader()).filter(|leader| *leader != 0),
         connected,
@@ -95,4 +115,51 @@ async fn look(config: &Config, index: usize) -> Result<Member, Error> {
         quota: Some(bytes(status.db_size_quota())).filter(|quota| *quota > 0),
         problems,
     })
+}
+
+fn too_old(version: &str) -> Option<String> {
+    let numbers = |version: &str| -> Option<Vec<u32>> {
+        version.split(['-', '+']).next()?.split('.').map(|number| number.parse().ok()).collect()
+    };
+    let old = numbers(version).is_some_and(|numbers| numbers.as_slice() < OLDEST.as_slice());
+    old.then(|| format!("etcd {version} lets watches miss changes: upgrade it to 3.5.13 or newer"))
+}
+
+/// What a server says of itself in its status, and what to do.
+fn advised(problem: &str) -> String {
+    let problem = problem.trim_start_matches("etcdserver: ").trim();
+    if problem.contains("NOSPACE") {
+        return "NOSPACE: its database has reached its quota and takes no writes: compact and defragment it, raise \
+                --quota-backend-bytes, then `etcdctl alarm disarm`"
+            .to_owned();
+    }
+    if problem.contains("CORRUPT") {
+        return "CORRUPT: its data differs from the other members': replace the member".to_owned();
+    }
+    if problem.contains("no leader") {
+        return "no leader: it is cut off from most members, or they are down: bring them back".to_owned();
+    }
+    problem.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_that_lose_changes_are_named() {
+        for old in ["3.4.30", "3.5.9", "3.5.12", "3.5"] {
+            assert!(too_old(old).is_some_and(|text| text.contains(old)), "{old}");
+        }
+        for good in ["3.5.13", "3.5.21-rc.0", "3.6.0", "3.10.1", "4.0.0", "not known"] {
+            assert_eq!(too_old(good), None, "{good}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_complains_of_comes_with_advice() {
+        assert!(advised("memberID:10276657743932975437 alarm:NOSPACE ").contains("disarm"));
+        assert!(advised("etcdserver: no leader").contains("bring them back"));
+        assert_eq!(advised("something new"), "something new");
+    }
 }

@@ -68,7 +68,8 @@ impl Fault {
             _ if text.contains("requested lease not found") => Self { error: lease_gone(), broken: false },
             _ if is_credentials(text) => {
                 let advice = format!("check {USERNAME_VARIABLE} and the password beside it");
-                new(ErrorKind::PermissionDenied, none, false, &advice)
+                // Users may be demanded only since the connection was made: the next one signs in.
+                new(ErrorKind::PermissionDenied, none, text.contains("user name is empty"), &advice)
             }
             Code::PermissionDenied => {
                 new(ErrorKind::PermissionDenied, none, false, "grant the user's role read and write below its prefix")
@@ -116,6 +117,11 @@ impl Fault {
             }
         }
     }
+}
+
+/// Whether it was the network that failed, and not a server that answered.
+pub(crate) fn is_network(error: &etcd_client::Error) -> bool {
+    matches!(error, etcd_client::Error::GRpcStatus(status) if status.source().is_some())
 }
 
 /// Whether a read failed because its revision is no longer kept.
@@ -208,7 +214,8 @@ mod tests {
         let cases = [
             (Code::NotFound, "etcdserver: requested lease not found", ErrorKind::SessionLost, none, false),
             (Code::PermissionDenied, "etcdserver: permission denied", ErrorKind::PermissionDenied, none, false),
-            (Code::InvalidArgument, "etcdserver: user name is empty", ErrorKind::PermissionDenied, none, false),
+            (Code::InvalidArgument, "etcdserver: user name is empty", ErrorKind::PermissionDenied, none, true),
+            (Code::InvalidArgument, "etcdserver: authentication failed", ErrorKind::PermissionDenied, none, false),
             (Code::InvalidArgument, "etcdserver: request is too large", ErrorKind::TooLarge, none, false),
             (Code::Unauthenticated, "etcdserver: invalid auth token", ErrorKind::Unavailable, none, true),
             (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", ErrorKind::Unavailable, none, false),

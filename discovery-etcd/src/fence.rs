@@ -72,9 +72,13 @@ impl Fence {
             };
             let txn = Txn::new().when([guard]).and_then([self.put()]).or_else([self.get()]);
             let write = |mut wire: Wire| async move { wire.kv.txn(txn).await };
+            let before = store.known();
             let answer = store.control.call(CALL, write).await.map_err(before_writing)?;
+            let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+            // Where the store lost data and with it the lease, this is often the first to see it.
+            store.answered(before, revision);
             if answer.succeeded() {
-                return Ok(answer.header().map_or(0, etcd_client::ResponseHeader::revision));
+                return Ok(revision);
             }
             standing = match answer.op_responses().first() {
                 Some(TxnOpResponse::Get(found)) => self.standing(found),

@@ -50,7 +50,8 @@ pub(crate) struct Following {
     /// When it is too late for that.
     late: Instant,
     next_beat: Instant,
-    probe: Option<Probe>,
+    /// With how far the watch was when it was sent.
+    probe: Option<(i64, Probe)>,
     next_request: Instant,
     pause: Duration,
 }
@@ -94,21 +95,28 @@ impl Following {
         let beating = self.probe.is_some() || self.beat.is_some();
         let probe = async {
             match &mut self.probe {
-                Some(probe) => probe.await,
+                Some((since, probe)) => (*since, probe.await),
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
             message = self.responses.message() => match message {
-                Ok(Some(message)) => Ok(Heard::Message(message)),
+                Ok(Some(message)) => {
+                    // It may tell that the witness is gone.
+                    if let (Some((_, witness)), false) = (&mut self.beat, message.events().is_empty()) {
+                        *witness = None;
+                    }
+                    Ok(Heard::Message(message))
+                }
                 Ok(None) => Err(Fault::canceled(&self.wire.endpoint, "the stream ended")),
                 Err(error) => Err(Fault::calling(&self.wire.endpoint, &error)),
             },
-            found = probe => {
+            (since, found) = probe => {
                 self.probe = None;
                 let (revision, witness) = found?;
-                if revision < told {
+                // The watch may have been told more while the answer was under way.
+                if revision < since {
                     return Ok(Heard::WentBack);
                 }
                 self.beat = Some((revision, witness.filter(|_| told <= revision)));
@@ -130,7 +138,7 @@ impl Following {
                 Ok(Heard::Nothing)
             }
             () = sleep_until(self.next_beat), if !beating => {
-                self.probe = Some(probe_of(self.wire.clone(), self.range.clone(), without_witness));
+                self.probe = Some((told, probe_of(self.wire.clone(), self.range.clone(), without_witness)));
                 Ok(Heard::Nothing)
             }
             () = sleep_until(self.late), if self.beat.is_some() => {

@@ -32,7 +32,7 @@ enum Found {
 /// Compares the store with `place`. Everything that is compared was read from the leader's state.
 pub(crate) async fn compare(store: &Arc<Store>, place: &Place) -> Result<History, Fault> {
     let Some(witness) = &place.witness else {
-        return Ok(if store.revision().await? < place.revision { History::Other } else { History::Unproven });
+        return Ok(if store.now().await?.revision < place.revision { History::Other } else { History::Unproven });
     };
     match find(store, witness, place.revision).await? {
         Found::Record(record, _) if is(witness, record.as_ref()) => Ok(History::Continues),

@@ -4,11 +4,14 @@ mod backend;
 mod bounds;
 mod config;
 mod diagnose;
+mod epoch;
+mod erase;
 mod fault;
 mod fence;
 mod follow;
 mod history;
 mod keeper;
+mod leases;
 mod link;
 mod log;
 mod names;
@@ -29,6 +32,8 @@ pub use config::{
     STARTUP_VARIABLE, TTL_VARIABLE, Tls, USERNAME_VARIABLE,
 };
 pub use diagnose::{Finding, Member, diagnose};
+pub use erase::erase;
+pub use leases::{Leases, SilentLease, leases};
 
 /// The name in `DYN_DISCOVERY_BACKEND`.
 pub const NAME: &str = "etcd";

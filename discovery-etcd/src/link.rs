@@ -120,6 +120,11 @@ impl Link {
         }
     }
 
+    /// Leaves the connection, whatever it is worth.
+    pub(crate) fn renew(&self) {
+        self.state().wire = None;
+    }
+
     /// Calls once, for at most `limit`. A call that fails for the connection's sake leaves it, and so does one that is
     /// given up by its caller after a while.
     pub(crate) async fn call<T, W>(&self, limit: Duration, work: impl FnOnce(Wire) -> W) -> Result<T, Fault>

@@ -24,9 +24,8 @@ fn expired() -> Error {
 impl ChangeLog for EtcdBackend {
     async fn now(&self) -> Result<Position> {
         let store = self.store();
-        let epoch = store.epoch();
-        let revision = store.revision().await.map_err(|fault| self.name_error(fault.error, "changes"))?;
-        Ok(Place { revision, epoch, witness: None }.position())
+        let now = store.now().await.map_err(|fault| self.name_error(fault.error, "changes"))?;
+        Ok(now.position())
     }
 
     async fn changes_since(&self, scope: &Scope, token: &Position) -> Result<BoxStream<'static, Item>> {
@@ -34,6 +33,9 @@ impl ChangeLog for EtcdBackend {
         let store = self.store();
         let range = store.names.range(scope).map_err(named)?;
         let place = Place::parse(token).ok_or_else(|| named(expired()))?;
+        if store.is_of_lost_history(&place) {
+            return Err(named(expired()));
+        }
         match compare(store, &place).await.map_err(|fault| named(fault.error))? {
             History::Continues | History::Unproven => {}
             History::Compacted | History::Other => return Err(named(expired())),

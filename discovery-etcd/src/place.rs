@@ -34,22 +34,20 @@ impl Witness {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) revision: i64,
-    /// How many proven losses of data the handle had seen.
+    /// Whose place it is: a handle's own number.
+    pub(crate) handle: u64,
+    /// How many proven losses of data that handle had seen.
     pub(crate) epoch: u64,
     /// A record that was there at that revision. `None` where none was seen.
     pub(crate) witness: Option<Witness>,
 }
 
 impl Place {
-    /// The place of a write or of a barrier, which nobody resumes from.
-    pub(crate) fn at(revision: i64) -> Self {
-        Self { revision, ..Self::default() }
-    }
-
     pub(crate) fn position(&self) -> Position {
         let stored = self.witness.as_ref().map_or(0, |witness| witness.stored.len());
-        let mut bytes = BytesMut::with_capacity(40 + stored);
+        let mut bytes = BytesMut::with_capacity(48 + stored);
         bytes.put_i64(self.revision);
+        bytes.put_u64(self.handle);
         bytes.put_u64(self.epoch);
         if let Some(witness) = &self.witness {
             bytes.put_i64(witness.modified);
@@ -67,16 +65,27 @@ impl Place {
             Some(i64::from_be_bytes(bytes.try_into().ok()?))
         };
         let witness = match position.0.len() {
-            16 => None,
-            length if length > 40 => Some(Witness {
-                stored: position.0.slice(40..),
-                modified: number(2)?,
-                created: number(3)?,
-                lease: number(4)?,
+            24 => None,
+            length if length > 48 => Some(Witness {
+                stored: position.0.slice(48..),
+                modified: number(3)?,
+                created: number(4)?,
+                lease: number(5)?,
             }),
             _ => return None,
         };
-        Some(Self { revision: number(0)?, epoch: number(1)?.cast_unsigned(), witness })
+        let (handle, epoch) = (number(1)?.cast_unsigned(), number(2)?.cast_unsigned());
+        Some(Self { revision: number(0)?, handle, epoch, witness })
+    }
+
+    /// Whether everything that was there at `target` is known here. Two handles have no name in common for what came
+    /// after a loss of data.
+    pub(crate) fn reached(&self, target: &Self) -> bool {
+        if self.handle == target.handle {
+            (self.epoch, self.revision) >= (target.epoch, target.revision)
+        } else {
+            (self.epoch, target.epoch) == (0, 0) && self.revision >= target.revision
+        }
     }
 }
 
@@ -126,12 +135,21 @@ mod tests {
     fn a_position_round_trips() {
         let witness = Witness { stored: Bytes::from_static(b"v1/a/b/1"), modified: 7, created: 5, lease: -1 };
         for witness in [None, Some(witness)] {
-            let place = Place { revision: i64::MAX, epoch: u64::MAX, witness };
+            let place = Place { revision: i64::MAX, handle: 7, epoch: u64::MAX, witness };
             assert_eq!(Place::parse(&place.position()), Some(place));
         }
-        for foreign in [&b""[..], b"12345678", b"1234567890123456789012345678901234567890"] {
+        for foreign in [&b""[..], b"12345678", b"123456789012345678901234567890123456789012345678"] {
             assert_eq!(Place::parse(&Position(Bytes::from_static(foreign))), None);
         }
+    }
+
+    #[test]
+    fn revisions_are_compared_within_one_history() {
+        let at = |handle, epoch, revision| Place { revision, handle, epoch, witness: None };
+        assert!(at(1, 0, 5).reached(&at(1, 0, 5)) && !at(1, 0, 5).reached(&at(1, 0, 6)));
+        assert!(!at(1, 0, 5).reached(&at(1, 1, 2)) && at(1, 1, 2).reached(&at(1, 0, 5)));
+        assert!(at(1, 0, 5).reached(&at(2, 0, 5)) && !at(1, 0, 5).reached(&at(2, 0, 6)));
+        assert!(!at(1, 1, 5).reached(&at(2, 0, 1)) && !at(1, 0, 5).reached(&at(2, 1, 1)));
     }
 
     #[test]

@@ -100,6 +100,7 @@ impl<'a> Publishing<'a> {
             }
             let Some(fence) = self.ground.fence else { return };
             let session = self.session;
+            let before = session.store.known();
             let sending = groups(std::mem::take(&mut orders)).into_iter().map(|group| async move {
                 let answer = send(session, grouped(session, fence, &group)).await;
                 (group, answer)
@@ -109,11 +110,11 @@ impl<'a> Publishing<'a> {
             for (group, answer) in answers {
                 match answer {
                     Ok(answer) if answer.succeeded() => {
-                        let stamp = revision_of(&answer);
+                        let stamp = session.store.answered(before, revision_of(&answer));
                         let answers = answer.op_responses();
                         for (at, order) in group.into_iter().enumerate() {
                             let verdict = order.verdict(answers.get(at), session.lease, &session.owner);
-                            orders.extend(self.conclude(order, verdict, stamp));
+                            orders.extend(self.conclude(order, verdict, &stamp));
                         }
                     }
                     Ok(answer) => {
@@ -144,11 +145,11 @@ impl<'a> Publishing<'a> {
     }
 
     /// Takes note of what came of an order; answers it where it is to be tried again.
-    fn conclude(&mut self, mut order: Order, verdict: Verdict, revision: i64) -> Option<Order> {
+    fn conclude(&mut self, mut order: Order, verdict: Verdict, at: &Place) -> Option<Order> {
         match verdict {
             Verdict::Done => {
-                self.hold(&order, revision);
-                self.results[order.index] = Some(Ok(Stamp::at(Place::at(revision).position())));
+                self.hold(&order, at.revision);
+                self.results[order.index] = Some(Ok(Stamp::at(at.position())));
                 None
             }
             Verdict::Again(guard) => {
@@ -189,6 +190,7 @@ impl<'a> Publishing<'a> {
             let ops: Vec<_> = orders.iter().filter_map(|order| order.op(session.lease)).collect();
             let looks: Vec<_> = std::iter::once(session.fence.get()).chain(orders.iter().map(Order::look)).collect();
             let txn = Txn::new().when(compares).and_then(ops).or_else(looks);
+            let before = session.store.known();
             let answer = match send(session, txn).await {
                 Ok(answer) => answer,
                 Err(fault) => {
@@ -199,13 +201,12 @@ impl<'a> Publishing<'a> {
                 }
             };
             if answer.succeeded() {
-                let revision = revision_of(&answer);
+                let at = session.store.answered(before, revision_of(&answer));
                 for order in &orders {
-                    self.hold(order, revision);
-                    self.results[order.index] = Some(Ok(Stamp::at(Place::at(revision).position())));
+                    self.hold(order, at.revision);
                 }
                 for result in self.results.iter_mut().filter(|result| result.is_none()) {
-                    *result = Some(Ok(Stamp::at(Place::at(revision).position())));
+                    *result = Some(Ok(Stamp::at(at.position())));
                 }
                 return Ok(());
             }

@@ -10,10 +10,11 @@ use etcd_client::KeyValue;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::epoch::{Epochs, Known};
 use crate::fault::Fault;
 use crate::link::{Link, Wire};
 use crate::names::Names;
-use crate::place::incarnation;
+use crate::place::{Place, incarnation};
 
 /// How long one small call may take.
 pub(crate) const CALL: Duration = Duration::from_millis(2_000);
@@ -30,8 +31,9 @@ pub(crate) struct Store {
     pub(crate) watching: Arc<Link>,
     /// The newest revision that somebody waits for: open watches ask the server how far they are.
     pub(crate) awaited: watch::Sender<i64>,
-    /// How many losses of data were proven.
-    epoch: AtomicU64,
+    /// Tells places of this handle from those of every other one.
+    handle: u64,
+    epochs: Epochs,
     /// How many stored keys were passed over because they are no records.
     pub(crate) skipped: AtomicU64,
 }
@@ -49,27 +51,66 @@ impl Store {
             watching: Arc::new(Link::new(&config, first)),
             config,
             awaited: watch::Sender::new(0),
-            epoch: AtomicU64::new(0),
+            handle: fastrand::u64(..),
+            epochs: Epochs::default(),
             skipped: AtomicU64::new(0),
         }
     }
 
+    /// How many losses of data were proven.
     pub(crate) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+        self.known().epoch
     }
 
-    /// A watch that was in `epoch` has proven that the store lost data. The same loss is counted once, whichever watches
-    /// find it.
+    /// What is known of the store, to be taken note of before it is asked for something.
+    pub(crate) fn known(&self) -> Known {
+        self.epochs.known()
+    }
+
+    /// The place of an answer that holds everything which was committed before it was asked for.
+    pub(crate) fn answered(&self, before: Known, revision: i64) -> Place {
+        let (epoch, lost) = self.epochs.answered(before, revision);
+        if lost {
+            self.begin_anew();
+        }
+        self.place(epoch, revision)
+    }
+
+    /// A place that a watch has come to.
+    pub(crate) fn place(&self, epoch: u64, revision: i64) -> Place {
+        Place { revision, handle: self.handle, epoch, witness: None }
+    }
+
+    /// Whether a place is one of this handle's, before a loss of data that was proven since.
+    pub(crate) fn is_of_lost_history(&self, place: &Place) -> bool {
+        place.handle == self.handle && place.epoch < self.epoch()
+    }
+
+    /// Takes note of how far a watch was told everything.
+    pub(crate) fn told(&self, epoch: u64, revision: i64) {
+        self.epochs.told(epoch, revision);
+    }
+
+    /// A watch that was in `epoch` has proven that the store lost data. Answers the epoch that it is in now.
     pub(crate) fn lost_data(&self, epoch: u64) -> u64 {
+        self.begin_anew();
+        self.epochs.lost(epoch)
+    }
+
+    fn begin_anew(&self) {
         // What was awaited was a revision of the history that is gone.
         self.awaited.send_replace(0);
-        self.epoch.fetch_max(epoch + 1, Ordering::AcqRel).max(epoch + 1)
+        // So is what users had signed in to: etcd lets a token of a longer history wait until it has caught up with it.
+        for link in [&self.control, &self.bulk, &self.watching] {
+            link.renew();
+        }
     }
 
-    /// The revision of everything that was acknowledged before this call.
-    pub(crate) async fn revision(&self) -> Result<i64, Fault> {
-        let key = self.names.root();
-        self.control.read(CALL, move |wire| revision(wire, key.clone())).await
+    /// The place of everything that was acknowledged before this call.
+    pub(crate) async fn now(&self) -> Result<Place, Fault> {
+        let (key, before) = (self.names.root(), self.known());
+        let revision = self.control.read(CALL, move |wire| revision(wire, key.clone())).await?;
+        Ok(self.answered(before, revision))
     }
 
     /// Makes open watches ask how far they are until they have reached `revision`.

@@ -27,7 +27,7 @@ pub(crate) async fn open(store: &Arc<Store>, scope: &Scope, after: Option<&Posit
     let range = store.names.range(scope)?;
     let mut watch = Watch::new(store, range, Arc::clone(&store.watching));
     match after.map(Place::parse) {
-        None | Some(None) => watch.stage = watch.snapshot(Lineage::Unknown),
+        None | Some(None) => watch.begin(Lineage::Unknown),
         Some(Some(place)) => watch.resume(place).await.map_err(|fault| fault.error)?,
     }
     // What keeps the watch from being opened is told at once.
@@ -97,24 +97,29 @@ impl Watch {
     async fn resume(&mut self, place: Place) -> Result<(), Fault> {
         self.floor = place.revision;
         self.epoch = place.epoch;
+        if self.store.is_of_lost_history(&place) {
+            self.reset();
+            return Ok(());
+        }
         match compare(&self.store, &place).await? {
             History::Continues => self.join(place),
-            History::Compacted => self.stage = self.snapshot(Lineage::Same),
-            History::Unproven => self.stage = self.snapshot(Lineage::Unknown),
+            History::Compacted => self.begin(Lineage::Same),
+            History::Unproven => self.begin(Lineage::Unknown),
             History::Other => self.reset(),
         }
         Ok(())
     }
 
-    fn snapshot(&self, lineage: Lineage) -> Stage {
-        Stage::Snapshot { pages: Pages::new(&self.store, &self.range), lineage, started: false }
+    /// Begins a snapshot.
+    fn begin(&mut self, lineage: Lineage) {
+        self.stage = Stage::Snapshot { pages: Pages::new(&self.store, &self.range), lineage, started: false };
     }
 
     /// The store was proven to have lost data.
     fn reset(&mut self) {
         self.epoch = self.store.lost_data(self.epoch);
         self.floor = 0;
-        self.stage = self.snapshot(Lineage::Reset);
+        self.begin(Lineage::Reset);
     }
 
     /// Begins a snapshot again, a few times.
@@ -123,13 +128,13 @@ impl Watch {
         if self.restarts > RESTARTS {
             return Err(fault);
         }
-        self.stage = self.snapshot(lineage);
+        self.begin(lineage);
         Ok(())
     }
 
     fn place(&self) -> Place {
         let witness = self.witnesses.newest().filter(|witness| witness.modified <= self.told).cloned();
-        Place { revision: self.told, epoch: self.epoch, witness }
+        Place { witness, ..self.store.place(self.epoch, self.told) }
     }
 
     fn position(&self) -> Position {
@@ -208,14 +213,24 @@ impl Watch {
             None => {
                 self.told = pages.revision();
                 self.floor = self.told;
+                self.store.told(self.epoch, self.told);
                 self.stage = Stage::Joining { resumed: false };
             }
         }
         Ok(())
     }
 
+    /// Whether a loss of data was proven that this watch has not taken note of.
+    fn is_outdated(&self) -> bool {
+        self.store.epoch() > self.epoch
+    }
+
     /// Opens the server's watch of what comes after `told`.
     async fn ask(&mut self, resumed: bool) -> Result<(), Fault> {
+        if self.is_outdated() {
+            self.reset();
+            return Ok(());
+        }
         let wire = self.link.wire().await?;
         let attempt = Attempt::new(&self.link, &wire);
         let options = WatchOptions::new().with_range(self.range.end.clone()).with_start_revision(self.told + 1);
@@ -266,6 +281,7 @@ impl Watch {
                 return Err(fault);
             }
             Heard::Message(message) => self.take(&message),
+            Heard::InStep { .. } if self.is_outdated() => self.reset(),
             Heard::InStep { witness } => {
                 if let Some(witness) = witness {
                     self.witnesses = Witnesses::with(Some(witness));
@@ -287,6 +303,7 @@ impl Watch {
             let revision = message.header().map_or(0, etcd_client::ResponseHeader::revision);
             if !message.created() && revision > self.told {
                 self.told = revision;
+                self.store.told(self.epoch, self.told);
                 self.ready.push_back(WatchEvent::Progress(self.position()));
             }
             return;
@@ -312,6 +329,7 @@ impl Watch {
                 self.ready.push_back(WatchEvent::Batch { changes, position: self.position() });
             }
         }
+        self.store.told(self.epoch, self.told);
         if silent {
             self.ready.push_back(WatchEvent::Progress(self.position()));
         }

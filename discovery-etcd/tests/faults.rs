@@ -8,6 +8,7 @@ use common::*;
 use discovery_core::ErrorKind;
 use discovery_core::backend::{Backend, Lineage, Watcher};
 use discovery_testbed::{Etcd, Proxy};
+use futures_util::FutureExt;
 
 #[tokio::test]
 async fn a_watch_resumes_where_it_was_and_repeats_nothing() {
@@ -153,6 +154,26 @@ async fn a_quiet_watch_gives_signs_of_life() {
         assert!(start.elapsed() < silence / 2, "{:?}", start.elapsed());
     }
     assert!(fold.batches.is_empty());
+}
+
+#[tokio::test]
+async fn news_that_overtake_a_sign_of_life_prove_no_loss() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let session = session(&owner).await;
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    let mut other = Fold::open(&reader, &endpoints(), None).await;
+    for value in 0..4 {
+        // Asks for a sign of life, and reads on when both the answer and the news after it are there.
+        let batches = fold.batches.len();
+        while fold.step().now_or_never().is_some() {}
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        put(&*session, &key(1), value.to_string()).await.unwrap();
+        other.until("the news", |other| other.values().get(&key(1)).is_some_and(|v| *v == value.to_string())).await;
+        fold.until("the news", |fold| fold.batches.len() > batches).await;
+        fold.step().await.unwrap();
+    }
+    assert_eq!(fold.lineages, [Lineage::Unknown]);
 }
 
 #[tokio::test]

@@ -323,3 +323,24 @@ async fn health_says_which_server_answers() {
     assert_eq!(backend.health().await.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(backend.list(&endpoints()).await.unwrap_err().kind(), ErrorKind::Closed);
 }
+
+#[tokio::test]
+async fn a_prefix_is_erased_and_nothing_beside_it() {
+    let etcd = Etcd::start().await.unwrap();
+    let below = |prefix| environment(&etcd.endpoint()).with("DYN_DISCOVERY_ETCD_PREFIX", prefix);
+    let (done, other) = (connect(below("done")).await.unwrap(), connect(below("done-not")).await.unwrap());
+    for backend in [&done, &other] {
+        let session = session(backend).await;
+        put(&*session, &key(1), "1").await.unwrap();
+    }
+    let config = discovery_etcd::Config::from_environment(&below("done")).unwrap();
+    // The record, and the fence of the handle that wrote it.
+    assert_eq!(discovery_etcd::erase(&config).await.unwrap(), 2);
+    assert_eq!(discovery_etcd::erase(&config).await.unwrap(), 0);
+    assert!(listed(&done, &endpoints()).await.is_empty());
+    assert_eq!(listed(&other, &endpoints()).await.len(), 1);
+    let everything = discovery_etcd::Config::from_environment(&environment(&etcd.endpoint())).unwrap();
+    let error = discovery_etcd::erase(&everything).await.unwrap_err();
+    assert_eq!(error.kind(), discovery_core::ErrorKind::InvalidConfig, "{error}");
+    assert_eq!(listed(&other, &endpoints()).await.len(), 1);
+}

@@ -9,11 +9,11 @@ use discovery_core::backend::{
     Backend, ChangeLog, Entry, Health, Position, Registrar, Session, SessionRequest, WatchStream, Watcher,
 };
 use discovery_core::{BackendContext, BackendFactory, Bounds, Capabilities, Error, ErrorKind, Key, Result, Scope};
-use discovery_dynamo::layout;
 use kube::Client;
 
 use crate::bounds::{self, MAX_VALUE};
 use crate::config::{Config, Namespaces};
+use crate::document;
 use crate::fault::Request;
 use crate::identity::Identity;
 use crate::own::Own;
@@ -172,7 +172,7 @@ impl Backend for KubernetesBackend {
     }
 
     fn admit(&self, key: &Key, value: usize) -> Result<()> {
-        layout::kubernetes_entry(key).map_err(|error| error.with_backend(NAME))?;
+        document::entry(key).map_err(|error| error.with_backend(NAME))?;
         if value > MAX_VALUE {
             return Err(Error::new(
                 ErrorKind::TooLarge,

@@ -11,7 +11,7 @@ const PROPAGATION: Duration = Duration::from_millis(250);
 /// The longest value in bytes. What an owner's records may take together is checked beside.
 pub(crate) const MAX_VALUE: usize = 1 << 20;
 /// The largest batch. One apply holds all of an owner's records, so their size is the limit.
-const MAX_BATCH: usize = 1000;
+pub(crate) const MAX_BATCH: usize = 1000;
 
 /// Readiness and batches. No `[ttl]`: the cluster decides who lives. No `[exclusive]`: owners write different objects.
 /// No `[incarnation]`: an entry that was taken out and put back in while nobody looked is not told from one that stayed.

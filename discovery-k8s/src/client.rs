@@ -12,6 +12,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use tower::ServiceBuilder;
 
 use crate::bounds::RECOVERY;
+use crate::doubting::Doubting;
 
 /// How often an open connection is asked for a sign of life, and how long it may take for it. Together they are well
 /// below `R`: packets that get lost without a word are found in that time (FLT 6).
@@ -44,7 +45,7 @@ pub(crate) async fn settings(environment: &Environment) -> Result<kube::Config> 
             .map_err(|error| invalid(format!("{} cannot be used", path.display()), error.into())),
         None => Err(Error::new(
             ErrorKind::InvalidConfig,
-            "no cluster: this process is in no pod, and neither KUBECONFIG nor ~/.kube/config is there",
+            "no cluster: this process is in no pod, and there is no ~/.kube/config: set KUBECONFIG",
         )),
     }
 }
@@ -88,6 +89,8 @@ pub(crate) fn client(settings: &kube::Config) -> Result<kube::Client> {
         let name = name.clone().try_into().map_err(invalid)?;
         tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name));
     }
+    let server = settings.cluster_url.to_string();
+    let server = server.trim_end_matches('/').to_owned();
     let connector = tls.enable_http1().enable_http2().wrap_connector(connector);
     let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -100,7 +103,12 @@ pub(crate) fn client(settings: &kube::Config) -> Result<kube::Client> {
         .layer(settings.base_uri_layer())
         .option_layer(settings.auth_layer().map_err(invalid)?)
         .layer(settings.extra_headers_layer().map_err(invalid)?)
-        .map_err(tower::BoxError::from)
+        .map_err(move |error| tower::BoxError::from(format!("{server}: {}", innermost(&error))))
         .service(http);
-    Ok(kube::Client::new(service, settings.default_namespace.clone()))
+    Ok(kube::Client::new(Doubting(service), settings.default_namespace.clone()))
+}
+
+/// What it comes down to: the layers above it say only that they failed.
+fn innermost(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error).to_string()
 }

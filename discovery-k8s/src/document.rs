@@ -10,7 +10,7 @@ use discovery_core::Key;
 use discovery_dynamo::layout;
 use serde_json::Value;
 
-pub(crate) use draft::Draft;
+pub(crate) use draft::{Draft, entry};
 
 /// What a resource holds, as far as it can be read.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -37,9 +37,19 @@ impl Request<'_> {
                 ErrorKind::PermissionDenied,
                 "no credentials for the API server: check the ServiceAccount's token, or KUBECONFIG",
             ),
-            _ => Error::new(ErrorKind::Unavailable, "the API server cannot be reached: it is tried again"),
+            _ => Error::new(
+                ErrorKind::Unavailable,
+                "the API server cannot be reached: check its address and the network",
+            ),
         };
-        fault.with_effect(effect).with_source(error)
+        let fault = fault.with_effect(effect);
+        match error {
+            // Its text alone: the rest has been made sense of.
+            kube::Error::Api(status) if status.message.is_empty() => fault,
+            kube::Error::Api(status) => fault.with_source(status.message),
+            kube::Error::Service(cause) => fault.with_source(cause),
+            other => fault.with_source(other),
+        }
     }
 
     fn status(&self, status: &Status) -> Error {
@@ -65,7 +75,7 @@ impl Request<'_> {
             ),
             404 if is_missing_resource(status) => Error::new(
                 ErrorKind::Unavailable,
-                format!("the cluster does not know {resource}: run `discovery crd | kubectl apply -f -`"),
+                format!("the cluster does not know {resource}: run `discovery crd | kubectl apply --server-side -f -`"),
             ),
             404 => Error::new(ErrorKind::Unavailable, format!("there is no such object {place}")),
             409 => Error::new(ErrorKind::Unavailable, "somebody else wrote it meanwhile: it is read again")
@@ -74,6 +84,9 @@ impl Request<'_> {
             413 => too_large(),
             _ if text.contains("too large") && text.contains("request") => too_large(),
             400 | 422 => Error::new(ErrorKind::InvalidValue, format!("the API server refuses to {verb} {resource}")),
+            429 if text.contains("readyz check failed") => {
+                Error::new(ErrorKind::Unavailable, "the API server is starting: it is tried again")
+            }
             429 => Error::new(ErrorKind::Unavailable, "the API server is busy: it is tried again more slowly"),
             _ => Error::new(ErrorKind::Unavailable, "the API server cannot serve this now: it is tried again"),
         }
@@ -135,11 +148,18 @@ mod tests {
             (401, "", ErrorKind::PermissionDenied, false, "token"),
             (403, "forbidden", ErrorKind::PermissionDenied, false, "discovery rbac"),
             (422, "ValidatingAdmissionPolicy 'x' denied", ErrorKind::PermissionDenied, false, "POD_UID"),
-            (404, "404 page not found", ErrorKind::Unavailable, true, "discovery crd | kubectl apply -f -"),
+            (
+                404,
+                "404 page not found",
+                ErrorKind::Unavailable,
+                true,
+                "discovery crd | kubectl apply --server-side -f -",
+            ),
             (410, "too old", ErrorKind::Expired, true, "anew"),
             (413, "", ErrorKind::TooLarge, false, "references"),
             (500, "etcdserver: request is too large", ErrorKind::TooLarge, false, "references"),
             (422, "spec.data: Required value", ErrorKind::InvalidValue, false, "refuses"),
+            (429, "[-]informer-sync failed\nreadyz check failed", ErrorKind::Unavailable, true, "starting"),
             (429, "", ErrorKind::Unavailable, true, "slowly"),
             (503, "", ErrorKind::Unavailable, true, "again"),
         ];

@@ -12,12 +12,9 @@ const PODINFO: &str = "/etc/podinfo";
 /// The variable that names another directory for the downward API's files.
 pub const PODINFO_VARIABLE: &str = "DYN_DISCOVERY_KUBERNETES_PODINFO";
 
-/// What to add to a container so that its process knows its pod.
-const MANIFEST: &str = "\
-env:
-- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-- {name: POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
-- {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}";
+/// Where the variables' values stand in a pod.
+const FIELDS: [(&str, &str); 3] =
+    [("POD_NAME", "metadata.name"), ("POD_UID", "metadata.uid"), ("POD_NAMESPACE", "metadata.namespace")];
 
 /// The pod, or the container, that a process registers for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +73,9 @@ impl Identity {
             _ => Err(Error::new(
                 ErrorKind::InvalidConfig,
                 format!(
-                    "{} missing, without which nothing can be registered: add to the container\n{MANIFEST}",
-                    list(&missing)
+                    "{} missing, without which nothing can be registered: add to the container `{}`",
+                    list(&missing),
+                    manifest(&missing)
                 ),
             )),
         }
@@ -87,6 +85,13 @@ impl Identity {
     pub fn instance(&self) -> InstanceId {
         layout::kubernetes_instance_id(&self.resource)
     }
+}
+
+/// What to add to a container so that its process knows its pod. One line: it stands in messages.
+pub(crate) fn manifest(missing: &[&str]) -> String {
+    let added = FIELDS.iter().filter(|(name, _)| missing.contains(name));
+    let added = added.map(|(name, field)| format!("{{name: {name}, valueFrom: {{fieldRef: {{fieldPath: {field}}}}}}}"));
+    format!("env: [{}]", added.collect::<Vec<_>>().join(", "))
 }
 
 fn list(missing: &[&str]) -> String {
@@ -110,7 +115,9 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         let text = error.to_string();
         assert!(text.starts_with("POD_UID, POD_NAMESPACE are missing"), "{text}");
-        assert!(text.contains("fieldPath: metadata.uid"), "{text}");
+        let added = "`env: [{name: POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}, {name: POD_NAMESPACE, \
+                     valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}]`";
+        assert!(text.ends_with(added), "{text}");
     }
 
     #[test]

@@ -106,6 +106,26 @@ impl Join {
         self.stored.values().filter_map(|stored| stored.document.as_ref()).map(|document| document.unread.len()).sum()
     }
 
+    /// What a resource shows.
+    pub(crate) fn shown(&self, resource: &Ref) -> Option<&Arc<Document>> {
+        self.shown.get(resource).map(|shown| &shown.document)
+    }
+
+    /// The uid of the pod that is ready under a resource's name.
+    pub(crate) fn ready(&self, resource: &Ref) -> Option<&Arc<str>> {
+        self.readiness.ready(resource)
+    }
+
+    /// The ready resources whose names stand for the same id as this one's, which is among them if it is ready.
+    pub(crate) fn of_one_id(&self, resource: &Ref) -> impl Iterator<Item = &Ref> {
+        self.instances.get(&layout::kubernetes_instance_id(&resource.name)).into_iter().flatten()
+    }
+
+    /// Whose record is shown under `key`.
+    pub(crate) fn holder(&self, key: &Key) -> Option<&Ref> {
+        self.holders.get(key)?.iter().min_by_key(|holder| precedence(key, holder))
+    }
+
     fn take(&mut self, side: Side, object: &Ref, state: Option<Object>) -> BTreeSet<Ref> {
         match (side, state) {
             (Side::Records, Some(Object::Records(mut stored))) => {
@@ -223,8 +243,7 @@ impl Join {
 
     /// The record that is shown under `key`.
     fn visible(&self, key: &Key) -> Option<Entry> {
-        let winner = self.holders.get(key)?.iter().min_by_key(|holder| precedence(key, holder))?;
-        let shown = self.shown.get(winner)?;
+        let shown = self.shown.get(self.holder(key)?)?;
         let value = shown.document.entries.get(key)?.clone();
         Some(Entry { key: key.clone(), value, incarnation: shown.incarnation })
     }

@@ -23,7 +23,10 @@ mod backend;
 mod bounds;
 mod client;
 mod config;
+mod diagnose;
 mod document;
+mod doubting;
+mod explain;
 mod fault;
 mod identity;
 mod join;
@@ -35,12 +38,16 @@ mod resource;
 mod seat;
 mod session;
 mod source;
+mod survey;
 mod watch;
 
 pub use backend::KubernetesBackend;
 pub use config::{Config, MODE_VARIABLE, Mode, NAMESPACES_VARIABLE, Namespaces, UNKNOWN_READINESS_VARIABLE};
+pub use diagnose::{Definition, Diagnosis, Permission, Purpose};
+pub use explain::{Explanation, Failure, Link, State, Step};
 pub use identity::{Identity, PODINFO_VARIABLE};
 pub use resource::{DISCOVERY_LABEL, FIELD_MANAGER, GROUP, KIND, MANAGED_BY, PLURAL, VERSION};
+pub use survey::{Cluster, Survey};
 
 /// The name in `DYN_DISCOVERY_BACKEND`.
 pub const NAME: &str = "kubernetes";

@@ -10,7 +10,7 @@ use discovery_core::{Effect, Error, ErrorKind, InstanceId, Key, Result};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
-use crate::bounds::RECOVERY;
+use crate::bounds::{MAX_BATCH, RECOVERY};
 use crate::document::{self, Draft};
 use crate::join::precedence;
 use crate::own::{Own, PodState, Standing, Version, Written};
@@ -262,6 +262,15 @@ impl KubernetesSession {
     }
 
     async fn publish_now(&self, batch: &WriteBatch, desired: &Desired) -> Result<Vec<Result<Stamp>>> {
+        if batch.atomic && batch.writes.len() > MAX_BATCH {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!(
+                    "a batch of {} writes, and {MAX_BATCH} are possible: register fewer at a time",
+                    batch.writes.len()
+                ),
+            ));
+        }
         let mut writer = self.writer.lock().await;
         self.check()?;
         let (draft, refused) = self.plan(&writer, batch, desired).await?;

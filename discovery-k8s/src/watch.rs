@@ -1,7 +1,7 @@
 //! The watch: every leg's reflector, joined into one stream of events.
 //!
 //! There is one scope, everything in the watched namespaces: two watches of the API for each. While a leg is out of
-//! touch, what the others say is still shown, and the stream says each time that it is stale.
+//! touch, what the others say is still shown, and is stale.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -195,15 +195,7 @@ impl Watch {
             return Vec::new();
         }
         let position = self.position();
-        match (changes.is_empty(), self.broken.values().next()) {
-            (true, None) => vec![WatchEvent::Progress(position)],
-            // A sign of life of one leg must not pass for one of all.
-            (true, Some(_)) => Vec::new(),
-            (false, None) => vec![WatchEvent::Batch { changes, position }],
-            (false, Some(error)) => {
-                vec![WatchEvent::Batch { changes, position }, WatchEvent::Interrupted(error.clone())]
-            }
-        }
+        vec![if changes.is_empty() { WatchEvent::Progress(position) } else { WatchEvent::Batch { changes, position } }]
     }
 
     fn snapshot(&self, lineage: Lineage) -> Vec<WatchEvent> {
@@ -214,12 +206,13 @@ impl Watch {
         let mut entries = self.join.entries();
         entries.retain(|entry| self.scope.contains(&entry.key));
         let mut events = vec![WatchEvent::SnapshotStart { lineage }];
+        // Else the end of the snapshot would say that every leg is in touch.
+        events.extend(self.broken.values().next().cloned().map(WatchEvent::Interrupted));
         while !entries.is_empty() {
             let rest = entries.split_off(entries.len().min(CHUNK));
             events.push(WatchEvent::SnapshotChunk(std::mem::replace(&mut entries, rest)));
         }
         events.push(WatchEvent::SnapshotEnd(self.position()));
-        events.extend(self.broken.values().next().cloned().map(WatchEvent::Interrupted));
         events
     }
 }

@@ -95,7 +95,8 @@ impl Backend for MemoryBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        bounds::capabilities(self.handle.cluster.claims_readiness())
+        let cluster = &self.handle.cluster;
+        bounds::capabilities(cluster.claims_readiness(), cluster.weather().members.count() > 1)
     }
 
     fn bounds(&self) -> Bounds {

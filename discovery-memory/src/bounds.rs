@@ -31,7 +31,7 @@ pub(crate) fn bounds(default_ttl: Duration) -> Bounds {
     bounds
 }
 
-pub(crate) fn capabilities(readiness: bool) -> Capabilities {
+pub(crate) fn capabilities(readiness: bool, cluster: bool) -> Capabilities {
     let mut claims = Capabilities::none();
     claims.lease = true;
     claims.ttl = true;
@@ -41,6 +41,7 @@ pub(crate) fn capabilities(readiness: bool) -> Capabilities {
     claims.changelog = true;
     claims.storm = true;
     claims.readiness = readiness;
+    claims.cluster = cluster;
     claims
 }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::backend::MemoryBackend;
 use crate::bounds::{DEFAULT_TTL, MIN_TTL};
+use crate::members::Members;
 use crate::state::{OwnerId, State};
 
 static NAMED: LazyLock<DashMap<String, Weak<Inner>>> = LazyLock::new(DashMap::new);
@@ -37,10 +38,11 @@ struct Inner {
 }
 
 /// What all links of a cluster have in common.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Weather {
     pub(crate) down: bool,
     pub(crate) breaks: u64,
+    pub(crate) members: Members,
 }
 
 /// A call of a handle, for [`Counters::calls`].
@@ -126,6 +128,7 @@ impl Counters {
 pub struct ClusterBuilder {
     history: usize,
     readiness: bool,
+    members: usize,
 }
 
 impl ClusterBuilder {
@@ -141,6 +144,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// How many members it has, from 1, where nothing is said, to 7. More than one claims `[cluster]`: see
+    /// [`Cluster::lose_member`].
+    pub fn members(mut self, members: usize) -> Self {
+        self.members = members;
+        self
+    }
+
     /// An empty cluster without a name.
     pub fn build(self) -> Cluster {
         self.build_as(None)
@@ -152,7 +162,7 @@ impl ClusterBuilder {
                 name,
                 readiness: self.readiness,
                 state: Mutex::new(State::new(self.history, self.readiness)),
-                weather: watch::Sender::new(Weather::default()),
+                weather: watch::Sender::new(Weather { down: false, breaks: 0, members: Members::new(self.members) }),
                 calls: Default::default(),
             }),
         }
@@ -172,7 +182,7 @@ impl Cluster {
 
     /// Settings for a cluster without a name.
     pub fn builder() -> ClusterBuilder {
-        ClusterBuilder { history: 10_000, readiness: false }
+        ClusterBuilder { history: 10_000, readiness: false, members: 1 }
     }
 
     /// The cluster of this name in this process, empty where there was none. It lives, with all that it stores, for as

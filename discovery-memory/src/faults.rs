@@ -34,6 +34,23 @@ impl Cluster {
         self.change_weather(|weather| weather.breaks += 1);
     }
 
+    /// The member dies that a handle uses: the connections to it break once, and go to another member. Where it led,
+    /// every session gets its whole time to live again. Where most members are lost, nobody is answered. Nothing is lost.
+    /// The only member of a cluster does not die.
+    pub fn lose_member(&self, handle: &MemoryBackend) {
+        let members = self.weather().members;
+        let Some(serving) = handle.handle().serving().filter(|_| members.count() > 1) else { return };
+        if members.leader() == Some(serving.member) {
+            self.state().extend_all(Instant::now());
+        }
+        self.change_weather(|weather| weather.members.lose(serving.member));
+    }
+
+    /// Ends [`Cluster::lose_member`]: every member serves again.
+    pub fn restore_members(&self) {
+        self.change_weather(|weather| weather.members.restore());
+    }
+
     /// Ends the sessions of an instance, and removes the records of each in one transaction. Answers how many there
     /// were.
     pub fn revoke(&self, instance: InstanceId) -> usize {
@@ -75,6 +92,18 @@ impl Cluster {
     /// starts out as not ready. All its records appear or disappear in one transaction. Elsewhere it changes nothing.
     pub fn set_ready(&self, handle: &MemoryBackend, ready: bool) {
         self.state().set_ready(handle.owner(), ready);
+    }
+
+    /// A handle is being terminated: its records are invisible at once and for good, whatever [`Cluster::set_ready`]
+    /// says. Where readiness is not claimed it changes nothing.
+    pub fn terminate(&self, handle: &MemoryBackend) {
+        self.state().terminate(handle.owner());
+    }
+
+    /// Stores bytes under a key in the name of an owner that is not ready, whoever is ready under the key's instance id:
+    /// nobody sees it. It stays until it is deleted. Where readiness is not claimed, everybody sees it.
+    pub fn impersonate(&self, key: &Key, value: impl Into<Bytes>) {
+        self.state().write_impostor(key, value.into());
     }
 
     /// Loses everything, sessions and history included. Open watches go on with a snapshot that says

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::cluster::{Cluster, Operation, Weather};
 use crate::link::{Condition, Link, Passage};
+use crate::members::Serving;
 use crate::state::OwnerId;
 
 /// What a handle's sessions and streams share.
@@ -24,11 +25,25 @@ pub(crate) struct Handle {
 pub(crate) struct Breaks {
     link: u64,
     weather: u64,
+    /// Where it goes, where there was anybody to go to.
+    serving: Option<Serving>,
 }
 
 impl Handle {
     pub(crate) fn breaks(&self) -> Breaks {
-        Breaks { link: self.link.condition().breaks, weather: self.cluster.weather().breaks }
+        let weather = self.cluster.weather();
+        Breaks { link: self.link.condition().breaks, weather: weather.breaks, serving: self.serving() }
+    }
+
+    /// The member that calls go to now.
+    pub(crate) fn serving(&self) -> Option<Serving> {
+        self.cluster.weather().members.serving(self.owner.0)
+    }
+
+    fn is_whole(&self, breaks: Breaks) -> bool {
+        let (link, weather) = (self.link.condition(), self.cluster.weather());
+        let serving = breaks.serving.is_some_and(|serving| weather.members.still(serving));
+        serving && (link.breaks, weather.breaks) == (breaks.link, breaks.weather)
     }
 
     /// Whether a call gets through now.
@@ -37,6 +52,9 @@ impl Handle {
             Passage::Open if self.cluster.weather().down => {
                 Passage::Fail(Error::new(ErrorKind::Unavailable, "the cluster is down: restore it"))
             }
+            Passage::Open if self.serving().is_none() => {
+                Passage::Fail(Error::new(ErrorKind::Unavailable, "most members of the cluster are lost: restore them"))
+            }
             passage => passage,
         }
     }
@@ -44,7 +62,7 @@ impl Handle {
     /// Whether a stream that was opened at `breaks` still goes on.
     pub(crate) fn stream_passage(&self, breaks: Breaks) -> Passage {
         match self.passage() {
-            Passage::Open if self.breaks() != breaks => {
+            Passage::Open if !self.is_whole(breaks) => {
                 Passage::Fail(Error::new(ErrorKind::Unavailable, "the connection broke: open the stream again"))
             }
             passage => passage,

@@ -45,6 +45,7 @@ pub mod faults;
 mod handle;
 mod link;
 mod log;
+mod members;
 mod place;
 mod reader;
 mod session;

@@ -224,6 +224,80 @@ async fn a_new_leader_breaks_connections_and_refreshes_leases() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_member_breaks_the_connections_to_it_alone() {
+    let cluster = Cluster::builder().members(3).build();
+    assert!(cluster.connect().capabilities().cluster && !Cluster::new().connect().capabilities().cluster);
+    let backends: Vec<_> = (0..3).map(|_| cluster.connect()).collect();
+    let mut sessions = Vec::new();
+    for (backend, id) in backends.iter().zip(1..) {
+        let session = open_as(backend, Some(id)).await;
+        stored(&*session, put(&key("a", id), "1")).await;
+        sessions.push(session);
+    }
+    let mut folds = Vec::new();
+    for backend in &backends {
+        folds.push(Fold::open(backend, &scope("a")).await);
+    }
+    cluster.lose_member(&backends[0]);
+    let broken = folds.iter_mut().filter_map(|fold| fold.ready()).filter(|event| event.is_err()).count();
+    assert_eq!(broken, 1);
+    for session in &sessions {
+        session.renew().await.expect("another member answers");
+    }
+    assert_eq!(cluster.record_count(), 3);
+    // One of three decides nothing.
+    cluster.lose_member(&backends[0]);
+    for session in &sessions {
+        assert_eq!(kind(session.renew().await), ErrorKind::Unavailable);
+    }
+    cluster.restore_members();
+    for session in &sessions {
+        session.renew().await.expect("all members are back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_member_does_not_die() {
+    let s = setting().await;
+    s.cluster.lose_member(&s.backend);
+    s.session.renew().await.expect("it lives");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_terminating_handle_is_invisible_for_good() {
+    let cluster = Cluster::with_readiness();
+    let (owner, reader) = (cluster.connect(), cluster.connect());
+    cluster.set_ready(&owner, true);
+    let session = open_as(&owner, Some(1)).await;
+    stored(&*session, put(&key("a", 1), "1")).await;
+    let mut fold = Fold::open(&reader, &scope("a")).await;
+    cluster.terminate(&owner);
+    assert_eq!(fold.batch().await, ["-a/1"]);
+    cluster.set_ready(&owner, false);
+    cluster.set_ready(&owner, true);
+    let at = stored(&*session, put(&key("a", 1), "2")).await;
+    fold.reach(&reader, &at).await;
+    assert!(fold.records.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_in_the_name_of_a_ready_owner_is_not_its_own() {
+    let cluster = Cluster::with_readiness();
+    let (owner, reader) = (cluster.connect(), cluster.connect());
+    cluster.set_ready(&owner, true);
+    let session = open_as(&owner, Some(1)).await;
+    cluster.impersonate(&key("a", 1), "1");
+    let at = stored(&*session, put(&key("b", 1), "1")).await;
+    let mut fold = Fold::open(&reader, &Scope::all()).await;
+    fold.reach(&reader, &at).await;
+    assert_eq!(fold.records.len(), 1);
+    assert_eq!(kind(write(&*session, put(&key("a", 1), "2")).await), ErrorKind::Conflict);
+    cluster.delete(&key("a", 1));
+    stored(&*session, put(&key("a", 1), "2")).await;
+    assert_eq!(fold.batch().await, ["+a/1=2"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crashed_process_is_silent_for_ever_and_expires() {
     let mut s = setting().await;
     s.cluster.crash(&s.backend);

@@ -2,7 +2,6 @@
 
 mod cluster;
 
-use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::http;
 use crate::port::Port;
 use crate::program::Program;
-use crate::server::Server;
+use crate::server::{Server, home};
 
 /// How an etcd server is set up.
 #[derive(Clone, Debug, Default)]
@@ -78,9 +77,7 @@ struct Member {
 
 impl Member {
     fn new(name: &str, options: &EtcdOptions) -> Result<Self> {
-        let files = options.files.clone().unwrap_or_else(env::temp_dir);
-        let home = TempDir::with_prefix_in("discovery-testbed-", &files);
-        let home = home.map_err(|error| Error::because(files.display(), error))?;
+        let home = home(options.files.as_deref())?;
         let (client, health, peer) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
         Ok(Self { name: name.to_owned(), home, client, health, peer })
     }

@@ -87,11 +87,18 @@ fn build(wanted: Program, output: &Path) -> Result<()> {
 
 fn no_go(wanted: Program, go_mod: &str, cause: &io::Error) -> Error {
     let version = after(go_mod, "\ngo ").unwrap_or("1.26");
-    Error::new(format!(
+    let name = wanted.name();
+    let mut message = format!(
         "there is no {name} on PATH or in the directory KUBEBUILDER_ASSETS, and none can be built, since go cannot be \
-         run ({cause}): install Go {version} or newer from https://go.dev/dl, or {name}",
-        name = wanted.name(),
-    ))
+         run ({cause}): install Go {version} or newer from https://go.dev/dl, or {name}"
+    );
+    if wanted == Program::Etcd && env::var_os("ETCD_ENDPOINTS").is_some() {
+        message.push_str(
+            ". The one that ETCD_ENDPOINTS names is left alone, for tests kill, wipe and compact theirs: \
+             `discovery conformance --backend etcd` judges it, below a prefix of its own",
+        );
+    }
+    Error::new(message)
 }
 
 /// The word after `start`.

@@ -11,16 +11,14 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tempfile::TempDir;
-
 pub use self::api_server::ApiServer;
 pub use self::cluster::Cluster;
 pub use self::kubeconfig::Kubeconfig;
 use crate::client;
 use crate::error::{Error, Result};
-use crate::etcd::Etcd;
+use crate::etcd::{Etcd, EtcdOptions};
 use crate::program::Program;
-use crate::server::Server;
+use crate::server::{Server, home};
 use crate::tls::Authority;
 
 /// What pods, Services and their owners need. The scheduler's and the kubelet's work is done by whoever tests.
@@ -37,13 +35,15 @@ pub struct ControlPlaneOptions {
     /// Whether a pod gets the ServiceAccount `default` where it names none, and a token mounted, as in any real
     /// cluster. A pod can then be created only once its namespace has that account.
     pub service_accounts: bool,
+    /// Where the directories of its own are made that its files go to; the system's place for temporary files by default.
+    pub files: Option<PathBuf>,
     /// Flags of the API server for everything else.
     pub api_server_flags: Vec<String>,
 }
 
 impl Default for ControlPlaneOptions {
     fn default() -> Self {
-        Self { manifests: String::new(), service_accounts: true, api_server_flags: Vec::new() }
+        Self { manifests: String::new(), service_accounts: true, files: None, api_server_flags: Vec::new() }
     }
 }
 
@@ -80,8 +80,8 @@ impl ControlPlane {
     /// There are no servers, and none can be built; or one does not come up, in which case the error shows why; or a
     /// manifest is refused.
     pub async fn start_with(options: ControlPlaneOptions) -> Result<Self> {
-        let home = TempDir::with_prefix("discovery-testbed-").map_err(|error| Error::because("a directory", error))?;
-        let etcd = Etcd::start().await?;
+        let home = home(options.files.as_deref())?;
+        let etcd = Etcd::start_with(EtcdOptions { files: options.files.clone(), ..EtcdOptions::default() }).await?;
         let files = Files::write(home.path())?;
         let token = format!("{:032x}", fastrand::u128(..));
         let users = home.path().join("tokens.csv");
@@ -100,7 +100,7 @@ impl ControlPlane {
         let controllers = controllers(&files, &cluster, home.path()).await?;
         let plane = Self { controllers, api, etcd, authority: files.authority, token, cluster };
         plane.controllers.launch()?;
-        plane.controllers.wait_until("served the namespace default", async || plane.is_served("default").await).await?;
+        plane.controllers.wait_until("served the namespace default", || plane.is_served("default")).await?;
         Ok(plane)
     }
 
@@ -112,6 +112,11 @@ impl ControlPlane {
     /// The API server, to be killed, paused and so on.
     pub fn api(&self) -> &ApiServer {
         &self.api
+    }
+
+    /// The controllers' process.
+    pub(crate) fn controllers(&self) -> &Server {
+        &self.controllers
     }
 
     /// The certificate of the authority that signed the API server's, a PEM file.
@@ -228,6 +233,9 @@ async fn controllers(files: &Files, cluster: &Cluster, home: &Path) -> Result<Se
     flag("leader-elect", "false");
     flag("use-service-account-credentials", "false");
     flag("root-ca-file", &files.authority.to_string_lossy());
+    // Its default of 20 requests a second makes many tests at a time wait for each other.
+    flag("kube-api-qps", "1000");
+    flag("kube-api-burst", "2000");
     flag("controllers", CONTROLLERS);
     Ok(Server::new("kube-controller-manager", command, home))
 }

@@ -22,6 +22,7 @@ commands:
 kinds:
   etcd           one etcd, which is what up without a kind starts
   etcd-cluster   three etcd members
+  kubernetes     an API server and its controllers, discovery's CRD, and a ready pod to register for; nothing runs in it
 ";
 
 #[tokio::main(flavor = "current_thread")]
@@ -71,9 +72,12 @@ async fn up(kind: Kind) -> Result<ExitCode> {
     let mut well = true;
     for ServerReport { name, address, log, well: answers, .. } in &servers {
         let doubt = if *answers { "" } else { ", NOT healthy: its log says why, or it is stopped" };
-        eprintln!("testbed: {name} at {address}, log {log}{doubt}");
+        let at = if address.is_empty() { String::new() } else { format!(" at {address}") };
+        eprintln!("testbed: {name}{at}, log {log}{doubt}");
         well &= answers;
     }
+    let client: Vec<_> = kind.client().command()?.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    eprintln!("testbed: look into it with {}", client.join(" "));
     eprintln!("testbed: up until `cargo xtask testbed down`");
     for (name, value) in &environment {
         say(&format!("export {name}={value}"));
@@ -142,7 +146,7 @@ fn line(server: &ServerReport, restart: &str) -> String {
         (Some(pid), true) => format!("pid {pid}, healthy"),
         (Some(pid), false) => format!("pid {pid}, NOT healthy: its log says why, or it is stopped"),
     };
-    format!("{name:<8} {address:<24} {state}\n           log {log}")
+    format!("{name:<23} {address:<23} {state}\n    log {log}")
 }
 
 fn age(since: Duration) -> String {

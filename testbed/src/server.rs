@@ -1,5 +1,6 @@
 //! One server process: started, signalled, ended, and never left behind.
 
+use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -10,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Error, Result};
@@ -22,6 +24,12 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 
 const LOG_LINES: usize = 40;
 const SUPERVISE: &str = include_str!("supervise.sh");
+
+/// A directory of a server's own, in `files` or else where the system keeps temporary files.
+pub(crate) fn home(files: Option<&Path>) -> Result<TempDir> {
+    let files = files.map_or_else(env::temp_dir, Path::to_owned);
+    TempDir::with_prefix_in("discovery-testbed-", &files).map_err(|error| Error::because(files.display(), error))
+}
 
 /// A server's command, and the process where it runs.
 #[derive(Debug)]

@@ -171,6 +171,37 @@ fn a_stopped_keeper_is_ended_too() {
     assert!(test_kill_process(process(&told, "pid ")).is_err());
 }
 
+#[test]
+fn a_control_plane_has_a_ready_pod_to_register_for() {
+    let place = Place::new();
+    let said = place.passes(&["up", "kubernetes"]);
+    let variable = |name: &str| after(&said, &format!("export {name}=")).to_owned();
+    assert_eq!(variable("DYN_DISCOVERY_BACKEND"), "kubernetes");
+    let kubectl = |words: &[&str]| {
+        let program = Program::Kubectl.command().expect("kubectl");
+        let mut command = Command::new(&program[0]);
+        command.args(&program[1..]).args(words).env("KUBECONFIG", variable("KUBECONFIG"));
+        let Output { stdout, stderr, .. } = command.output().expect("kubectl runs");
+        String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr)
+    };
+    let uid = format!("jsonpath={{.items[?(@.metadata.name=='{}')].metadata.uid}}", variable("POD_NAME"));
+    assert_eq!(kubectl(&["get", "pods", "-n", &variable("POD_NAMESPACE"), "-o", &uid]), variable("POD_UID"));
+    assert!(kubectl(&["get", "crds", "-o", "name"]).contains("dynamoworkermetadatas.nvidia.com"));
+    let ready = "jsonpath={.items[*].endpoints[*].conditions.ready}";
+    let label = "nvidia.com/dynamo-discovery-enabled=true";
+    eventually("a ready endpoint", || kubectl(&["get", "endpointslices", "-l", label, "-o", ready]) == "true");
+
+    let told = place.passes(&["status"]);
+    assert_eq!(told.matches(", healthy").count(), 3, "{told}");
+    let api = told.split_once("kube-apiserver ").expect("an API server").1;
+    kill_process(process(api, "pid "), Signal::KILL).expect("killed");
+    eventually("the end to be told", || place.run(&["status"]).0 == Some(1));
+    place.passes(&["up", "kubernetes"]);
+    assert_eq!(place.passes(&["status"]).matches(", healthy").count(), 3);
+    place.passes(&["down"]);
+    assert!(!PathBuf::from(variable("KUBECONFIG")).exists());
+}
+
 /// A directory with a program `etcd` in it, for `KUBEBUILDER_ASSETS`.
 fn etcd_that(script: &str) -> TempDir {
     let bin = tempfile::tempdir().expect("a directory");

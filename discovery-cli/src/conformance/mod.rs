@@ -127,7 +127,7 @@ pub(crate) async fn conformance(backend: Option<&str>, verbose: u8, arguments: A
     let mut signals = StopSignals::listen()?;
     let again = again(factory.name(), &arguments);
     if selected.len() < cases().count() {
-        tell(format!("{} of {} cases are selected: the verdict is theirs alone", selected.len(), cases().count()));
+        tell(format!("{} of {} cases are selected: the backend gets no verdict", selected.len(), cases().count()));
     }
     let run = tokio::task::spawn_blocking(move || suite::run(&*factory, &selected, arguments.seed, again));
     let report = tokio::select! {
@@ -141,7 +141,7 @@ pub(crate) async fn conformance(backend: Option<&str>, verbose: u8, arguments: A
     line(&mut std::io::stdout().lock(), arguments.format.render(&report)?.trim_end())?;
     match report.verdict.is_success() {
         true => Ok(()),
-        false => Err(Failure::failed(format!("conformance: {}: {}", report.backend, report.verdict))),
+        false => Err(Failure::failed(format!("conformance: {}: {}", report.backend, report.conclusion()))),
     }
 }
 

@@ -21,12 +21,13 @@ pub(super) struct Progress {
     passed: usize,
     failed: usize,
     not_run: usize,
+    not_applicable: usize,
 }
 
 impl Progress {
     pub(super) fn new(all: usize) -> Self {
         let terminal = io::stderr().is_terminal();
-        Self { all, terminal, under_way: Vec::new(), passed: 0, failed: 0, not_run: 0 }
+        Self { all, terminal, under_way: Vec::new(), passed: 0, failed: 0, not_run: 0, not_applicable: 0 }
     }
 
     /// A case begins.
@@ -43,14 +44,15 @@ impl Progress {
         let (word, why) = match &ran.outcome {
             Outcome::Passed => ("passed", ""),
             Outcome::Failed(why) => ("FAILED", why.as_str()),
-            Outcome::NotClaimed(why) => ("not claimed", why.as_str()),
+            Outcome::NotApplicable(why) => ("not applicable", why.as_str()),
             Outcome::NoHook(why) => ("no hook", why.as_str()),
             Outcome::Skipped(why) => ("skipped", why.as_str()),
         };
         match &ran.outcome {
             Outcome::Passed => self.passed += 1,
             Outcome::Failed(_) => self.failed += 1,
-            Outcome::NotClaimed(_) | Outcome::NoHook(_) | Outcome::Skipped(_) => self.not_run += 1,
+            Outcome::NoHook(_) | Outcome::Skipped(_) => self.not_run += 1,
+            Outcome::NotApplicable(_) => self.not_applicable += 1,
         }
         let reason = if why.is_empty() { String::new() } else { format!(": {}", one_line(why)) };
         match self.terminal {
@@ -69,7 +71,7 @@ impl Progress {
     }
 
     fn done(&self) -> usize {
-        self.passed + self.failed + self.not_run
+        self.passed + self.failed + self.not_run + self.not_applicable
     }
 
     fn counts(&self) -> String {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use discovery_conformance::history::{self, Config};
 use discovery_conformance::{
-    Absent, Case, Claims, Clock, Factory, Outcome as Judged, Ran, Report, claims, run as run_case,
+    Absent, Case, Claims, Clock, Factory, Outcome as Judged, Ran, Report, cases as every_case, claims, run as run_case,
 };
 
 use super::progress::Progress;
@@ -30,8 +30,8 @@ pub(super) fn run(factory: &dyn Factory, cases: &[&'static Case], seed: Option<u
     }
     let claims = claims(factory)
         .map_err(|why| Failure::failed(format!("conformance: {}: no store could be made: {why}", factory.name())))?;
-    let expected = cases.len() + usize::from(seed.is_some());
-    let mut progress = Progress::new(expected);
+    let randomised_runs = usize::from(seed.is_some());
+    let mut progress = Progress::new(cases.len() + randomised_runs);
     let mut ran = all(factory, &claims, cases, &mut progress);
     // Cases end in any order; the contract has one.
     ran.sort_by_key(|ran| cases.iter().position(|case| case.name == ran.name));
@@ -42,6 +42,7 @@ pub(super) fn run(factory: &dyn Factory, cases: &[&'static Case], seed: Option<u
         ran.push(random);
     }
     progress.over();
+    let expected = every_case().count() + randomised_runs;
     let report = Report::new(factory.name(), claims, ran, expected, began.elapsed(), again);
     Ok(match seed {
         Some(seed) => report.with_seed(seed),

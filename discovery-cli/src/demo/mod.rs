@@ -1,11 +1,14 @@
 //! `discovery demo`: workers register, die, move, freeze and drain, and a router follows them by its view alone.
 //!
-//! Workers and the router are processes of their own, which are this same program; they meet in a directory that is
-//! removed at the end. The demo only starts, signals and asks them. It takes part in discovery in no way itself.
+//! Workers and the router are processes of their own, which are this same program; they meet in a directory, or below a
+//! prefix of etcd's, that is removed at the end. The demo only starts, signals and asks them. It takes part in discovery
+//! in no way itself.
 
+mod directory;
 mod process;
 mod router;
 mod script;
+mod store;
 mod timeline;
 mod told;
 mod worker;
@@ -13,9 +16,12 @@ mod worker;
 pub(crate) use router::{RouterArguments, router};
 pub(crate) use worker::{WorkerArguments, worker};
 
+use discovery_core::{BACKEND_VARIABLE, Environment};
+
 use crate::failure::{Failure, Outcome};
 use crate::signals::StopSignals;
 use script::Script;
+use store::Store;
 
 const NAMESPACE: &str = "demo";
 const COMPONENT: &str = "backend";
@@ -23,21 +29,29 @@ const ENDPOINT: &str = "generate";
 const MODEL: &str = "demo/echo-1";
 
 pub(crate) async fn demo(backend: Option<&str>) -> Outcome {
-    if let Some(other) = backend.filter(|name| *name != "file") {
-        return Err(Failure::usage(format!(
-            "demo: it runs on the file backend, not on {other:?}: leave --backend out"
-        )));
-    }
     let mut stop = StopSignals::listen()?;
-    let failed = |error| Failure::failed(format!("demo: no temporary directory: {error}: set TMPDIR to one"));
-    let directory = tempfile::Builder::new().prefix("discovery-demo-").tempdir().map_err(failed)?;
-    let mut script = Script::new(directory.path());
+    let interrupted = || Failure::failed("demo: interrupted: nothing is left behind");
+    // Not what else a process here would choose: the demo is for a machine on which nothing is set up, too.
+    let named = Environment::process().get(BACKEND_VARIABLE).map(str::to_owned);
+    let backend = backend.map(str::to_owned).or(named).unwrap_or_else(|| "file".to_owned());
+    let store = tokio::select! {
+        store = Store::open(&backend) => store?,
+        () = stop.stop() => return Err(interrupted()),
+    };
+    let mut script = Script::new(&store);
     let outcome = tokio::select! {
         outcome = script.play() => outcome,
-        () = stop.stop() => Err(Failure::failed("demo: interrupted: nothing is left behind")),
+        () = stop.stop() => Err(interrupted()),
     };
-    // No process may be writing there any more when the directory goes.
+    // No process may be writing there any more when the place goes.
     script.clear().await;
-    let removed = directory.close().map_err(|error| Failure::failed(format!("demo: {error}: remove it by hand")));
-    outcome.and(removed)
+    drop(script);
+    match (outcome, store.remove().await) {
+        (outcome, Ok(())) => outcome,
+        (Ok(()), left) => left,
+        (Err(failure), left) => {
+            failure.report();
+            left
+        }
+    }
 }

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use discovery_core::BACKEND_VARIABLE;
-use discovery_file::{DIRECTORY_VARIABLE, TTL_VARIABLE};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,6 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
+use super::store::Variables;
 use super::told::{Ask, Bounds, Kind, Moment, Report, RouterTold, WorkerTold, to_line};
 use crate::failure::{Failure, Outcome};
 
@@ -31,17 +29,15 @@ pub(super) struct Process<T> {
 }
 
 impl<T: DeserializeOwned> Process<T> {
-    /// This program once more, as a hidden subcommand, on the file backend in `directory`.
-    fn start(name: &str, arguments: &[&str], directory: &Path, ttl: Duration) -> Outcome<Self> {
+    /// This program once more, as a hidden subcommand, with these variables.
+    fn start(name: &str, arguments: &[&str], variables: &Variables) -> Outcome<Self> {
         let failed = |what: String| Failure::failed(format!("demo: {name} does not start: {what}"));
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut child = Command::new(program)
             .args(arguments)
             .arg("--parent")
             .arg(std::process::id().to_string())
-            .env(BACKEND_VARIABLE, "file")
-            .env(DIRECTORY_VARIABLE, directory)
-            .env(TTL_VARIABLE, ttl.as_secs_f64().to_string())
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Ctrl-C on the terminal is for the demo, which then ends the others.
@@ -110,6 +106,8 @@ pub(super) struct Worker {
     pub(super) process: Process<WorkerTold>,
     pub(super) instance: String,
     pub(super) address: String,
+    /// Its time to live, which may be longer than what it asked for.
+    pub(super) ttl: Duration,
     /// When it asked to be registered, and when it was.
     pub(super) asked: Moment,
     pub(super) ready: Moment,
@@ -123,13 +121,13 @@ pub(super) struct Leave {
 }
 
 impl Worker {
-    pub(super) async fn start(name: &str, not_port: Option<&str>, directory: &Path, ttl: Duration) -> Outcome<Self> {
+    pub(super) async fn start(name: &str, not_port: Option<&str>, variables: &Variables) -> Outcome<Self> {
         let mut arguments = vec!["demo-worker"];
         arguments.extend(not_port.into_iter().flat_map(|port| ["--not-port", port]));
-        let mut process = Process::start(name, &arguments, directory, ttl)?;
+        let mut process = Process::start(name, &arguments, variables)?;
         match patiently(name, "register", process.hear()).await? {
-            WorkerTold::Ready { instance, address, asked, at } => {
-                Ok(Self { process, instance, address, asked, ready: at })
+            WorkerTold::Ready { instance, address, ttl, asked, at } => {
+                Ok(Self { process, instance, address, ttl, asked, ready: at })
             }
             other => Err(unexpected(name, &other)),
         }
@@ -191,8 +189,8 @@ pub(super) struct Router {
 }
 
 impl Router {
-    pub(super) async fn start(directory: &Path, ttl: Duration) -> Outcome<Self> {
-        let mut process = Process::start("router", &["demo-router"], directory, ttl)?;
+    pub(super) async fn start(variables: &Variables) -> Outcome<Self> {
+        let mut process = Process::start("router", &["demo-router"], variables)?;
         match patiently("router", "see its views live", process.hear()).await? {
             RouterTold::Ready { bounds } => Ok(Self { process, bounds, seen: BTreeMap::new(), stale: Vec::new() }),
             other => Err(unexpected("router", &other)),

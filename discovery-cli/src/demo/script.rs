@@ -1,19 +1,19 @@
 //! What happens in the demo, and what is checked after each step.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::process::{Leave, Router, Worker};
+use super::store::{Store, Variables};
 use super::timeline::{Timeline, Took, span};
 use super::told::{Ask, Moment, Report};
 use super::{COMPONENT, ENDPOINT, MODEL, NAMESPACE};
 use crate::failure::{Failure, Outcome};
 
 const WORKERS: usize = 5;
-/// Short, so that the frozen worker is not waited for too long.
+/// What is asked for: short, so that the frozen worker is not waited for too long.
 const TTL: Duration = Duration::from_secs(2);
 /// How many requests are answered between two steps.
 const TRAFFIC: u64 = 80;
@@ -30,8 +30,11 @@ struct Removed {
 }
 
 /// The demo under way.
-pub(super) struct Script {
-    directory: PathBuf,
+pub(super) struct Script<'a> {
+    store: &'a Store,
+    variables: Variables,
+    /// The time to live in force.
+    ttl: Duration,
     timeline: Timeline,
     router: Option<Router>,
     workers: BTreeMap<usize, Worker>,
@@ -44,10 +47,12 @@ pub(super) struct Script {
     late: Vec<String>,
 }
 
-impl Script {
-    pub(super) fn new(directory: &Path) -> Self {
+impl<'a> Script<'a> {
+    pub(super) fn new(store: &'a Store) -> Self {
         Self {
-            directory: directory.to_owned(),
+            store,
+            variables: store.variables(TTL),
+            ttl: TTL,
             timeline: Timeline::start(),
             router: None,
             workers: BTreeMap::new(),
@@ -85,11 +90,12 @@ impl Script {
     }
 
     async fn open(&mut self) -> Outcome {
-        self.timeline.say(format!("{WORKERS} workers and a router find each other in {}", self.directory.display()))?;
-        let router = Router::start(&self.directory, TTL).await?;
+        self.timeline.say(format!("{WORKERS} workers and a router find each other in {}", self.store))?;
+        let router = Router::start(&self.variables).await?;
         let bounds = router.bounds;
         self.timeline.say(format!(
-            "backend file: time to live {}; declared bounds: propagation {}, slack {}, recovery {}\n",
+            "backend {}: time to live {}; declared bounds: propagation {}, slack {}, recovery {}\n",
+            self.store.backend(),
             span(TTL),
             span(bounds.propagation),
             span(bounds.slack),
@@ -106,7 +112,11 @@ impl Script {
 
     async fn start_worker(&mut self, n: usize, not_port: Option<&str>) -> Outcome {
         let name = name_of(n);
-        let worker = Worker::start(&name, not_port, &self.directory, TTL).await?;
+        let worker = Worker::start(&name, not_port, &self.variables).await?;
+        if worker.ttl != self.ttl {
+            self.ttl = worker.ttl;
+            self.timeline.event(worker.ready, &name, format!("is granted a time to live of {}", span(worker.ttl)))?;
+        }
         let what = format!("registers {} as instance {}", worker.address, worker.instance);
         self.expect_there(&worker, &what).await?;
         self.workers.insert(n, worker);
@@ -119,7 +129,7 @@ impl Script {
         let at = Moment::now();
         worker.process.signal(Signal::KILL)?;
         let bounds = self.router()?.bounds;
-        let declared = if bounds.death_notice { bounds.propagation } else { TTL + bounds.slack };
+        let declared = if bounds.death_notice { bounds.propagation } else { self.ttl + bounds.slack };
         self.expect_gone(&worker, at, "is killed with SIGKILL", declared).await?;
         worker.process.ended().await?;
         self.settle("the kill").await
@@ -140,7 +150,8 @@ impl Script {
         let at = Moment::now();
         worker.process.signal(Signal::STOP)?;
         let bounds = self.router()?.bounds;
-        let gone = self.expect_gone(&worker, at, "is stopped with SIGSTOP, and expires", TTL + bounds.slack).await;
+        let declared = self.ttl + bounds.slack;
+        let gone = self.expect_gone(&worker, at, "is stopped with SIGSTOP, and expires", declared).await;
         let (instance, address) = (worker.instance.clone(), worker.address.clone());
         self.frozen = Some(worker);
         gone?;
@@ -280,12 +291,13 @@ impl Script {
 
     /// Lets requests flow, and then compares the router's view with what is true.
     async fn settle(&mut self, step: &str) -> Outcome {
-        let answered = self.report.answered + TRAFFIC;
-        let report = self.router()?.report(Ask { answered, stop: false }).await?;
+        // Counted from now: a step that takes its time has seen many already.
+        let now = self.router()?.report(Ask { answered: 0, stop: false }).await?;
+        let report = self.router()?.report(Ask { answered: now.answered + TRAFFIC, stop: false }).await?;
         self.check_views(step, &report);
         for worker in self.workers.values() {
             let count = |report: &Report| report.sent.get(&worker.instance).map_or(0, |sent| sent.answered);
-            if count(&report) == count(&self.report) {
+            if count(&report) == count(&now) {
                 self.view_faults.push(format!("{} answered nothing after {step}", worker.process.name));
             }
         }

@@ -37,7 +37,7 @@ impl Moment {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum WorkerTold {
     /// Serving; registered between two moments.
-    Ready { instance: String, address: String, asked: Moment, at: Moment },
+    Ready { instance: String, address: String, ttl: Duration, asked: Moment, at: Moment },
     /// Told to stop: about to withdraw its records.
     Draining { at: Moment },
     /// Its records are withdrawn, with this many requests not answered yet.

@@ -80,6 +80,7 @@ pub(crate) async fn worker(arguments: WorkerArguments) -> Outcome {
     tell_parent(&WorkerTold::Ready {
         instance: instance.to_string(),
         address: address.to_string(),
+        ttl: discovery.effective_ttl().unwrap_or_default(),
         asked,
         at: Moment::now(),
     })?;

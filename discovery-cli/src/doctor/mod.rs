@@ -4,6 +4,8 @@
 mod etcd;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,13 +13,17 @@ use std::time::Duration;
 
 use discovery_core::{Bounds, Discovery, Error, Key, Query, Record};
 use discovery_dynamo::{Endpoint, EventChannel, EventSource, Model};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::backends::{chosen, close, connect};
 use crate::failure::{Failure, Outcome, one_line};
-use crate::output::line;
+use crate::output::{Format, bytes_text, json_line, line, span_text};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 enum Verdict {
+    #[serde(rename = "ok")]
     Good,
     /// Works, but not as well as it could.
     Poor,
@@ -25,37 +31,55 @@ enum Verdict {
 }
 
 /// One thing that was looked at.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 struct Finding {
     verdict: Verdict,
     what: &'static str,
     text: String,
+    /// The same for programs, where there are figures in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Value>,
 }
 
 impl Finding {
+    fn new(verdict: Verdict, what: &'static str, text: impl Into<String>) -> Self {
+        Self { verdict, what, text: text.into(), details: None }
+    }
+
     fn good(what: &'static str, text: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Good, what, text: text.into() }
+        Self::new(Verdict::Good, what, text)
     }
 
     fn poor(what: &'static str, text: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Poor, what, text: text.into() }
+        Self::new(Verdict::Poor, what, text)
     }
 
     fn wrong(what: &'static str, text: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Wrong, what, text: text.into() }
+        Self::new(Verdict::Wrong, what, text)
+    }
+
+    #[cfg(feature = "etcd")]
+    fn with(self, details: Value) -> Self {
+        Self { details: Some(details), ..self }
     }
 }
 
-pub(crate) async fn doctor(backend: Option<&str>) -> Outcome {
+pub(crate) async fn doctor(backend: Option<&str>, format: Format) -> Outcome {
     let mut wrong = 0;
+    let mut told = Vec::new();
     let mut tell = |findings: Vec<Finding>| {
-        findings.iter().try_for_each(|Finding { verdict, what, text }| {
+        let first = told.len();
+        told.extend(findings);
+        told[first..].iter().try_for_each(|Finding { verdict, what, text, .. }| {
             let mark = match verdict {
                 Verdict::Good => "ok",
                 Verdict::Poor => "poor",
                 Verdict::Wrong => "WRONG",
             };
             wrong += usize::from(*verdict == Verdict::Wrong);
+            if format == Format::Json {
+                return Ok(());
+            }
             line(&mut io::stdout().lock(), format!("{mark:<5}  {what:<12}  {}", one_line(text)))
         })
     };
@@ -83,6 +107,15 @@ pub(crate) async fn doctor(backend: Option<&str>) -> Outcome {
                     tell(etcd::look().await)?;
                     tell(listed(&discovery).await)?;
                 }
+                #[cfg(feature = "kubernetes")]
+                discovery_k8s::NAME => {
+                    let found = kubernetes::look().await;
+                    // An API server that does not answer has been told of.
+                    if !found.is_empty() {
+                        tell(found)?;
+                        tell(listed(&discovery).await)?;
+                    }
+                }
                 "memory" => tell(vec![Finding::poor(
                     "sharing",
                     "the memory backend is inside one process, and others see none of it: use another one to share",
@@ -91,6 +124,9 @@ pub(crate) async fn doctor(backend: Option<&str>) -> Outcome {
             }
             close(&discovery).await?;
         }
+    }
+    if format == Format::Json {
+        json_line(&mut io::stdout().lock(), &told)?;
     }
     match wrong {
         0 => Ok(()),
@@ -103,7 +139,7 @@ pub(crate) async fn doctor(backend: Option<&str>) -> Outcome {
 async fn about_any(discovery: &Discovery) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.push(match discovery.health().await {
-        Ok(health) => Finding::good("health", format!("answers in {:?}: {}", health.latency, health.detail)),
+        Ok(health) => Finding::good("health", format!("answers in {}: {}", span_text(health.latency), health.detail)),
         Err(error) => Finding::wrong("health", error.to_string()),
     });
     let claims: Vec<_> =
@@ -140,21 +176,21 @@ fn about_records<'a>(records: impl Iterator<Item = (&'a Key, &'a [u8])>) -> Vec<
 }
 
 fn bounds_text(bounds: &Bounds) -> String {
-    let optional = |time: Option<Duration>| time.map_or_else(|| "none".to_owned(), |time| format!("{time:?}"));
+    let optional = |time: Option<Duration>| time.map_or_else(|| "none".to_owned(), span_text);
     format!(
-        "propagation {:?}, time to live {} (at least {}), slack {:?}, recovery {:?}, values up to {} bytes, batches of {}",
-        bounds.propagation,
+        "propagation {}, time to live {} (at least {}), slack {}, recovery {}, values up to {}, batches of {}",
+        span_text(bounds.propagation),
         optional(bounds.default_ttl),
         optional(bounds.min_ttl),
-        bounds.slack,
-        bounds.recovery,
-        bounds.max_value,
+        span_text(bounds.slack),
+        span_text(bounds.recovery),
+        bytes_text(bounds.max_value as u64),
         bounds.max_batch
     )
 }
 
 /// Whether a record can be read by those who ask for its kind.
-fn decode(key: &Key, value: &[u8]) -> Result<(), Error> {
+pub(crate) fn decode(key: &Key, value: &[u8]) -> Result<(), Error> {
     match key.kind() {
         Endpoint::KIND => Endpoint::decode(key, value).map(drop),
         Model::KIND => Model::decode(key, value).map(drop),

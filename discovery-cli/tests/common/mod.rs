@@ -32,7 +32,13 @@ impl Place {
         for name in [
             "DYN_DISCOVERY_BACKEND",
             "ETCD_ENDPOINTS",
+            "KUBECONFIG",
             "KUBERNETES_SERVICE_HOST",
+            "DYN_DISCOVERY_KUBERNETES_NAMESPACES",
+            "DYN_KUBE_DISCOVERY_MODE",
+            "POD_NAME",
+            "POD_NAMESPACE",
+            "POD_UID",
             "DYN_SYSTEM_PORT",
             "RUST_LOG",
             "RUST_BACKTRACE",
@@ -115,6 +121,11 @@ impl Running {
         self.stdout.recv_timeout(DEADLINE).expect("a line on standard output in time")
     }
 
+    /// The next line on standard output, if it is there already.
+    pub(crate) fn line_if_any(&self) -> Option<String> {
+        self.stdout.try_recv().ok()
+    }
+
     pub(crate) fn json(&self) -> Value {
         let line = self.line();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
@@ -123,6 +134,11 @@ impl Running {
     /// The next line on standard error.
     pub(crate) fn told(&self) -> String {
         self.stderr.recv_timeout(DEADLINE).expect("a line on standard error in time")
+    }
+
+    /// What is on standard error by now and was not read yet.
+    pub(crate) fn told_so_far(&self) -> Vec<String> {
+        self.stderr.try_iter().collect()
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

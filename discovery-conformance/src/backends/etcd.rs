@@ -21,7 +21,12 @@ impl Factory for Etcd {
 
     fn absent(&self) -> Option<Absent> {
         let named = std::env::var_os(ENDPOINTS_VARIABLE).is_some();
-        (!named).then(|| Absent::Fails(format!("no etcd is named: set {ENDPOINTS_VARIABLE} to its endpoints")))
+        (!named).then(|| {
+            Absent::Fails(format!(
+                "no etcd is named: set {ENDPOINTS_VARIABLE} to its endpoints; \
+                 `cargo test -p discovery-etcd --test conformance` starts servers of its own"
+            ))
+        })
     }
 
     async fn world(&self) -> Result<Box<dyn World>> {

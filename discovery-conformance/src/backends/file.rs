@@ -1,7 +1,7 @@
 //! The backend in a directory: what can be done to its files, and between it and its users.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use super::disk::Disk;
 use super::process::{Process, Way};
 use crate::world::{Factory, Fault, Hook, World};
 
@@ -42,7 +43,7 @@ impl Factory for File {
     }
 
     fn hooks(&self) -> Vec<Hook> {
-        vec![
+        let mut hooks = vec![
             Hook::Cut,
             Hook::Outage,
             Hook::Crash,
@@ -52,7 +53,11 @@ impl Factory for File {
             Hook::DropAcks,
             Hook::Deny,
             Hook::Torn,
-        ]
+        ];
+        if Disk::available() {
+            hooks.extend(DISK);
+        }
+        hooks
     }
 
     // Real files, several cases at once on a busy machine.
@@ -61,26 +66,46 @@ impl Factory for File {
     }
 
     async fn world(&self) -> Result<Box<dyn World>> {
+        self.world_for(&[]).await
+    }
+
+    async fn world_for(&self, faults: &[Hook]) -> Result<Box<dyn World>> {
         let directory = match &self.root {
             Some(root) => tempfile::tempdir_in(root),
             None => tempfile::tempdir(),
         };
         let directory = directory.map_err(|error| internal("no directory", error))?;
-        Ok(Box::new(Place { directory, owners: Mutex::default(), threads: Threads::start()? }))
+        let mount = || Disk::mount(directory.path()).map_err(|error| internal("no disk", error));
+        let disk = faults.iter().any(|fault| DISK.contains(fault)).then(mount).transpose()?;
+        Ok(Box::new(Place { owners: Mutex::default(), threads: Threads::start()?, disk, directory }))
     }
 }
+
+/// The faults that need a disk of their own.
+const DISK: [Hook; 2] = [Hook::ReadOnly, Hook::DiskFull];
 
 fn internal(what: &str, error: std::io::Error) -> Error {
     Error::new(ErrorKind::Internal, what.to_owned()).with_source(error)
 }
 
 struct Place {
-    directory: TempDir,
     owners: Mutex<BTreeMap<usize, Arc<Process>>>,
     threads: Threads,
+    /// In the place of the directory, where there is one.
+    disk: Option<Disk>,
+    directory: TempDir,
 }
 
 impl Place {
+    fn root(&self) -> &Path {
+        self.disk.as_ref().map_or_else(|| self.directory.path(), Disk::path)
+    }
+
+    fn disk(&self, hook: Hook) -> Result<&Disk> {
+        let missing = || Error::new(ErrorKind::Unsupported, format!("this world has no disk of its own for {hook}"));
+        self.disk.as_ref().ok_or_else(missing)
+    }
+
     fn all(&self, way: Way) {
         let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
         owners.values().for_each(|owner| owner.set(way));
@@ -93,7 +118,7 @@ impl Place {
 
     fn path(&self, key: &Key) -> Result<PathBuf> {
         let (bucket, name) = layout::file_name(key)?;
-        let bucket = self.directory.path().join("v1").join(bucket);
+        let bucket = self.root().join("v1").join(bucket);
         std::fs::create_dir_all(&bucket).map_err(|error| internal("no bucket", error))?;
         Ok(bucket.join(name))
     }
@@ -102,7 +127,7 @@ impl Place {
 #[async_trait]
 impl World for Place {
     async fn owner(&self, n: usize) -> Result<Arc<dyn Backend>> {
-        let environment = Environment::default().with("DYN_FILE_KV", self.directory.path().to_string_lossy());
+        let environment = Environment::default().with("DYN_FILE_KV", self.root().to_string_lossy());
         let context = BackendContext::new(environment, self.threads.tasks());
         let process = Process::new(Arc::new(FileBackend::connect(&context).await?));
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(n, Arc::clone(&process));
@@ -134,6 +159,14 @@ impl World for Place {
                 std::fs::write(path.with_file_name(".tmp_torn"), br#"{"place":["to"#)
                     .and_then(|()| std::fs::write(path, br#"{"place":["to"#))
                     .map_err(|error| internal("not torn", error))?;
+            }
+            Fault::ReadOnly(on) => {
+                let done = self.disk(Hook::ReadOnly)?.set_read_only(on);
+                done.map_err(|error| internal("not remounted", error))?;
+            }
+            Fault::DiskFull(on) => {
+                let done = self.disk(Hook::DiskFull)?.set_full(on);
+                done.map_err(|error| internal("not filled", error))?;
             }
             other => return Err(Error::new(ErrorKind::Unsupported, format!("nothing like {}", other.hook()))),
         }

@@ -42,7 +42,10 @@ impl Factory for Memory {
             Hook::DelayWrites,
             Hook::Deny,
             Hook::Ready,
+            Hook::Terminate,
+            Hook::Impostor,
             Hook::LeaderChange,
+            Hook::LoseMember,
             Hook::Reorder,
             Hook::Duplicate,
         ]
@@ -53,7 +56,7 @@ impl Factory for Memory {
     }
 
     async fn world(&self) -> Result<Box<dyn World>> {
-        Ok(Box::new(Place { cluster: Cluster::with_readiness(), owners: Mutex::default() }))
+        Ok(Box::new(Place { cluster: Cluster::builder().readiness().members(3).build(), owners: Mutex::default() }))
     }
 }
 
@@ -101,7 +104,11 @@ impl World for Place {
             Fault::DelayWrites(n, by) => self.handle(n)?.link().delay_writes(by.unwrap_or(Duration::ZERO)),
             Fault::Deny(n) => self.handle(n)?.link().deny(),
             Fault::Ready(n, ready) => cluster.set_ready(&*self.handle(n)?, ready),
+            Fault::Terminate(n) => cluster.terminate(&*self.handle(n)?),
+            Fault::Impostor(key, value) => cluster.impersonate(&key, value),
             Fault::LeaderChange => cluster.change_leader(),
+            Fault::LoseMember => cluster.lose_member(&*self.handle(0)?),
+            Fault::RestoreMember => cluster.restore_members(),
             Fault::Reorder(on) => cluster.reorder(on),
             Fault::Duplicate(on) => cluster.duplicate(on),
             other => {

@@ -2,6 +2,8 @@
 //!
 //! Each is a feature of this crate, named like the backend: the library alone knows no store.
 
+#[cfg(feature = "file")]
+mod disk;
 #[cfg(feature = "etcd")]
 mod etcd;
 #[cfg(feature = "file")]
@@ -51,7 +53,11 @@ pub fn chosen(wanted: &str) -> Result<Vec<Arc<dyn Factory>>, String> {
     let chosen: Vec<_> = KNOWN.iter().filter(meant).map(|known| (known.make)()).collect();
     if chosen.is_empty() {
         let names: Vec<_> = KNOWN.iter().map(|known| known.names[0]).collect();
-        return Err(format!("DYN_DISCOVERY_BACKEND={wanted}: the suite knows {}", names.join(", ")));
+        return Err(format!(
+            "DYN_DISCOVERY_BACKEND={wanted}: the suite knows {}; on servers of its own it runs by \
+             `cargo test -p discovery-etcd --test conformance`",
+            names.join(", ")
+        ));
     }
     Ok(chosen)
 }

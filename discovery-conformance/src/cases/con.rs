@@ -39,7 +39,7 @@ cases! {
 }
 
 /// Writes these numbers under a few keys in turn, as fast as the backend takes them.
-async fn churn(t: &Trial, plain: &Plain, keys: u64, numbers: Range<u64>) -> CaseResult<Set> {
+async fn churn(plain: &Plain, keys: u64, numbers: Range<u64>) -> CaseResult<Set> {
     const GROUP: u64 = 100;
     let names = (1..=keys).map(|id| Item::at(["x"]).id(id).key(plain.id())).collect::<Result<Vec<_>>>()?;
     let mut renewed = Instant::now();
@@ -52,7 +52,7 @@ async fn churn(t: &Trial, plain: &Plain, keys: u64, numbers: Range<u64>) -> Case
             set.insert(key.clone(), n);
         }
         plain.write(writes).await?;
-        if renewed.elapsed() > t.ttl() / 4 {
+        if renewed.elapsed() > plain.life() / 4 {
             plain.renew().await?;
             renewed = Instant::now();
         }
@@ -68,13 +68,13 @@ async fn con_01_unpolled_stream_costs_a_set(t: &Trial) -> CaseResult {
     const CHANGES: u64 = 100_000;
     const ROUND: u64 = 2_000;
     let reader = t.owner(1).await?;
-    let plain = Plain::open(t, 0).await?;
+    let plain = Plain::open_for(t, 0, t.ttl() * 30).await?;
     let mut sleeper = t.follow(&reader).await?;
     let mut other = t.follow(&reader).await?;
     let (began, mut made) = (std::time::Instant::now(), 0);
     // A store that is slow gets as many as it takes in its time.
     while made < CHANGES && (made < ROUND || began.elapsed() < EFFORT) {
-        let set = churn(t, &plain, KEYS, made..made + ROUND).await?;
+        let set = churn(&plain, KEYS, made..made + ROUND).await?;
         plain.renew().await?;
         other.folds_to(t.propagation(), &set).await?;
         made += ROUND;
@@ -97,10 +97,13 @@ async fn con_01_bounded_stream_resets(t: &Trial) -> CaseResult {
     held[0].update(Item::at(["x"]).id(1).n(1)).await?;
     let batch = follow.next(t.propagation()).await?.ok_or_else(|| fail!("no batch"))?;
     ensure!(!batch.is_reset() && batch.changes().len() == 1, "one change within the bound: {batch:?}");
-    for n in 0..50 {
-        held[n % 10].update(Item::at(["x"]).id(n as u64 % 10 + 1).n(n as u64 + 10)).await?;
+    for round in 1..=5 {
+        for (one, id) in held.iter().zip(1..) {
+            one.update(Item::at(["x"]).id(id).n(round * 100 + id)).await?;
+        }
+        // Seen, each of them: a store may show what was written in a row as one state.
+        whole.folds_to(t.propagation(), &registered(&held)).await?;
     }
-    whole.folds_to(t.propagation(), &registered(&held)).await?;
     let batch = follow.next(t.propagation()).await?.ok_or_else(|| fail!("no batch"))?;
     ensure!(batch.is_reset(), "50 changes beyond a bound of 20, and the batch is no reset");
     ensure!(batch.changes().len() == 10, "the reset has {} of 10 records", batch.changes().len());
@@ -322,7 +325,7 @@ async fn con_06_load_costs_the_same_at_any_size(t: &Trial) -> CaseResult {
     }
     const LARGE: u64 = 50_000;
     let reader = t.owner(1).await?;
-    let plain = Plain::open(t, 0).await?;
+    let plain = Plain::open_for(t, 0, t.ttl() * 30).await?;
     let view = reader.entries(Query::kind("item"), ViewOptions::default()).await?;
     churn_keys(t, &plain, 0..10).await?;
     t.eventually(t.propagation(), "10 records", async || whole(view.load().len(), 10)).await?;
@@ -351,7 +354,7 @@ async fn churn_keys(t: &Trial, plain: &Plain, ids: Range<u64>) -> CaseResult<usi
             stored = *id as usize + 1;
         }
         plain.write(writes).await?;
-        if renewed.elapsed() > t.ttl() / 4 || t.clock() == Clock::Paused {
+        if renewed.elapsed() > plain.life() / 4 || t.clock() == Clock::Paused {
             plain.renew().await?;
             renewed = Instant::now();
         }

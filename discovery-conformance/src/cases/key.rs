@@ -352,12 +352,15 @@ async fn key_05_value_at_the_limit(t: &Trial) -> CaseResult {
 /// second or one ahead.
 async fn key_06_large_set_is_one_snapshot(t: &Trial) -> CaseResult {
     const LAST: u64 = 60;
-    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    // Of several owners: where the limit is per owner, one cannot hold so much.
+    const WRITERS: usize = 8;
+    let reader = t.owner(WRITERS).await?;
+    let writers = try_join_all((0..WRITERS).map(|n| t.owner(n))).await?;
     let size = (t.bounds().max_value / 2).min(64 << 10);
     let count = (6 << 20) / size as u64;
-    let place = |n: u64| Item::at(["x"]).id(n + 1).padded(size);
+    let place = |n: u64| Item::at([format!("x{n}")]).padded(size);
     let mut held = Vec::new();
-    for n in 0..count {
+    for (n, writer) in (0..count).zip(writers.iter().cycle()) {
         held.push(writer.register(place(n)).await?);
     }
     let (first, last) = (&held[0], &held[held.len() - 1]);

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use discovery_core::RegistrationState;
-use futures_util::StreamExt;
+use discovery_core::{Key, RegistrationState};
 use futures_util::future::try_join_all;
-use futures_util::stream;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::plain::{Plain, RawWatch, put};
@@ -310,37 +309,41 @@ async fn liv_10_effective_ttl_is_reported(t: &Trial) -> CaseResult {
 async fn liv_11_storm_removes_each_once(t: &Trial) -> CaseResult {
     const STORM: usize = 10_000;
     const SURVIVORS: usize = 50;
+    // How many sessions are opened at once.
+    const AT_ONCE: usize = 16;
+    // Long enough that none ends before the last is there.
+    let ttl = t.ttl().max(Duration::from_secs(30));
     let backend = t.backend(0).await?;
     let mut watch = RawWatch::open(t, &*backend).await?;
     let open = async |n: usize| {
-        let plain = Plain::open(t, n + 1).await?;
+        let plain = Plain::open_for(t, n + 1, ttl).await?;
         let key = Item::at(["storm"]).id(n as u64 + 1).key(plain.id())?;
         plain.write(vec![put(&key, format!(r#"{{"place":["storm"],"n":{n}}}"#))]).await?;
         CaseResult::Ok((key, plain))
     };
-    let survivors: Vec<_> = stream::iter(STORM..STORM + SURVIVORS).then(open).collect::<Vec<_>>().await;
-    let survivors = survivors.into_iter().collect::<CaseResult<Vec<_>>>()?;
+    let survivors = try_join_all((STORM..STORM + SURVIVORS).map(open)).await?;
     let mut dead = Vec::with_capacity(STORM);
-    for n in 0..STORM {
-        dead.push(open(n).await?);
-        if n % 100 == 0 {
-            // Read along, lest the watch falls behind the store's history.
-            while watch.event(Instant::now() + Duration::from_millis(1)).await?.is_some() {}
-        }
-        if n % 500 == 0 {
-            try_join_all(survivors.iter().chain(&dead).map(|(_, plain)| plain.renew())).await?;
+    let mut renewed = Instant::now();
+    while dead.len() < STORM {
+        let next = dead.len()..(dead.len() + AT_ONCE).min(STORM);
+        dead.extend(try_join_all(next.map(open)).await?);
+        // Read along, lest the watch falls behind the store's history.
+        while watch.event(Instant::now() + Duration::from_millis(1)).await?.is_some() {}
+        if renewed.elapsed() > ttl / 4 {
+            renew_all(survivors.iter().chain(&dead)).await?;
+            renewed = Instant::now();
         }
     }
-    try_join_all(survivors.iter().chain(&dead).map(|(_, plain)| plain.renew())).await?;
-    let until = Instant::now() + t.death() * 2;
-    let mut renew = Instant::now() + t.ttl() / 3;
+    renew_all(survivors.iter().chain(&dead)).await?;
+    let until = Instant::now() + ttl + t.death() * 2;
+    let mut renew = Instant::now() + ttl / 3;
     let mut most = 0;
     while Instant::now() < until && (most < STORM || watch.state.len() > SURVIVORS) {
         tokio::select! {
             event = watch.event(until) => drop(event?),
             () = sleep_until(renew) => {
-                try_join_all(survivors.iter().map(|(_, plain)| plain.renew())).await?;
-                renew = Instant::now() + t.ttl() / 3;
+                renew_all(&survivors).await?;
+                renew = Instant::now() + ttl / 3;
             }
         }
         most = most.max(watch.state.len());
@@ -350,4 +353,9 @@ async fn liv_11_storm_removes_each_once(t: &Trial) -> CaseResult {
     let twice = watch.deletes.values().filter(|count| **count != 1).count();
     ensure!(twice == 0 && watch.deletes.len() == STORM, "{} removed, {twice} not once", watch.deletes.len());
     Ok(())
+}
+
+async fn renew_all<'a>(sessions: impl IntoIterator<Item = &'a (Key, Plain)>) -> CaseResult {
+    // As many at once as one thread asks for and hears of in good time.
+    stream::iter(sessions).map(|(_, plain)| plain.renew()).buffer_unordered(64).try_collect().await
 }

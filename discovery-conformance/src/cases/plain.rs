@@ -30,22 +30,32 @@ pub(super) struct Plain {
 impl Plain {
     /// A first session of the n-th owner.
     pub(super) async fn open(t: &Trial, n: usize) -> CaseResult<Self> {
-        Self::request(t, n, None).await
+        Self::open_for(t, n, t.ttl()).await
+    }
+
+    /// One of this time to live, where the backend knows any.
+    pub(super) async fn open_for(t: &Trial, n: usize, ttl: Duration) -> CaseResult<Self> {
+        Self::request(t, n, None, ttl).await
     }
 
     /// One that follows a session that the owner gave up.
     pub(super) async fn again(t: &Trial, n: usize, id: InstanceId) -> CaseResult<Self> {
-        Self::request(t, n, Some(id)).await
+        Self::request(t, n, Some(id), t.ttl()).await
     }
 
-    async fn request(t: &Trial, n: usize, id: Option<InstanceId>) -> CaseResult<Self> {
-        let ttl = t.capabilities().ttl.then(|| t.ttl());
+    async fn request(t: &Trial, n: usize, id: Option<InstanceId>, ttl: Duration) -> CaseResult<Self> {
+        let ttl = t.capabilities().ttl.then_some(ttl);
         let session = t.backend(n).await?.open(&SessionRequest::new(ttl, id)).await?;
         Ok(Self { session, desired: Mutex::default() })
     }
 
     pub(super) fn id(&self) -> InstanceId {
         self.session.id()
+    }
+
+    /// How long it lives without a renewal.
+    pub(super) fn life(&self) -> Duration {
+        self.session.effective_ttl().unwrap_or(Duration::MAX)
     }
 
     pub(super) async fn renew(&self) -> CaseResult {

@@ -66,10 +66,13 @@ async fn wat_01_view_fails_by_its_deadline(t: &Trial) -> CaseResult {
 async fn wat_02_synced_is_a_committed_state(t: &Trial) -> CaseResult {
     const LAST: u64 = 150;
     let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
-    let acknowledged = std::cell::Cell::new(0);
+    let (acknowledged, read_enough) = (std::cell::Cell::new(0), std::cell::Cell::new(false));
     let write = async {
         let mut held: Vec<Registration<Item>> = Vec::new();
-        for n in 1..=LAST {
+        for n in 1.. {
+            if read_enough.get() {
+                break;
+            }
             held.push(writer.register(Item::at(["run"]).id(n).n(n)).await?);
             acknowledged.set(n);
         }
@@ -77,7 +80,8 @@ async fn wat_02_synced_is_a_committed_state(t: &Trial) -> CaseResult {
     };
     let read = async {
         let mut opened = 0;
-        while acknowledged.get() < LAST {
+        // However fast the writer is, some views open while it writes.
+        while acknowledged.get() < LAST || opened < 3 {
             let before = acknowledged.get();
             let view = t.view(&reader).await?;
             let follow = Follow::start(&view, t.propagation()).await?;
@@ -90,12 +94,10 @@ async fn wat_02_synced_is_a_committed_state(t: &Trial) -> CaseResult {
             opened += 1;
             tokio::task::yield_now().await;
         }
-        ensure!(opened >= 3, "only {opened} views were opened meanwhile");
+        read_enough.set(true);
         Ok(())
     };
-    let (written, read) = tokio::join!(write, read);
-    written?;
-    read
+    tokio::try_join!(write, read).map(drop)
 }
 
 async fn wat_03_empty_is_synced(t: &Trial) -> CaseResult {

@@ -8,11 +8,17 @@ use discovery_core::{Bounds, Capabilities, ErrorKind};
 use super::log::{Act, Answer, FOREIGN, Fresh, Harm, Id, Log, Seq, Settled, Shown, Tell, Write};
 use crate::world::Hook;
 
+/// The faults that keep a reader from the store.
+pub(super) const BREAKS: [Hook; 6] =
+    [Hook::Cut, Hook::HalfOpen, Hook::Pause, Hook::Deny, Hook::Outage, Hook::LeaderChange];
+
 /// What a history was made under.
 pub(super) struct Setting {
     pub(super) capabilities: Capabilities,
     pub(super) bounds: Bounds,
     pub(super) ttl: Duration,
+    /// Whether owners reach the store by a real network.
+    pub(super) networked: bool,
     pub(super) patience: u32,
     /// Handles below this number only register.
     pub(super) owners: usize,
@@ -173,9 +179,8 @@ impl<'a> Evidence<'a> {
     fn just_healed(&self, handle: usize, at: Seq) -> bool {
         let bound = self.setting.bounds.propagation * self.setting.patience;
         let lately = self.log.time(at).saturating_sub(bound);
-        let breaks = [Hook::Cut, Hook::HalfOpen, Hook::Pause, Hook::Deny, Hook::Outage, Hook::LeaderChange];
         self.log.harms.iter().any(|harm| {
-            breaks.contains(&harm.hook)
+            BREAKS.contains(&harm.hook)
                 && harm.target.is_none_or(|target| target == handle)
                 && harm.to.is_some_and(|to| to <= at && self.log.time(to) >= lately)
         })
@@ -208,7 +213,15 @@ impl<'a> Evidence<'a> {
                     });
                     add(None, harm.key, !valid, harm.from, harm.to.unwrap_or(harm.from));
                 }
-                Hook::Cut | Hook::HalfOpen | Hook::Pause | Hook::Deny | Hook::Outage => {
+                // A memory's writes alone are slow or unheard of; a network does not tell them from renewals.
+                Hook::DropAcks | Hook::DelayWrites if !self.setting.networked => {}
+                Hook::Cut
+                | Hook::HalfOpen
+                | Hook::Pause
+                | Hook::Deny
+                | Hook::Outage
+                | Hook::DropAcks
+                | Hook::DelayWrites => {
                     let (from, to) = (self.log.time(harm.from), harm.to.map(|to| self.log.time(to)));
                     let lasted = to.unwrap_or(Duration::MAX).saturating_sub(from);
                     let so_far = match harm.target {

@@ -56,7 +56,7 @@ struct Cast<'a> {
 }
 
 async fn play(factory: &dyn Factory, config: &Config) -> Result<Summary, Error> {
-    let world = factory.world().await?;
+    let world = factory.world_for(&factory.hooks()).await?;
     let recorder = Arc::new(Recorder::new());
     let first = world.owner(0).await?;
     let wrapped = config.wrap.as_ref().map_or_else(|| Arc::clone(&first), |wrap| wrap(0, Arc::clone(&first)));
@@ -103,6 +103,7 @@ async fn play(factory: &dyn Factory, config: &Config) -> Result<Summary, Error> 
         capabilities,
         bounds,
         ttl: cast.sky.ttl,
+        networked: factory.clock() == Clock::Real,
         patience: factory.patience().max(1),
         owners: config.owners,
         observer,

@@ -32,10 +32,11 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     let mut property = |name: &str, value: &str| {
         writeln!(out, r#"      <property name="{}" value="{}"/>"#, escaped(name), escaped(value))
     };
-    property("verdict", &report.verdict.to_string())?;
+    property("verdict", &report.conclusion())?;
     property("suite", report.suite)?;
     property("claims", &joined(report.profiles.keys().filter(|name| **name != "core")))?;
     property("faults done", &joined(&report.faults))?;
+    property("claimed, and no case ran", &joined(&report.unproven))?;
     property("reproduce", &report.reproduce)?;
     if let Some(seed) = report.seed {
         property("seed", &seed.to_string())?;

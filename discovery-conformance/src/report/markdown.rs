@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Report, bounds, joined, told};
+use super::{Report, Statements, Tally, bounds, joined, told};
 
 pub(super) fn render(report: &Report) -> String {
     let mut out = String::new();
@@ -12,14 +12,18 @@ pub(super) fn render(report: &Report) -> String {
 }
 
 fn write(report: &Report, out: &mut String) -> std::fmt::Result {
-    writeln!(out, "# Conformance of {}: {}\n", cell(&report.backend), report.verdict)?;
+    writeln!(out, "# Conformance of {}: {}\n", cell(&report.backend), report.conclusion())?;
     writeln!(out, "Suite {}, {:.1?}. Again: `{}`\n", report.suite, report.duration, report.reproduce)?;
     if let Some(seed) = report.seed {
         writeln!(out, "Seed of the randomised run: {seed}\n")?;
     }
-    writeln!(out, "| profile | passed | failed | not run |\n|---|---|---|---|")?;
+    writeln!(out, "| profile | passed | failed | not run | not applicable |\n|---|---|---|---|---|")?;
     for (name, tally) in &report.profiles {
-        writeln!(out, "| {name} | {} | {} | {} |", tally.passed, tally.failed, tally.not_run)?;
+        let Tally { passed, failed, not_run, not_applicable } = tally;
+        writeln!(out, "| {name} | {passed} | {failed} | {not_run} | {not_applicable} |")?;
+    }
+    if !report.unproven.is_empty() {
+        writeln!(out, "\nClaimed, and no case ran: {}.", joined(&report.unproven))?;
     }
     writeln!(out, "\n| bound | declared |\n|---|---|")?;
     for (name, value) in bounds(&report.claims) {
@@ -33,8 +37,11 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         writeln!(out, "| {} | `{}` | {word} | {} |", case.statement, case.name, cell(why))?;
     }
     writeln!(out, "\n| statement without a case that ran | why |\n|---|---|")?;
-    for (statement, why) in &report.statements.not_ran {
-        writeln!(out, "| {statement} | {} |", cell(why))?;
+    let Statements { not_applicable, elsewhere, not_ran, .. } = &report.statements;
+    for (sort, statements) in [("not run", not_ran), ("not applicable", not_applicable), ("elsewhere", elsewhere)] {
+        for (statement, why) in statements {
+            writeln!(out, "| {statement} | {sort}: {} |", cell(why))?;
+        }
     }
     Ok(())
 }

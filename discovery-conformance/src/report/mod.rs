@@ -17,13 +17,17 @@ use crate::world::Hook;
 /// What a run comes to, as WIRE 3 of the contract says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Verdict {
-    /// Every case of the core and of each claimed capability ran and passed.
+    /// Every case of the core and of each claimed capability that is about this backend ran and passed.
     #[serde(rename = "passed")]
     Passed,
     /// Every case that could run passed; some faults cannot be done to this backend.
     #[serde(rename = "passed (black box)")]
     PassedBlackBox,
-    /// A case that should have run did not, and not for want of a hook.
+    /// Some cases were not selected; those that were and could run passed. Nothing is said of the backend.
+    #[serde(rename = "filtered")]
+    Filtered,
+    /// A case that should have run did not, and not for want of a hook; or a capability is claimed of which no case ran,
+    /// whatever the reason.
     #[serde(rename = "partial")]
     Partial,
     /// A case failed.
@@ -34,7 +38,7 @@ pub enum Verdict {
 impl Verdict {
     /// Whether a run of this verdict exits with 0.
     pub fn is_success(self) -> bool {
-        matches!(self, Self::Passed | Self::PassedBlackBox)
+        matches!(self, Self::Passed | Self::PassedBlackBox | Self::Filtered)
     }
 }
 
@@ -43,6 +47,7 @@ impl fmt::Display for Verdict {
         f.write_str(match self {
             Self::Passed => "passed",
             Self::PassedBlackBox => "passed (black box)",
+            Self::Filtered => "filtered",
             Self::Partial => "partial",
             Self::Failed => "failed",
         })
@@ -56,8 +61,10 @@ pub struct Tally {
     pub passed: usize,
     /// How many failed.
     pub failed: usize,
-    /// How many did not run though the backend claims what they are about.
+    /// How many should have run and did not.
     pub not_run: usize,
+    /// How many are not about this backend.
+    pub not_applicable: usize,
 }
 
 /// A whole run on one backend.
@@ -85,6 +92,8 @@ pub struct Report {
     pub faults: BTreeSet<Hook>,
     /// By profile: `core`, and each claimed capability.
     pub profiles: BTreeMap<&'static str, Tally>,
+    /// The capabilities that are claimed and of which no case ran.
+    pub unproven: BTreeSet<&'static str>,
     /// The statements that have a case which ran, of all.
     pub statements: Statements,
 }
@@ -96,12 +105,16 @@ pub struct Statements {
     pub ran: usize,
     /// All that the contract has.
     pub of: usize,
-    /// Those that no case ran for, with the reason.
+    /// Those of which no case is about this backend, with the reason.
+    pub not_applicable: BTreeMap<String, String>,
+    /// Those that other tests than this suite's judge, and which.
+    pub elsewhere: BTreeMap<String, String>,
+    /// Those of which a case should have run and none did, with the reason.
     pub not_ran: BTreeMap<String, String>,
 }
 
 impl Report {
-    /// Sums a run up. `expected` is how many cases the suite has: a run of fewer is partial.
+    /// Sums a run up. `expected` is how many cases the suite has: a run of fewer is filtered, or partial where none passed.
     pub fn new(
         backend: &str,
         claims: Claims,
@@ -129,14 +142,23 @@ impl Report {
                     missing_hooks.insert(why.clone());
                 }
                 Outcome::Skipped(_) => tally.not_run += 1,
-                Outcome::NotClaimed(_) => {}
+                Outcome::NotApplicable(_) => tally.not_applicable += 1,
             }
         }
+        // What was not selected is missing from the run altogether, which makes it partial by itself.
+        let ran = |tally: &Tally| tally.passed + tally.failed > 0 || tally.not_run + tally.not_applicable == 0;
+        let unproven: BTreeSet<_> =
+            profiles.iter().filter(|(_, tally)| !ran(tally)).map(|(profile, _)| *profile).collect();
         let is = |wanted: fn(&Outcome) -> bool| cases.iter().any(|case| wanted(&case.outcome));
         let verdict = if is(|outcome| matches!(outcome, Outcome::Failed(_))) {
             Verdict::Failed
-        } else if cases.len() < expected || is(|outcome| matches!(outcome, Outcome::Skipped(_))) {
+        } else if !is(|outcome| matches!(outcome, Outcome::Passed))
+            || is(|outcome| matches!(outcome, Outcome::Skipped(_)))
+            || (cases.len() >= expected && !unproven.is_empty())
+        {
             Verdict::Partial
+        } else if cases.len() < expected {
+            Verdict::Filtered
         } else if missing_hooks.is_empty() {
             Verdict::Passed
         } else {
@@ -155,6 +177,7 @@ impl Report {
             missing_hooks,
             faults,
             profiles,
+            unproven,
         }
     }
 
@@ -162,6 +185,17 @@ impl Report {
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
+    }
+
+    /// The verdict in words, and of what it is the verdict where that is not the whole suite.
+    pub fn conclusion(&self) -> String {
+        if self.verdict != Verdict::Filtered {
+            return self.verdict.to_string();
+        }
+        let passed = self.cases.iter().filter(|case| case.outcome == Outcome::Passed).count();
+        let (cases, others) = (if passed == 1 { "case" } else { "cases" }, self.cases.len() - passed);
+        let others = if others == 0 { String::new() } else { format!(", {others} did not run") };
+        format!("{}: {passed} {cases} passed{others}", self.verdict)
     }
 
     /// For people, on a terminal.
@@ -190,7 +224,7 @@ impl Report {
 
 impl Statements {
     fn of(cases: &[Ran]) -> Self {
-        let mut not_ran = BTreeMap::new();
+        let (mut not_applicable, mut elsewhere, mut not_ran) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (mut ran, mut of) = (0, 0);
         for (section, count) in SECTIONS {
             for number in 1..=count {
@@ -198,25 +232,29 @@ impl Statements {
                 let statement = format!("{section} {number}");
                 let mut mine = cases.iter().filter(|case| case.statement == statement).peekable();
                 if mine.peek().is_none() {
-                    let elsewhere = ELSEWHERE.iter().find(|(known, _)| *known == statement);
-                    not_ran.insert(statement, elsewhere.map_or("not selected", |(_, why)| why).to_owned());
+                    match ELSEWHERE.iter().find(|(known, _)| *known == statement) {
+                        Some((_, r#where)) => elsewhere.insert(statement, (*r#where).to_owned()),
+                        None => not_ran.insert(statement, "not selected".to_owned()),
+                    };
                     continue;
                 }
-                let mut reason = None;
-                let any = mine.any(|case| match &case.outcome {
-                    Outcome::Passed | Outcome::Failed(_) => true,
-                    Outcome::NotClaimed(why) | Outcome::NoHook(why) | Outcome::Skipped(why) => {
-                        reason = Some(why.clone());
-                        false
+                let (mut inapplicable, mut missing) = (None, None);
+                let any = mine.any(|case| {
+                    match &case.outcome {
+                        Outcome::Passed | Outcome::Failed(_) => return true,
+                        Outcome::NotApplicable(why) => inapplicable = Some(why.clone()),
+                        Outcome::NoHook(why) | Outcome::Skipped(why) => missing = Some(why.clone()),
                     }
+                    false
                 });
-                match reason {
+                match (missing, inapplicable) {
                     _ if any => ran += 1,
-                    reason => drop(not_ran.insert(statement, reason.unwrap_or_default())),
+                    (Some(why), _) => drop(not_ran.insert(statement, why)),
+                    (None, why) => drop(not_applicable.insert(statement, why.unwrap_or_default())),
                 }
             }
         }
-        Self { ran, of, not_ran }
+        Self { ran, of, not_applicable, elsewhere, not_ran }
     }
 }
 
@@ -225,7 +263,7 @@ fn told(outcome: &Outcome) -> (&'static str, &str) {
     match outcome {
         Outcome::Passed => ("passed", ""),
         Outcome::Failed(why) => ("failed", why),
-        Outcome::NotClaimed(why) => ("not claimed", why),
+        Outcome::NotApplicable(why) => ("not applicable", why),
         Outcome::NoHook(why) => ("no hook", why),
         Outcome::Skipped(why) => ("skipped", why),
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Report, bounds, joined, told};
+use super::{Report, Tally, bounds, joined, told};
 use crate::run::Outcome;
 
 pub(super) fn render(report: &Report) -> String {
@@ -13,7 +13,7 @@ pub(super) fn render(report: &Report) -> String {
 }
 
 fn write(report: &Report, out: &mut String) -> std::fmt::Result {
-    writeln!(out, "{}: {}", report.backend, report.verdict)?;
+    writeln!(out, "{}: {}", report.backend, report.conclusion())?;
     let claimed = report.profiles.keys().filter(|name| **name != "core");
     writeln!(out, "  claims: {}", joined(claimed))?;
     for (name, value) in bounds(&report.claims) {
@@ -21,9 +21,22 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     writeln!(out, "  faults done: {}", joined(&report.faults))?;
     for (name, tally) in &report.profiles {
-        writeln!(out, "  {name}: {} passed, {} failed, {} not run", tally.passed, tally.failed, tally.not_run)?;
+        let Tally { passed, failed, not_run, not_applicable } = tally;
+        writeln!(
+            out,
+            "  {name}: {passed} passed, {failed} failed, {not_run} not run, {not_applicable} not applicable"
+        )?;
     }
-    writeln!(out, "  statements: {} of {}", report.statements.ran, report.statements.of)?;
+    if !report.unproven.is_empty() {
+        writeln!(out, "  claimed, and no case ran: {}", joined(&report.unproven))?;
+    }
+    let statements = &report.statements;
+    let (elsewhere, not_applicable) = (statements.elsewhere.len(), statements.not_applicable.len());
+    writeln!(
+        out,
+        "  statements: {} of {} looked at, {not_applicable} not applicable, {elsewhere} judged by other tests",
+        statements.ran, statements.of
+    )?;
     for case in &report.cases {
         if !matches!(case.outcome, Outcome::Passed) {
             let (word, why) = told(&case.outcome);

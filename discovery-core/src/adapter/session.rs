@@ -78,6 +78,17 @@ impl<S: KeyStore> KeySession<S> {
         let fates = self.carry_out(keys.iter().map(|key| (key.clone(), Intent::Keep)).collect()).await;
         keys.into_iter().zip(fates).map(|(key, fate)| Ok((key, fate?))).collect()
     }
+
+    /// A session is its records: it is lost where some that were stored are gone and none is left.
+    fn check_alive<'a>(&self, kept: impl Iterator<Item = &'a (Key, Fate)> + Clone) -> Result<()> {
+        let gone = |(key, fate): &(Key, Fate)| *fate == Fate::Absent && self.shared.owner.may_hold(key);
+        let held = kept.clone().any(|(_, fate)| *fate == Fate::Held);
+        if held || !kept.clone().any(gone) {
+            return Ok(());
+        }
+        let text = format!("the store holds none of the {} records that it held", kept.count());
+        Err(Error::new(ErrorKind::SessionLost, text))
+    }
 }
 
 fn conflict(key: &Key) -> Error {
@@ -101,12 +112,7 @@ impl<S: KeyStore> Session for KeySession<S> {
         if kept.is_empty() {
             self.shared.store.ping().await?;
         }
-        let held = kept.iter().any(|(_, fate)| *fate == Fate::Held);
-        let gone = |(key, fate): &(Key, Fate)| *fate == Fate::Absent && owner.may_hold(key);
-        if !held && kept.iter().any(gone) {
-            let text = format!("the store holds none of the {} records that it held", kept.len());
-            return Err(Error::new(ErrorKind::SessionLost, text));
-        }
+        self.check_alive(kept.iter())?;
         Ok(self.ttl)
     }
 
@@ -132,12 +138,16 @@ impl<S: KeyStore> Session for KeySession<S> {
 
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
         let owner = &self.shared.owner;
+        let stored = owner.stored();
         owner.suspect(desired.keys());
-        let fates = self.keep(desired.keys().cloned().collect()).await?;
-        let drift = |(key, fate): (Key, Fate)| match fate {
-            Fate::Held if owner.holds(&key, &desired[&key]) => None,
-            Fate::Taken => Some((key.clone(), Drift::Taken(conflict(&key)))),
-            Fate::Held | Fate::Absent | Fate::Withdrawn => Some((key, Drift::Changed)),
+        let others = stored.iter().filter(|key| !desired.contains_key(*key));
+        let fates = self.keep(desired.keys().chain(others).cloned().collect()).await?;
+        // Sorted, as the owner's keys are.
+        self.check_alive(fates.iter().filter(|(key, _)| stored.binary_search(key).is_ok()))?;
+        let drift = |(key, fate): (Key, Fate)| match (desired.get(&key)?, fate) {
+            (value, Fate::Held) if owner.holds(&key, value) => None,
+            (_, Fate::Taken) => Some((key.clone(), Drift::Taken(conflict(&key)))),
+            (_, Fate::Held | Fate::Absent | Fate::Withdrawn) => Some((key, Drift::Changed)),
         };
         let mut drifts: Vec<_> = fates.into_iter().filter_map(drift).collect();
         let unwanted = owner.stored().into_iter().filter(|key| !desired.contains_key(key));

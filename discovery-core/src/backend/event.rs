@@ -108,7 +108,8 @@ pub enum WatchEvent {
     },
     /// Nothing changed, and the watch is at this position. Counts as a sign of life.
     Progress(Position),
-    /// The watch lost touch with the store and is mending it by itself: views are stale from now on.
+    /// The watch lost touch with the store, or with a part of it, and is mending that by itself: views are stale from
+    /// now on, whatever else the watch tells, until `Recovered` or the end of a snapshot that began since.
     Interrupted(Error),
     /// The watch is in touch again and has missed nothing. Says nothing before the first snapshot.
     Recovered,

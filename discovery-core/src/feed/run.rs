@@ -78,6 +78,8 @@ pub(super) struct Task {
     published: Arc<AtomicU64>,
     pub(super) position: Option<Position>,
     gap: Gap,
+    /// Why the open watch is out of touch, since it said so.
+    interrupted: Option<Error>,
     /// The newest opening of the watch, the one whose snapshot is complete, and the one that somebody waits for.
     opening: u64,
     snapshot_of: u64,
@@ -109,6 +111,7 @@ impl Task {
             published: Arc::default(),
             position: None,
             gap: Gap::Closed,
+            interrupted: None,
             opening: 0,
             snapshot_of: 0,
             wanted_opening: 0,
@@ -216,6 +219,9 @@ impl Task {
         let feed = Arc::clone(&self.feed);
         let mut staging: Option<(Lineage, Vec<Entry>)> = None;
         let mut started = false;
+        // Since the newest snapshot began. If not, its end says that the watch is in touch.
+        let mut interrupted = false;
+        self.interrupted = None;
         let mut barrier: Option<BoxFuture<'static, Result<Option<Position>>>> = None;
         loop {
             let settled = started && staging.is_none();
@@ -264,7 +270,7 @@ impl Task {
                 Next::Reopen => continue,
             };
             match event {
-                WatchEvent::SnapshotStart { lineage } => staging = Some((lineage, Vec::new())),
+                WatchEvent::SnapshotStart { lineage } => (staging, interrupted) = (Some((lineage, Vec::new())), false),
                 WatchEvent::SnapshotChunk(mut chunk) => match &mut staging {
                     Some((_, entries)) if entries.is_empty() => *entries = chunk,
                     Some((_, entries)) => entries.append(&mut chunk),
@@ -275,6 +281,9 @@ impl Task {
                         return Ok(Leave::Failed(broken("a snapshot's end without its start")));
                     };
                     self.resync(entries, lineage).await;
+                    if !interrupted {
+                        self.interrupted = None;
+                    }
                     (self.gap, barrier) = (Gap::Closed, None);
                     self.settled(position).await;
                     started = true;
@@ -297,10 +306,17 @@ impl Task {
                     self.settled(position).await;
                 }
                 WatchEvent::Progress(position) => self.settled(position).await,
-                WatchEvent::Interrupted(error) => self.failed(&error),
-                WatchEvent::Recovered if started => self.live(),
-                // Live is what has a snapshot, and that is still to come.
-                WatchEvent::Recovered => {}
+                WatchEvent::Interrupted(error) => {
+                    self.failed(&error);
+                    (self.interrupted, interrupted) = (Some(error), true);
+                }
+                WatchEvent::Recovered => {
+                    (self.interrupted, interrupted) = (None, false);
+                    // Live is what has a snapshot; the first one may be still to come.
+                    if started {
+                        self.live();
+                    }
+                }
             }
         }
     }
@@ -427,6 +443,13 @@ impl Task {
     fn live(&mut self) {
         let known = self.position.is_some() && matches!(self.gap, Gap::Closed);
         if self.feed.status.borrow().freshness.is_live() || !known {
+            return;
+        }
+        if let Some(cause) = self.interrupted.clone() {
+            // Whoever has a first state is no longer syncing.
+            if matches!(self.feed.status.borrow().freshness, Freshness::Syncing) {
+                self.set_freshness(|_| Freshness::Stale { since: Instant::now(), cause });
+            }
             return;
         }
         tracing::debug!(records = self.raw.len(), "live");

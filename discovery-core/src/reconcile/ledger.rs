@@ -487,14 +487,16 @@ impl Ledger {
         let group = waiting.and_then(|at| self.groups.remove(at)).map(|group| group.keys).unwrap_or_default();
         for other in group.iter().filter(|other| *other != key) {
             if let Some(claim) = self.claims.get_mut(other) {
-                claim.answer_puts(u64::MAX, &Err(conflict.clone()));
+                let error = claim.with_effects(conflict.clone());
+                claim.answer_puts(u64::MAX, &Err(error));
             }
             self.give_up(other, conflict.clone());
         }
         if let Some(mut claim) = self.claims.remove(key) {
             Arc::make_mut(&mut self.desired).remove(key);
             self.dirty.remove(key);
-            claim.answer_puts(u64::MAX, &Err(conflict.clone()));
+            let error = claim.with_effects(conflict.clone());
+            claim.answer_puts(u64::MAX, &Err(error));
             // What is there is not this owner's, so nothing of it is left.
             claim.answer_deletes(u64::MAX, &Ok(Stamp::unordered()));
             if claim.wanted.is_some() {

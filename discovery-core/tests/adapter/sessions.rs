@@ -285,6 +285,28 @@ async fn verify_tells_what_others_did_and_a_put_repairs_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn verify_finds_a_session_lost_as_a_renewal_does() {
+    let (toy, sessions) = handle(&Toy::new());
+    let session = open(&sessions).await;
+    let wanted: Desired = (1..=2).map(|number| (key(number), value("mine"))).collect();
+    let first = drifted(&*session, &wanted).await;
+    assert_eq!(first, [(key(1), None), (key(2), None)], "what was never stored is no loss");
+    for number in 1..=3 {
+        put(&*session, &key(number), "mine").await.expect("put");
+    }
+    (1..=2).for_each(|number| toy.remove(&name_of(&key(number))));
+    let unwanted = Some(ErrorKind::Refused);
+    assert_eq!(drifted(&*session, &wanted).await, [(key(1), None), (key(2), None), (key(3), unwanted)]);
+    for number in 1..=2 {
+        put(&*session, &key(number), "mine").await.expect("put back");
+    }
+    (1..=3).for_each(|number| toy.remove(&name_of(&key(number))));
+    let lost = session.verify(&wanted).await.expect_err("all that it held is gone");
+    assert_eq!(lost.kind(), ErrorKind::SessionLost);
+    assert_eq!(drifted(&*session, &wanted).await, [(key(1), None), (key(2), None)], "told once");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_is_told_and_leaves_nothing_undecided() {
     let (toy, sessions) = handle(&Toy::new());
     let session = open(&sessions).await;

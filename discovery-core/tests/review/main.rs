@@ -14,7 +14,7 @@ use discovery_core::*;
 use discovery_memory::{Cluster, MemoryBackend};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
@@ -75,6 +75,8 @@ pub struct Hooks {
     pub by_revision: Mutex<bool>,
     pub opens: AtomicUsize,
     pub published: tokio::sync::Notify,
+    /// What the next watch says between the events of its store.
+    pub says: Mutex<Option<mpsc::UnboundedReceiver<WatchEvent>>>,
 }
 
 #[derive(Clone)]
@@ -105,6 +107,7 @@ impl Scripted {
                 by_revision: Mutex::default(),
                 opens: AtomicUsize::new(0),
                 published: tokio::sync::Notify::new(),
+                says: Mutex::default(),
             }),
         }
     }
@@ -158,6 +161,9 @@ impl Watcher for Scripted {
         }
         let plan = self.at(scope);
         let mut inner = self.inner.watch(scope, if plan.flap { None } else { after }).await?;
+        if let Some(mut says) = self.hooks.says.lock().unwrap().take() {
+            inner = stream::select(inner, stream::poll_fn(move |context| says.poll_recv(context)).map(Ok)).boxed();
+        }
         if plan.flat {
             inner = inner
                 .map(|event| {

@@ -472,3 +472,65 @@ async fn a_resumed_watch_is_live_once_it_has_what_it_missed() {
     assert_eq!(joining.await.unwrap(), 2, "who joined saw a state from before the gap");
     assert!(view.freshness().is_live());
 }
+
+/// A store of several parts, of which one is out of touch and the others go on.
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_watch_is_stale_whatever_else_it_says() {
+    let cluster = Cluster::new();
+    let scripted = Scripted::new(&cluster);
+    let (says, heard) = tokio::sync::mpsc::unbounded_channel();
+    *scripted.hooks.says.lock().unwrap() = Some(heard);
+    let (reader, writer) = (scripted.handle().await, Scripted::new(&cluster).handle().await);
+    let view = reader.view::<Worker>(q("a")).await.unwrap();
+    let cause = || Error::new(ErrorKind::PermissionDenied, "a part is out of touch");
+    let say = async |event| {
+        says.send(event).unwrap();
+        tokio::time::sleep(ms(1)).await;
+    };
+    let stale =
+        || matches!(view.freshness(), Freshness::Stale { cause, .. } if cause.kind() == ErrorKind::PermissionDenied);
+    say(WatchEvent::Interrupted(cause())).await;
+    assert!(stale());
+    let held = writer.register(worker("a", 1)).await.unwrap();
+    view.reached(&held.stamp()).await.unwrap();
+    assert_eq!(view.load().len(), 1, "what the others say is shown");
+    assert!(stale(), "a change of another part made it {:?}", view.freshness());
+    let (entries, position) = scripted.inner.list(&Scope::all()).await.unwrap();
+    say(WatchEvent::Progress(position.clone())).await;
+    assert!(stale(), "a sign of life of another part made it {:?}", view.freshness());
+    say(WatchEvent::Recovered).await;
+    assert!(view.freshness().is_live());
+
+    // A whole snapshot that began later says as much as `Recovered`.
+    let [start, chunk, end] = WatchEvent::snapshot(Lineage::Same, entries, position);
+    say(WatchEvent::Interrupted(cause())).await;
+    for event in [start.clone(), chunk.clone()] {
+        say(event).await;
+        assert!(stale());
+    }
+    say(end.clone()).await;
+    assert!(view.freshness().is_live());
+    // One that was interrupted itself does not.
+    for event in [start, WatchEvent::Interrupted(cause()), chunk, end] {
+        say(event).await;
+    }
+    assert!(stale());
+    say(WatchEvent::Recovered).await;
+    assert!(view.freshness().is_live());
+}
+
+/// So a view's first state may be stale already.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_interrupted_in_its_first_snapshot_begins_stale() {
+    let cluster = Cluster::new();
+    let scripted = Scripted::new(&cluster);
+    let (says, heard) = tokio::sync::mpsc::unbounded_channel();
+    *scripted.hooks.says.lock().unwrap() = Some(heard);
+    says.send(WatchEvent::Interrupted(Error::new(ErrorKind::Unavailable, "a part is out of touch"))).unwrap();
+    let reader = scripted.handle().await;
+    let lazy = reader.view_with::<Worker>(q("a"), ViewOptions::default().lazy()).await.unwrap();
+    tokio::time::sleep(ms(1)).await;
+    assert!(matches!(lazy.freshness(), Freshness::Stale { .. }), "it is {:?}", lazy.freshness());
+    says.send(WatchEvent::Recovered).unwrap();
+    lazy.synced(ms(10)).await.unwrap();
+}

@@ -60,6 +60,45 @@ async fn withdrawn_while_in_flight_has_an_unknown_effect() {
     assert!(added.is_err() || error.effect() == Effect::Unknown, "{error:?} and then {added:?}");
 }
 
+/// One key, whoever registers it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Seat {
+    holder: u32,
+}
+impl Record for Seat {
+    const KIND: &'static str = "seat";
+    fn path(&self) -> Result<Path> {
+        Path::new(Self::KIND, ["one"])
+    }
+    fn instance(&self) -> Option<InstanceId> {
+        Some(InstanceId(1))
+    }
+}
+
+/// Stored with its answer lost, and then another owner's after all: it may have been seen.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_lost_again_has_an_unknown_effect() {
+    let cluster = Cluster::new();
+    let (mine, theirs) = (cluster.connect(), cluster.connect());
+    let handle = |backend: &MemoryBackend| {
+        let builder = Discovery::builder().with_backend(Arc::new(backend.clone()));
+        builder.executor(ExecutorKind::Current).build()
+    };
+    let (me, they) = (handle(&mine).await.unwrap(), handle(&theirs).await.unwrap());
+    let seat = they.register(Seat { holder: 1 }).await.unwrap();
+    let key = seat.key().clone();
+    me.instance_id().await.unwrap();
+    seat.deregister().await.unwrap();
+    theirs.link().cut();
+    mine.link().drop_acks();
+    let register = tokio::spawn(async move { me.register(Seat { holder: 2 }).await.map(drop) });
+    cluster.wait_until(|cluster| cluster.owner_of(&key) == Some(mine.owner())).await;
+    // As after restoring a backup: the one before holds it again.
+    cluster.roll_back(2);
+    let error = register.await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Conflict, Effect::Unknown));
+}
+
 /// A put that is under way when the record is withdrawn is no proof that it is gone.
 #[tokio::test(start_paused = true)]
 async fn a_put_in_flight_does_not_answer_the_withdrawal_after_it() {

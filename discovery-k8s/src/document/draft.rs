@@ -13,6 +13,47 @@ use super::same::same;
 /// metadata and the request around it take their part.
 const MAX_OBJECT: usize = (3 << 19) - (64 << 10);
 
+/// The longest name of a field in characters, as JSON writes it. The API server reads what is applied as YAML, which
+/// takes nothing longer for a key (YAML 1.1, "simple keys").
+const MAX_NAME: usize = 1024;
+
+/// Where a record stands in the object: the collection, and its name there.
+///
+/// # Errors
+/// [`ErrorKind::InvalidKey`] where it has no place there.
+pub(crate) fn entry(key: &Key) -> Result<(String, String)> {
+    let (collection, name) = layout::kubernetes_entry(key)?;
+    match written(&name) {
+        length if length <= MAX_NAME => Ok((collection, name)),
+        length => Err(Error::new(
+            ErrorKind::InvalidKey,
+            format!("as the name of a field it takes {length} characters, and {MAX_NAME} are possible on Kubernetes"),
+        )
+        .with_key(key)),
+    }
+}
+
+/// The characters that a name takes in JSON.
+fn written(name: &str) -> usize {
+    let escaped = |c: char| match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        c if c < ' ' => 6,
+        _ => 1,
+    };
+    name.chars().map(escaped).sum::<usize>() + 2
+}
+
+fn unwritable_field(value: &Value) -> Option<&str> {
+    match value {
+        Value::Array(items) => items.iter().find_map(unwritable_field),
+        Value::Object(fields) => {
+            let own = fields.keys().find(|name| written(name) > MAX_NAME).map(String::as_str);
+            own.or_else(|| fields.values().find_map(unwritable_field))
+        }
+        _ => None,
+    }
+}
+
 /// The records of one owner in the form of `spec.data`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Draft {
@@ -68,8 +109,13 @@ impl Draft {
     /// [`ErrorKind::InvalidKey`] or [`ErrorKind::InvalidValue`] for what has no place in the object, and
     /// [`ErrorKind::TooLarge`] where the object would become too large; the draft is then as it was.
     pub(crate) fn put(&mut self, key: &Key, value: &[u8]) -> Result<()> {
-        let (collection, name) = layout::kubernetes_entry(key)?;
+        let (collection, name) = entry(key)?;
         let value = layout::kubernetes_value(key, value)?;
+        if let Some(field) = unwritable_field(&value) {
+            let start: String = field.chars().take(40).collect();
+            let text = format!("the value has a field whose name, {start:?}..., takes more than {MAX_NAME} characters");
+            return Err(Error::new(ErrorKind::InvalidValue, text).with_key(key));
+        }
         let size = 2 * name.len() + 16 + size_of(&value);
         let freed = self.records.get(key).map_or(0, |placed| placed.size);
         let total = self.size - freed + size;
@@ -216,6 +262,19 @@ mod tests {
         assert!(draft.differences(Some(&stored)).litter);
         let none = draft.differences(None);
         assert!(none.litter && none.changed.len() == 2);
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_yaml_takes_it() {
+        // The slash, the id and the quotes take four.
+        for (segment, fits) in [("x".repeat(1020), true), ("x".repeat(1021), false)] {
+            assert_eq!(entry(&key(&segment)).is_ok(), fits, "{} characters", segment.chars().count());
+        }
+        assert_eq!(entry(&key(&"x".repeat(1021))).unwrap_err().kind(), ErrorKind::InvalidKey);
+        let mut draft = Draft::default();
+        let value = |field: usize| json!([{ "a": { "x".repeat(field): 1 } }]).to_string();
+        draft.put(&key("a"), value(1022).as_bytes()).unwrap();
+        assert_eq!(draft.put(&key("a"), value(1023).as_bytes()).unwrap_err().kind(), ErrorKind::InvalidValue);
     }
 
     #[test]

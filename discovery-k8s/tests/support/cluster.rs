@@ -6,13 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use discovery_core::backend::Backend;
-use discovery_core::{BackendContext, Discovery, Environment, Error, ErrorKind, Result, TaskScope};
+use discovery_core::{BackendContext, Discovery, Environment, Result, TaskScope};
+use discovery_deploy::CRD;
 use discovery_k8s::{DISCOVERY_LABEL, GROUP, KIND, KubernetesBackend, PLURAL, VERSION};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use discovery_testbed::ControlPlaneOptions;
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+
+use super::client::{connect, failed};
 
 /// A control plane, as its administrator sees it.
 #[derive(Clone)]
@@ -21,22 +25,21 @@ pub(crate) struct Cluster {
     pub(crate) client: Client,
 }
 
-fn failed(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Internal, what.to_owned()).with_source(error)
-}
-
 impl Cluster {
-    /// The control plane that a kubeconfig names.
-    pub(crate) async fn of(kubeconfig: &str) -> Result<Self> {
-        let read = kube::config::Kubeconfig::read_from(kubeconfig).map_err(|error| failed("kubeconfig", error))?;
-        let config = kube::Config::from_custom_kubeconfig(read, &Default::default())
-            .await
-            .map_err(|error| failed("kubeconfig", error))?;
-        let client = Client::try_from(config).map_err(|error| failed("client", error))?;
-        Ok(Self { kubeconfig: kubeconfig.to_owned(), client })
+    /// The one of all tests, with the CRD installed.
+    pub(crate) async fn shared() -> Result<Self> {
+        let options = || ControlPlaneOptions { manifests: CRD.to_owned(), ..ControlPlaneOptions::default() };
+        let cluster = discovery_testbed::Cluster::shared(options).await.map_err(|error| failed("cluster", error))?;
+        Self::of(cluster).await
     }
 
-    /// A namespace of its own.
+    /// One of a test's own.
+    pub(crate) async fn of(cluster: &discovery_testbed::Cluster) -> Result<Self> {
+        let path = cluster.kubeconfig_path();
+        Ok(Self { kubeconfig: path.to_string_lossy().into_owned(), client: connect(path).await? })
+    }
+
+    /// A namespace of its own, in which pods can be made.
     pub(crate) async fn space(&self) -> Result<Space> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -44,6 +47,11 @@ impl Cluster {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let made = serde_json::from_value(json!({ "metadata": { "name": namespace } })).expect("a namespace");
         namespaces.create(&PostParams::default(), &made).await.map_err(|error| failed("namespace", error))?;
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &namespace);
+        until("the namespace has its ServiceAccount", || async {
+            accounts.get_opt("default").await.is_ok_and(|account| account.is_some())
+        })
+        .await;
         Ok(Space { cluster: self.clone(), namespace, pods: Mutex::default() })
     }
 }
@@ -160,21 +168,36 @@ impl Space {
         settings.into_iter().collect()
     }
 
-    /// A backend as a process in this pod would have it.
-    pub(crate) async fn backend(&self, pod: &Made) -> Result<Arc<dyn Backend>> {
-        let context = BackendContext::new(self.environment(pod), TaskScope::current());
-        Ok(Arc::new(KubernetesBackend::connect(&context).await?))
-    }
-
     /// A handle as a process in this pod would have it.
     pub(crate) async fn discovery(&self, pod: &Made) -> Result<Discovery> {
-        Discovery::builder().with_backend(self.backend(pod).await?).build().await
+        discovery(self.environment(pod)).await
+    }
+
+    /// Makes a resource that no process of this test wrote.
+    pub(crate) async fn leave(&self, name: &str, owner: Option<&Made>, items: &Value) -> Result<DynamicObject> {
+        let owner_reference =
+            |pod: &Made| json!([{ "apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid }]);
+        let resource = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": KIND,
+            "metadata": { "name": name, "ownerReferences": owner.map_or(json!([]), owner_reference) },
+            "spec": { "data": { "item": items } },
+        });
+        let resource = serde_json::from_value(resource).expect("a resource");
+        self.resources().create(&PostParams::default(), &resource).await.map_err(|error| failed("resource", error))
     }
 
     /// The resource of this name, as it is stored.
     pub(crate) async fn resource(&self, name: &str) -> Result<Option<DynamicObject>> {
         self.resources().get_opt(name).await.map_err(|error| failed("resource", error))
     }
+}
+
+/// A handle as a process of this environment would have it.
+pub(crate) async fn discovery(environment: Environment) -> Result<Discovery> {
+    let context = BackendContext::new(environment, TaskScope::current());
+    let backend: Arc<dyn Backend> = Arc::new(KubernetesBackend::connect(&context).await?);
+    Discovery::builder().with_backend(backend).build().await
 }
 
 /// Waits until something holds.

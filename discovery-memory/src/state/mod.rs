@@ -164,8 +164,7 @@ impl State {
     }
 
     pub(crate) fn is_visible(&self, record: &Stored) -> bool {
-        !self.readiness
-            || record.lease.is_none_or(|lease| self.owners.get(&lease.owner).is_some_and(|owner| owner.ready))
+        !self.readiness || record.lease.is_none_or(|lease| self.owners.get(&lease.owner).is_some_and(Owner::is_visible))
     }
 
     /// Commits one transaction: each key once, `None` to remove it. The incarnation and the revision of what is stored
@@ -231,15 +230,22 @@ impl State {
         });
     }
 
-    /// Shows or hides all of an owner's records, in one transaction.
-    pub(crate) fn set_ready(&mut self, id: OwnerId, ready: bool) {
+    pub(crate) fn set_ready(&mut self, owner: OwnerId, ready: bool) {
+        self.change_owner(owner, |owner| owner.ready = ready);
+    }
+
+    pub(crate) fn terminate(&mut self, owner: OwnerId) {
+        self.change_owner(owner, |owner| owner.terminating = true);
+    }
+
+    /// Shows or hides all of an owner's records, in one transaction, where a change of it says so.
+    fn change_owner(&mut self, id: OwnerId, change: impl FnOnce(&mut Owner)) {
         let owner = self.owners.entry(id).or_default();
-        if owner.ready == ready {
-            return;
-        }
+        let before = owner.is_visible();
+        change(owner);
+        let visible = owner.is_visible();
         let keys: BTreeSet<Key> = owner.keys.clone();
-        owner.ready = ready;
-        if !self.readiness || keys.is_empty() {
+        if visible == before || !self.readiness || keys.is_empty() {
             self.noticed();
             return;
         }
@@ -249,7 +255,7 @@ impl State {
         for key in keys {
             let Some(record) = self.records.get_mut(&key) else { continue };
             transaction.undo.push((key.clone(), Some(record.clone())));
-            if ready {
+            if visible {
                 record.incarnation = revision;
                 transaction.changes.push(Change::Put(record.entry(&key)));
             } else {

@@ -155,6 +155,13 @@ impl State {
             self.commit(vec![(key.clone(), value.map(|value| (value, None)))]);
         }
     }
+
+    /// A write in the name of an owner that is not ready and never will be.
+    pub(crate) fn write_impostor(&mut self, key: &Key, value: Bytes) {
+        let (owner, session) = (OwnerId(self.new_id()), self.new_id());
+        let lease = Lease { owner, session, instance: key.instance(), ttl: bounds::DEFAULT_TTL };
+        self.commit(vec![(key.clone(), Some((value, Some(lease))))]);
+    }
 }
 
 fn refuse(batch: &WriteBatch, error: &Error) -> Vec<Result<Stamp>> {

@@ -39,9 +39,17 @@ pub(super) struct Owner {
     /// The session that may write.
     pub(super) current: Option<u64>,
     pub(super) ready: bool,
+    /// It will never be ready again.
+    pub(super) terminating: bool,
     pub(super) keys: BTreeSet<Key>,
     /// The handle was dropped; forgotten with its last record.
     gone: bool,
+}
+
+impl Owner {
+    pub(super) fn is_visible(&self) -> bool {
+        self.ready && !self.terminating
+    }
 }
 
 #[derive(Debug)]

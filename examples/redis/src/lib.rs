@@ -41,8 +41,9 @@ pub const FACTORY: BackendFactory = BackendFactory {
 
 inventory::submit!(FACTORY);
 
-/// How long Redis may take to answer before it counts as out of reach.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long Redis may take to answer before it counts as out of reach: less than the core waits for a renewal of the
+/// shortest time to live, so that the next one goes over another connection.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 const LIST: &str = r"
 local records = {}

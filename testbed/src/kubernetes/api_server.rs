@@ -28,7 +28,7 @@ impl ApiServer {
     }
 
     pub(super) async fn wait_as(&self, admin: &Cluster) -> Result<()> {
-        let ready = async || {
+        let ready = || async {
             // To ask costs a process, so not before somebody listens.
             TcpStream::connect(self.address()).await.is_ok() && admin.is_ready().await
         };

@@ -181,7 +181,7 @@ impl Cluster {
         Ok(self.kubectl(create).await?.trim().to_owned())
     }
 
-    pub(super) async fn is_ready(&self) -> bool {
+    pub(crate) async fn is_ready(&self) -> bool {
         self.kubectl(["get", "--raw=/readyz", "--request-timeout=5s"]).await.is_ok()
     }
 

@@ -14,7 +14,6 @@ use super::talk::{Ask, ask};
 use super::{Kind, Report};
 use crate::client;
 use crate::error::{Error, Result};
-use crate::program::Program;
 use crate::server::{PATIENCE, PAUSE};
 
 /// Longer than it takes to find that three servers do not answer.
@@ -52,7 +51,9 @@ pub async fn up(kind: Kind) -> Result<Report> {
     let place = Place::of(kind)?;
     let _turn = place.turn()?;
     // Here, where progress is seen, and not by the keeper.
-    client::command(Program::Etcd).await?;
+    for &program in kind.programs() {
+        client::command(program).await?;
+    }
     let deadline = Instant::now() + PATIENCE;
     loop {
         match place.keeper()? {

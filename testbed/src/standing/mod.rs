@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::command::{Found, down, status, up};
 pub use self::keeper::keep;
+use crate::program::Program;
 
 /// What can be up. One of each at a time, for each target directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +27,37 @@ pub enum Kind {
     Etcd,
     /// Three etcd members.
     EtcdCluster,
+    /// A Kubernetes control plane with discovery's CRD, and a ready pod to register for.
+    Kubernetes,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Etcd, Self::EtcdCluster];
+    pub const ALL: [Self; 3] = [Self::Etcd, Self::EtcdCluster, Self::Kubernetes];
 
     /// What it is called on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Etcd => "etcd",
             Self::EtcdCluster => "etcd-cluster",
+            Self::Kubernetes => "kubernetes",
+        }
+    }
+
+    /// The client to look into it with.
+    pub fn client(self) -> Program {
+        match self {
+            Self::Etcd | Self::EtcdCluster => Program::Etcdctl,
+            Self::Kubernetes => Program::Kubectl,
+        }
+    }
+
+    fn programs(self) -> &'static [Program] {
+        match self {
+            Self::Etcd | Self::EtcdCluster => &[Program::Etcd],
+            Self::Kubernetes => {
+                &[Program::Etcd, Program::KubeApiserver, Program::KubeControllerManager, Program::Kubectl]
+            }
         }
     }
 
@@ -68,7 +89,7 @@ pub struct Report {
 pub struct ServerReport {
     /// Its name.
     pub name: String,
-    /// Where it listens.
+    /// Where it listens; empty where nobody needs to know.
     pub address: String,
     /// Its process id; `None` where it has ended.
     pub pid: Option<u32>,

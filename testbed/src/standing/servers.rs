@@ -5,11 +5,26 @@ use std::path::Path;
 use super::{Kind, Report, ServerReport};
 use crate::error::Result;
 use crate::etcd::{Etcd, EtcdCluster, EtcdOptions};
+use crate::kubernetes::{ControlPlane, ControlPlaneOptions};
+
+/// What discovery stores its records in.
+const CRD: &str = include_str!("../../../deploy/crd.yaml");
+/// A pod to register for, and what makes it visible.
+const POD: &str = include_str!("pod.yaml");
+const NAMESPACE: &str = "default";
+const POD_NAME: &str = "testbed";
 
 #[derive(Debug)]
 pub(super) enum Servers {
     Etcd(Box<Etcd>),
     EtcdCluster(EtcdCluster),
+    Kubernetes(Box<Kubernetes>),
+}
+
+#[derive(Debug)]
+pub(super) struct Kubernetes {
+    plane: ControlPlane,
+    pod_uid: String,
 }
 
 impl Servers {
@@ -19,6 +34,7 @@ impl Servers {
         Ok(match kind {
             Kind::Etcd => Self::Etcd(Box::new(Etcd::start_with(options).await?)),
             Kind::EtcdCluster => Self::EtcdCluster(EtcdCluster::start_with(options).await?),
+            Kind::Kubernetes => Self::Kubernetes(Box::new(Kubernetes::start(files).await?)),
         })
     }
 
@@ -29,13 +45,17 @@ impl Servers {
         for etcd in ended {
             etcd.wait().await?;
         }
-        Ok(())
+        match self {
+            Self::Kubernetes(kubernetes) => kubernetes.start_again().await,
+            _ => Ok(()),
+        }
     }
 
     fn etcds(&self) -> &[Etcd] {
         match self {
             Self::Etcd(etcd) => std::slice::from_ref(&**etcd),
             Self::EtcdCluster(cluster) => cluster.members(),
+            Self::Kubernetes(kubernetes) => std::slice::from_ref(kubernetes.plane.etcd()),
         }
     }
 
@@ -51,8 +71,77 @@ impl Servers {
                 log: etcd.log().display().to_string(),
             });
         }
-        let endpoints = self.etcds().iter().map(Etcd::endpoint).collect::<Vec<_>>().join(",");
-        let environment = [("ETCD_ENDPOINTS", endpoints.as_str()), ("DYN_DISCOVERY_BACKEND", "etcd")];
-        Report { servers, environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec() }
+        let environment = match self {
+            Self::Kubernetes(kubernetes) => {
+                servers.extend(kubernetes.report().await);
+                kubernetes.environment()
+            }
+            _ => {
+                let endpoints = self.etcds().iter().map(Etcd::endpoint).collect::<Vec<_>>().join(",");
+                named([("ETCD_ENDPOINTS", endpoints.as_str()), ("DYN_DISCOVERY_BACKEND", "etcd")])
+            }
+        };
+        Report { servers, environment }
+    }
+}
+
+fn named<const N: usize>(variables: [(&str, &str); N]) -> Vec<(String, String)> {
+    variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+}
+
+impl Kubernetes {
+    async fn start(files: &Path) -> Result<Self> {
+        let manifests = CRD.to_owned();
+        let options =
+            ControlPlaneOptions { manifests, files: Some(files.to_owned()), ..ControlPlaneOptions::default() };
+        let plane = ControlPlane::start_with(options).await?;
+        plane.apply(POD).await?;
+        plane.report(NAMESPACE, POD_NAME, true).await?;
+        let pod_uid = plane.pod_uid(NAMESPACE, POD_NAME).await?;
+        Ok(Self { plane, pod_uid })
+    }
+
+    async fn start_again(&self) -> Result<()> {
+        if self.plane.api().pid().is_none() {
+            self.plane.api().launch()?;
+            self.plane.wait().await?;
+        }
+        match self.plane.controllers().pid() {
+            Some(_) => Ok(()),
+            None => self.plane.controllers().launch(),
+        }
+    }
+
+    async fn report(&self) -> [ServerReport; 2] {
+        let (api, controllers) = (self.plane.api(), self.plane.controllers());
+        let runs = api.pid().is_some();
+        [
+            ServerReport {
+                name: "kube-apiserver".to_owned(),
+                address: format!("https://{}", api.address()),
+                pid: api.pid(),
+                well: runs && self.plane.is_ready().await,
+                log: api.log().display().to_string(),
+            },
+            // It listens nowhere: to run is all that can be said of it.
+            ServerReport {
+                name: controllers.name().to_owned(),
+                address: String::new(),
+                pid: controllers.pid(),
+                well: controllers.pid().is_some(),
+                log: controllers.log().display().to_string(),
+            },
+        ]
+    }
+
+    /// For whoever watches, and for one process that registers.
+    fn environment(&self) -> Vec<(String, String)> {
+        named([
+            ("KUBECONFIG", &self.plane.kubeconfig_path().to_string_lossy()),
+            ("DYN_DISCOVERY_BACKEND", "kubernetes"),
+            ("POD_NAMESPACE", NAMESPACE),
+            ("POD_NAME", POD_NAME),
+            ("POD_UID", &self.pod_uid),
+        ])
     }
 }

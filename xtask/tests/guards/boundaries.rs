@@ -105,6 +105,7 @@ const BOUNDARIES: &[Boundary] = &[
             "discovery-etcd",
             "discovery-file",
             "discovery-health",
+            "discovery-k8s",
             "discovery-memory",
         ],
     },

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use discovery_core::ErrorKind;
 
-use super::super::evidence::{Evidence, Finding, Read, Wrong};
+use super::super::evidence::{BREAKS, Evidence, Finding, Read, Wrong};
 use super::super::log::{Fresh, Tell, Who};
 use super::ord::blurred;
 use super::{is_list, is_view, is_view_of, told};
@@ -46,9 +46,8 @@ pub(super) fn flt_04(evidence: &Evidence<'_>) -> Vec<String> {
     }
     let gaps = |view: usize, from: usize, to: usize| {
         let handle = evidence.log.views[view].handle;
-        let breaks = [Hook::Cut, Hook::HalfOpen, Hook::Pause, Hook::Deny, Hook::Outage, Hook::LeaderChange];
         evidence.log.harms.iter().any(|harm| {
-            breaks.contains(&harm.hook)
+            BREAKS.contains(&harm.hook)
                 && harm.target.is_none_or(|target| target == handle)
                 && harm.from <= to
                 && harm.to.is_none_or(|to| to >= from)
@@ -73,7 +72,7 @@ pub(super) fn flt_05(evidence: &Evidence<'_>) -> Vec<String> {
 
 /// A connection that is dead without a word is noticed.
 pub(super) fn flt_06(evidence: &Evidence<'_>) -> Vec<String> {
-    evidence.unnoticed(&[Hook::HalfOpen, Hook::Pause], |fresh| fresh != Fresh::Live)
+    evidence.unnoticed(&[Hook::HalfOpen, Hook::Pause], |fresh, _| fresh != Fresh::Live)
 }
 
 /// A member or the leader goes, and nothing of the living with it.
@@ -88,7 +87,7 @@ pub(super) fn flt_07(evidence: &Evidence<'_>) -> Vec<String> {
 
 /// An outage: the last set is still served, marked as stale.
 pub(super) fn flt_08(evidence: &Evidence<'_>) -> Vec<String> {
-    let mut texts = evidence.unnoticed(&[Hook::Outage, Hook::Cut], |fresh| fresh != Fresh::Live);
+    let mut texts = evidence.unnoticed(&[Hook::Outage, Hook::Cut], |fresh, _| fresh != Fresh::Live);
     texts.extend(evidence.found(|finding| {
         finding.weather.outage
             && is_view(finding)
@@ -196,8 +195,8 @@ pub(super) fn flt_14(evidence: &Evidence<'_>) -> Vec<String> {
 pub(super) fn flt_15(evidence: &Evidence<'_>) -> Vec<String> {
     // The cause is that of the newest try, which a wrapper may have failed before the store could refuse it.
     let wrapped = evidence.setting.wrapped;
-    evidence.unnoticed(&[Hook::Deny], |fresh| match fresh {
-        Fresh::Stale(kind) => wrapped || kind == ErrorKind::PermissionDenied,
+    evidence.unnoticed(&[Hook::Deny], |fresh, others| match fresh {
+        Fresh::Stale(kind) => wrapped || others || kind == ErrorKind::PermissionDenied,
         Fresh::Live | Fresh::Syncing => false,
     })
 }

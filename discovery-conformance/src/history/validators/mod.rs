@@ -8,7 +8,7 @@ mod wat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::evidence::{Evidence, Finding, Read, Wrong};
+use super::evidence::{BREAKS, Evidence, Finding, Read, Wrong};
 use super::log::{Act, Answer, Fresh, Harm, Id, Seq, Tell, Told, Unsettled, Who};
 use crate::world::Hook;
 
@@ -165,8 +165,10 @@ impl Evidence<'_> {
         self.log.told.iter().filter(move |told| told.view == view)
     }
 
-    /// What was told or loaded as live in the midst of a fault that had lasted for longer than it may go unnoticed.
-    fn unnoticed(&self, hooks: &[Hook], right: impl Fn(Fresh) -> bool) -> Vec<String> {
+    /// What was told or loaded in the midst of a fault that had lasted for longer than it may go unnoticed, and is not
+    /// right. `right` also learns whether another fault of the same reader came between, which may be the cause that is
+    /// told.
+    fn unnoticed(&self, hooks: &[Hook], right: impl Fn(Fresh, bool) -> bool) -> Vec<String> {
         let limit = self.setting.bounds.recovery * self.setting.patience;
         let batches = self.log.told.iter().map(|told| (told.view, told.at, told.fresh));
         let loads = self.log.loads.iter().filter(|load| load.synced).map(|load| (load.view, load.at, load.fresh));
@@ -186,7 +188,16 @@ impl Evidence<'_> {
                     same && other.to.is_some_and(|to| to > from && to < at)
                 })
             };
-            if let Some(harm) = harm.filter(|harm| !right(fresh) && !healed(harm.from)) {
+            let others = |harm: &Harm| {
+                self.log.harms.iter().any(|other| {
+                    BREAKS.contains(&other.hook)
+                        && other.hook != harm.hook
+                        && other.target.is_none_or(|target| target == handle)
+                        && other.from <= at
+                        && other.to.is_none_or(|to| to >= harm.from)
+                })
+            };
+            if let Some(harm) = harm.filter(|harm| !right(fresh, others(harm)) && !healed(harm.from)) {
                 let reader = self.reader(handle, Some(view));
                 let since = self.log.time(harm.from);
                 texts.push(format!("{reader} says {fresh:?} {}: {} since {since:?}", self.describe(at), harm.hook));

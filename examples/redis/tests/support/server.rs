@@ -10,9 +10,10 @@ use tempfile::TempDir;
 /// What to do where there is no server.
 pub(crate) const MISSING: &str = "redis-server is not installed: `apt-get install redis-server` and run this again";
 
-/// Starts the server. When its own input ends, however the test died, it ends the server.
+/// Starts the server, whose data outlive it and not the machine: a busy disk stops no test. When its own input ends, however
+/// the test died, it ends the server.
 const KEEPER: &str = r#"
-redis-server --port 0 --unixsocket "$1/redis.sock" --dir "$1" --appendonly yes --save '' \
+redis-server --port 0 --unixsocket "$1/redis.sock" --dir "$1" --appendonly yes --appendfsync no --save '' \
     --logfile "$1/log" --pidfile "$1/pid" < /dev/null &
 cat > /dev/null
 kill -KILL $!
@@ -51,7 +52,7 @@ impl Server {
         let mut keeper = Command::new("sh");
         keeper.args(["-c", KEEPER, "keeper"]).arg(self.directory.path()).stdin(Stdio::piped()).stdout(Stdio::null());
         *self.keeper.lock().expect("no panic under the lock") = Some(keeper.spawn().expect("a shell"));
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while redis::Client::open(self.url()).and_then(|client| client.get_connection()).is_err() {
             assert!(Instant::now() < deadline, "redis-server does not serve");
             std::thread::sleep(Duration::from_millis(10));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,10 +13,13 @@ use discovery_core::backend::Backend;
 use discovery_core::{Environment, Error, ErrorKind, Result};
 use discovery_redis::{PREFIX_VARIABLE, Redis, URL_VARIABLE};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncCommands, RedisError};
+use redis::{AsyncCommands, AsyncConnectionConfig, RedisError};
 
 use super::gate::{Gate, Switch, Way};
 use super::server::{MISSING, Server, is_installed};
+
+/// How long a fault may take, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// All worlds are on one server, which the first of them starts.
 #[derive(Default)]
@@ -84,17 +88,21 @@ impl Place {
 
     async fn redis(&self) -> Result<MultiplexedConnection> {
         let client = redis::Client::open(self.url.clone()).map_err(failed)?;
-        client.get_multiplexed_async_connection().await.map_err(failed)
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
+        client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed)
     }
 
     fn at(&self, name: &str) -> String {
         format!("{{{}}}:{name}", self.prefix)
     }
 
-    async fn remove(&self, names: impl IntoIterator<Item = String>) -> Result<()> {
+    /// All at once: nobody sees a part of them gone, and puts that back meanwhile.
+    async fn remove(&self, names: impl IntoIterator<Item = String>, besides: &[&str]) -> Result<()> {
         let mut redis = self.redis().await?;
-        for name in names {
-            let () = redis.del(self.at(&format!("record:{name}"))).await.map_err(failed)?;
+        let mut keys: Vec<String> = names.into_iter().map(|name| self.at(&format!("record:{name}"))).collect();
+        keys.extend(besides.iter().map(|name| self.at(name)));
+        if !keys.is_empty() {
+            let () = redis.del(keys).await.map_err(failed)?;
         }
         redis.publish(self.at("changed"), "").await.map_err(failed)
     }
@@ -117,8 +125,7 @@ impl Place {
     async fn lose_data(&self) -> Result<()> {
         let mut redis = self.redis().await?;
         let names: Vec<String> = redis.zrange(self.at("names"), 0, -1).await.map_err(failed)?;
-        let () = redis.del(&[self.at("names"), self.at("lineage")]).await.map_err(failed)?;
-        self.remove(names).await
+        self.remove(names, &["names", "lineage"]).await
     }
 }
 
@@ -144,9 +151,9 @@ impl World for Place {
             | Fault::DelayWrites(n, None) => self.switch(n).set(Way::Open),
             Fault::Outage => self.all(Way::Cut),
             Fault::Restore => self.all(Way::Open),
-            Fault::Revoke(n) => self.remove(self.switch(n).names()).await?,
+            Fault::Revoke(n) => self.remove(self.switch(n).names(), &[]).await?,
             Fault::LoseData => self.lose_data().await?,
-            Fault::Delete(key) => self.remove([name_of(&key)]).await?,
+            Fault::Delete(key) => self.remove([name_of(&key)], &[]).await?,
             Fault::Write(key, value) => self.write(name_of(&key), &value).await?,
             other => {
                 let text = format!("Redis has nothing like {}", other.hook());

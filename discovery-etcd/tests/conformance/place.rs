@@ -1,6 +1,7 @@
 //! A world: servers that it has to itself, a prefix, and owners each on a network of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -9,9 +10,8 @@ use discovery_core::backend::Backend;
 use discovery_core::{BackendContext, Environment, Error, ErrorKind, Key, Result, TaskScope};
 use discovery_dynamo::layout;
 use discovery_etcd::{Config, EtcdBackend};
-use discovery_testbed::Etcd;
+use discovery_testbed::{Etcd, Network, Way};
 
-use super::network::{Network, Way};
 use super::servers::Servers;
 use super::{client, failed, past};
 
@@ -37,6 +37,14 @@ pub(super) struct Place {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn network(members: &[Etcd]) -> Result<Network> {
+    Network::to(members.iter().map(|member| (Ipv4Addr::LOCALHOST, member.port()).into())).map_err(failed)
+}
+
+fn endpoints(network: &Network) -> impl Iterator<Item = String> + '_ {
+    network.proxies().iter().map(|proxy| format!("http://{}", proxy.address()))
 }
 
 fn over() -> Error {
@@ -99,7 +107,7 @@ impl Place {
     async fn in_use(&self, servers: &Servers) -> Result<usize> {
         let owner = self.the(0)?;
         let detail = owner.backend.health().await?.detail;
-        let endpoints: Vec<_> = owner.network.iter().flat_map(|network| network.endpoints()).collect();
+        let endpoints: Vec<_> = owner.network.iter().flat_map(|network| endpoints(network)).collect();
         let found = endpoints.iter().position(|endpoint| detail.contains(endpoint));
         found.filter(|index| *index < servers.members().len()).ok_or_else(|| {
             Error::new(ErrorKind::Internal, format!("none of {endpoints:?} is the member in use: {detail}"))
@@ -134,13 +142,18 @@ impl Place {
             Fault::Write(key, value) => {
                 servers.client().await?.put(self.stored(&key)?, value.to_vec(), None).await.map_err(failed)?;
             }
+            // The first time, users come to be demanded while everybody is at work.
             Fault::Deny(n) => {
-                client::permit(&mut servers.client().await?, n, false).await?;
                 lock(&self.denied).insert(n);
+                servers.demand_users().await?;
+                client::permit(&mut servers.client().await?, n, false).await?;
             }
             Fault::Allow(n) => {
-                if lock(&self.denied).remove(&n) {
+                let denied = lock(&self.denied).contains(&n);
+                if denied {
+                    servers.demand_users().await?;
                     client::permit(&mut servers.client().await?, n, true).await?;
+                    lock(&self.denied).remove(&n);
                 }
             }
             other => return Err(Error::new(ErrorKind::Unsupported, format!("nothing like {}", other.hook()))),
@@ -150,15 +163,10 @@ impl Place {
 
     /// Whether another world may have these servers.
     async fn as_good_as_new(&self, servers: &Servers) -> Result<bool> {
-        if !servers.complete() {
+        if !servers.are_as_new() {
             return Ok(false);
         }
-        let mut client = servers.client().await?;
-        let denied = std::mem::take(&mut *lock(&self.denied));
-        for n in denied {
-            client::permit(&mut client, n, true).await?;
-        }
-        let answer = client.get(self.prefix.as_str(), None).await.map_err(failed)?;
+        let answer = servers.client().await?.get(self.prefix.as_str(), None).await.map_err(failed)?;
         Ok(answer.header().is_some_and(|header| header.revision() < LONG_HISTORY))
     }
 }
@@ -168,22 +176,43 @@ impl World for Place {
     async fn owner(&self, n: usize) -> Result<Arc<dyn Backend>> {
         let servers = self.servers.lock().await;
         let servers = servers.as_ref().ok_or_else(over)?;
-        let network = if n < NETWORKS { Some(Arc::new(Network::to(servers.members())?)) } else { None };
+        let network = if n < NETWORKS { Some(Arc::new(network(servers.members())?)) } else { None };
         let endpoints: Vec<String> = match &network {
-            Some(network) => network.endpoints().collect(),
+            Some(network) => endpoints(network).collect(),
             None => servers.members().iter().map(Etcd::endpoint).collect(),
         };
         let mut config = Config::new(endpoints);
         config.prefix.clone_from(&self.prefix);
         config.min_ttl = servers.min_ttl();
-        config.credentials = Some(client::credentials(n));
+        config.credentials = client::credentials(n);
         let context = BackendContext::new(Environment::default(), TaskScope::current());
+        tracing::info!(owner = n, endpoints = ?config.endpoints, "an owner");
         let backend = Arc::new(EtcdBackend::with_config(config, &context).await?);
         lock(&self.owners).insert(n, Owner { backend: Arc::clone(&backend), network });
         Ok(backend)
     }
 
     async fn inject(&self, fault: Fault) -> Result<()> {
+        tracing::info!(?fault, "begins");
+        let done = self.done(fault.clone()).await;
+        match &done {
+            Ok(()) => tracing::info!(?fault, "is done"),
+            Err(error) => tracing::warn!(?fault, %error, "could not be done"),
+        }
+        done
+    }
+
+    async fn close(&self) {
+        lock(&self.owners).clear();
+        let Some(servers) = self.servers.lock().await.take() else { return };
+        if self.as_good_as_new(&servers).await.unwrap_or(false) {
+            lock(&self.idle).push(servers);
+        }
+    }
+}
+
+impl Place {
+    async fn done(&self, fault: Fault) -> Result<()> {
         match fault {
             Fault::Cut(n) => self.way(n, |way| way.cut = true),
             // To the servers a stopped process is a silent one.
@@ -197,14 +226,6 @@ impl World for Place {
                 let servers = self.servers.lock().await;
                 self.harm(servers.as_ref().ok_or_else(over)?, fault).await
             }
-        }
-    }
-
-    async fn close(&self) {
-        lock(&self.owners).clear();
-        let Some(servers) = self.servers.lock().await.take() else { return };
-        if self.as_good_as_new(&servers).await.unwrap_or(false) {
-            lock(&self.idle).push(servers);
         }
     }
 }

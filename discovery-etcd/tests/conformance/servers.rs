@@ -1,5 +1,6 @@
 //! The servers of one world: started, stopped, wiped, led by another member.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use discovery_core::{Error, ErrorKind, Result};
@@ -16,42 +17,56 @@ pub(crate) enum Form {
     Cluster,
 }
 
-pub(super) enum Servers {
+enum Running {
     Single(Box<Etcd>),
     Cluster(EtcdCluster),
 }
 
+pub(super) struct Servers {
+    running: Running,
+    /// Whether users are demanded.
+    users: AtomicBool,
+}
+
 impl Servers {
     pub(super) async fn start(form: Form) -> Result<Self> {
-        // Passwords are hashed at the least cost: hundreds of connections sign in.
+        // Passwords are hashed at the least cost.
         let options = EtcdOptions { flags: vec!["--bcrypt-cost=4".to_owned()], ..EtcdOptions::default() };
-        let servers = match form {
+        let running = match form {
             Form::Single => {
                 // It leads again soon after each restart.
                 let quick = Some((Duration::from_millis(20), Duration::from_millis(200)));
                 let options = EtcdOptions { heartbeat_and_election: quick, ..options };
-                Self::Single(Box::new(Etcd::start_with(options).await.map_err(failed)?))
+                Running::Single(Box::new(Etcd::start_with(options).await.map_err(failed)?))
             }
-            Form::Cluster => Self::Cluster(EtcdCluster::start_with(options).await.map_err(failed)?),
+            Form::Cluster => Running::Cluster(EtcdCluster::start_with(options).await.map_err(failed)?),
         };
-        servers.demand_users().await?;
-        Ok(servers)
+        Ok(Self { running, users: AtomicBool::new(false) })
     }
 
     /// The shortest time to live that may be asked for: here what etcd grants with its defaults, there one and a half of
     /// the members' election time-out, in whole seconds.
     pub(super) fn min_ttl(&self) -> Duration {
-        match self {
-            Self::Single(_) => Duration::from_secs(2),
-            Self::Cluster(_) => Duration::from_secs(5),
+        match self.running {
+            Running::Single(_) => Duration::from_secs(2),
+            Running::Cluster(_) => Duration::from_secs(5),
         }
     }
 
     pub(super) fn members(&self) -> &[Etcd] {
-        match self {
-            Self::Single(etcd) => std::slice::from_ref(etcd),
-            Self::Cluster(cluster) => cluster.members(),
+        match &self.running {
+            Running::Single(etcd) => std::slice::from_ref(etcd),
+            Running::Cluster(cluster) => cluster.members(),
         }
+    }
+
+    /// Whether nothing is left of what was done to them.
+    pub(super) fn are_as_new(&self) -> bool {
+        self.complete() && !self.demand_users_already()
+    }
+
+    fn demand_users_already(&self) -> bool {
+        self.users.load(Ordering::Acquire)
     }
 
     /// Whether all of them run.
@@ -59,9 +74,9 @@ impl Servers {
         self.members().iter().all(|member| member.pid().is_some())
     }
 
-    /// A connection of its own to a member that runs, past every proxy, as the user who may do everything.
+    /// A connection of its own to a member that runs, past every proxy, as somebody who may do everything.
     pub(super) async fn client(&self) -> Result<Client> {
-        client::connect(self.serving()?, true).await
+        client::connect(self.serving()?, self.demand_users_already()).await
     }
 
     fn serving(&self) -> Result<String> {
@@ -69,8 +84,13 @@ impl Servers {
         serving.ok_or_else(|| Error::new(ErrorKind::Unavailable, "no member runs"))
     }
 
-    async fn demand_users(&self) -> Result<()> {
-        client::demand_users(&mut client::connect(self.serving()?, false).await?).await
+    /// Demands from now on that everybody signs in.
+    pub(super) async fn demand_users(&self) -> Result<()> {
+        if !self.demand_users_already() {
+            client::demand_users(&mut self.client().await?).await?;
+            self.users.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Kills all of them.
@@ -92,22 +112,22 @@ impl Servers {
         Ok(())
     }
 
-    /// All data is lost, and all run again; whoever administrates them has made the users anew.
+    /// All data is lost, users included, and all run again.
     pub(super) async fn wipe(&self) -> Result<()> {
-        let wiped = match self {
-            Self::Single(etcd) => etcd.wipe().await,
-            Self::Cluster(cluster) => cluster.wipe().await,
+        let wiped = match &self.running {
+            Running::Single(etcd) => etcd.wipe().await,
+            Running::Cluster(cluster) => cluster.wipe().await,
         };
-        wiped.map_err(failed)?;
-        self.demand_users().await
+        self.users.store(false, Ordering::Release);
+        wiped.map_err(failed)
     }
 
     /// Another member leads; a single one takes the lead anew, in another term.
     pub(super) async fn change_leader(&self) -> Result<()> {
-        match self {
-            Self::Single(etcd) => etcd.restart().await.map_err(failed),
-            Self::Cluster(cluster) => {
-                let leader = client::leader(cluster.members()).await?;
+        match &self.running {
+            Running::Single(etcd) => etcd.restart().await.map_err(failed),
+            Running::Cluster(cluster) => {
+                let leader = client::leader(cluster.members(), self.demand_users_already()).await?;
                 self.lead((leader + 1) % cluster.members().len()).await
             }
         }
@@ -115,6 +135,6 @@ impl Servers {
 
     /// The member of this index leads.
     pub(super) async fn lead(&self, index: usize) -> Result<()> {
-        client::lead(self.members(), index).await
+        client::lead(self.members(), self.demand_users_already(), index).await
     }
 }

@@ -1,7 +1,6 @@
 //! Worlds on real etcd servers.
 
 mod client;
-mod network;
 mod past;
 mod place;
 mod servers;
@@ -62,6 +61,11 @@ impl Factory for OnEtcd {
             hooks.push(Hook::LoseMember);
         }
         hooks
+    }
+
+    // Real servers, several at once on a machine that does other things too.
+    fn patience(&self) -> u32 {
+        8
     }
 
     async fn world(&self) -> Result<Box<dyn World>> {

@@ -12,7 +12,7 @@ use super::failed;
 
 pub(super) use etcd_client::Client;
 
-/// Owners of numbers below this have a user each; all others share one.
+/// Owners of numbers below this have a user each, the others none.
 const USERS: usize = 32;
 /// What a user needs to be an owner.
 const ROLE: &str = "owner";
@@ -29,12 +29,12 @@ pub(super) async fn connect(endpoint: String, users: bool) -> Result<Client> {
 }
 
 fn user(n: usize) -> String {
-    format!("owner-{}", n.min(USERS))
+    format!("owner-{n}")
 }
 
-/// What the n-th owner signs in with.
-pub(super) fn credentials(n: usize) -> Credentials {
-    Credentials { username: user(n), password: PASSWORD.to_owned() }
+/// What the n-th owner signs in with where users are demanded.
+pub(super) fn credentials(n: usize) -> Option<Credentials> {
+    (n < USERS).then(|| Credentials { username: user(n), password: PASSWORD.to_owned() })
 }
 
 /// Makes the users, and demands them from now on.
@@ -42,7 +42,7 @@ pub(super) async fn demand_users(client: &mut Client) -> Result<()> {
     let everything = || Permission::read_write("").with_all_keys();
     client.role_add(ROLE).await.map_err(failed)?;
     client.role_grant_permission(ROLE, everything()).await.map_err(failed)?;
-    for n in 0..=USERS {
+    for n in 0..USERS {
         client.user_add(user(n), PASSWORD, None).await.map_err(failed)?;
         client.user_grant_role(user(n), ROLE).await.map_err(failed)?;
     }
@@ -55,7 +55,7 @@ pub(super) async fn demand_users(client: &mut Client) -> Result<()> {
 /// Whether the n-th owner may do anything.
 pub(super) async fn permit(client: &mut Client, n: usize, may: bool) -> Result<()> {
     if n >= USERS {
-        return Err(Error::new(ErrorKind::Unsupported, "this owner shares its user with others"));
+        return Err(Error::new(ErrorKind::Unsupported, "this owner has no user of its own"));
     }
     if may {
         client.user_grant_role(user(n), ROLE).await.map_err(failed)?;
@@ -66,17 +66,17 @@ pub(super) async fn permit(client: &mut Client, n: usize, may: bool) -> Result<(
 }
 
 /// A member's own id, and that of the leader it knows.
-async fn ids(member: &Etcd) -> Result<(u64, u64)> {
-    let status = connect(member.endpoint(), true).await?.status().await.map_err(failed)?;
+async fn ids(member: &Etcd, users: bool) -> Result<(u64, u64)> {
+    let status = connect(member.endpoint(), users).await?.status().await.map_err(failed)?;
     Ok((status.header().map_or(0, etcd_client::ResponseHeader::member_id), status.leader()))
 }
 
 /// The index of the member that leads.
-pub(super) async fn leader(members: &[Etcd]) -> Result<usize> {
+pub(super) async fn leader(members: &[Etcd], users: bool) -> Result<usize> {
     let found = timeout(PATIENCE, async {
         loop {
             for (index, member) in members.iter().enumerate() {
-                if let Ok((own, leader)) = ids(member).await
+                if let Ok((own, leader)) = ids(member, users).await
                     && own == leader
                 {
                     return index;
@@ -89,11 +89,11 @@ pub(super) async fn leader(members: &[Etcd]) -> Result<usize> {
 }
 
 /// Makes the member of this index lead.
-pub(super) async fn lead(members: &[Etcd], index: usize) -> Result<()> {
-    let from = leader(members).await?;
+pub(super) async fn lead(members: &[Etcd], users: bool, index: usize) -> Result<()> {
+    let from = leader(members, users).await?;
     if from != index {
-        let (id, _) = ids(&members[index]).await?;
-        connect(members[from].endpoint(), true).await?.move_leader(id).await.map_err(failed)?;
+        let (id, _) = ids(&members[index], users).await?;
+        connect(members[from].endpoint(), users).await?.move_leader(id).await.map_err(failed)?;
     }
     Ok(())
 }

@@ -1,10 +1,13 @@
-//! The backend on a real control plane, which `KUBECONFIG` names and on which the CRD is installed.
+//! The backend on a real control plane: the one that `KUBECONFIG` names, or else the testbed's.
 
+mod alone;
+mod container;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::time::Duration;
 
-use discovery_core::{Discovery, ErrorKind, Path, Query, Record, Result, View};
+use discovery_core::{Discovery, Effect, ErrorKind, Path, Query, Record, Result, View};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -28,9 +31,9 @@ fn item(place: &str, n: u64) -> Item {
     Item { place: place.to_owned(), n }
 }
 
+/// A namespace on the control plane of all tests.
 async fn space() -> Space {
-    let kubeconfig = std::env::var("KUBECONFIG").expect("set KUBECONFIG to a control plane that has the CRD");
-    Cluster::of(&kubeconfig).await.unwrap().space().await.unwrap()
+    Cluster::shared().await.unwrap().space().await.unwrap()
 }
 
 async fn shows(view: &View<Item>, wanted: &[u64]) {
@@ -121,6 +124,22 @@ async fn a_pod_s_next_incarnation_takes_its_name_and_the_first_one_is_dead() {
     next.shutdown(Duration::from_secs(20)).await;
 }
 
+/// What the API server reads as YAML has names of a bounded length.
+#[tokio::test]
+async fn the_longest_name_is_taken_and_a_longer_one_refused_before_it_is_sent() {
+    let space = space().await;
+    let one = space.ready_pod("one").await.unwrap();
+    let owner = space.discovery(&one).await.unwrap();
+    let id = owner.instance_id().await.unwrap().to_string();
+    // With a slash between them, in quotes.
+    let longest = "x".repeat(1024 - 3 - id.len());
+    let _held = owner.register(item(&longest, 1)).await.unwrap();
+    assert_eq!(listed(&owner).await, [1]);
+    let error = owner.register(item(&(longest + "x"), 2)).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::InvalidKey, Effect::None), "{error}");
+    owner.shutdown(Duration::from_secs(20)).await;
+}
+
 #[tokio::test]
 async fn moving_between_slices_is_no_change_and_two_uids_hide_both() {
     let space = space().await;
@@ -140,4 +159,29 @@ async fn moving_between_slices_is_no_change_and_two_uids_hide_both() {
     space.delete_slice("impostor").await.unwrap();
     shows(&view, &[1]).await;
     owner.shutdown(Duration::from_secs(20)).await;
+}
+
+#[tokio::test]
+async fn what_stands_under_the_own_name_is_removed_unless_its_pod_lives() {
+    let space = space().await;
+    let (one, other) = (space.ready_pod("one").await.unwrap(), space.pod("other").await.unwrap());
+    let entry = json!({ "x/1": { "place": "x", "n": 9 } });
+    let stale = space.leave("one", None, &entry).await.unwrap();
+    let owner = space.discovery(&one).await.unwrap();
+    let view = owner.view::<Item>(Query::all()).await.unwrap();
+    let held = owner.register(item("x", 1)).await.unwrap();
+    shows(&view, &[1]).await;
+    let stored = space.resource("one").await.unwrap().unwrap();
+    assert_ne!(stored.metadata.uid, stale.metadata.uid, "the resource of nobody was taken over");
+    assert!(held.state().is_registered());
+    assert!(owner.shutdown(Duration::from_secs(20)).await.is_clean());
+
+    let living = space.leave("one", Some(&other), &entry).await.unwrap();
+    let owner = space.discovery(&one).await.unwrap();
+    let error = owner.register(item("x", 1)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(error.to_string().contains("other"), "{error}");
+    owner.shutdown(Duration::from_secs(20)).await;
+    let stored = space.resource("one").await.unwrap().unwrap();
+    assert_eq!(stored.metadata.resource_version, living.metadata.resource_version, "another pod's was touched");
 }

@@ -1,0 +1,82 @@
+//! A refusal is believed of a server that is ready. One that starts answers before it has read the roles, and refuses
+//! whatever they allow.
+
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use kube::client::Body;
+use tower::{Service, ServiceExt};
+
+/// Every identity may ask for it, also one that may do nothing (`--authorization-always-allow-paths`).
+const READY: &str = "/readyz";
+
+/// A way to the API server that asks one that refuses something whether it is ready. If it says no, that is the answer,
+/// as 429: nothing was done, and it can be tried again.
+#[derive(Clone, Debug)]
+pub(crate) struct Doubting<S>(pub(crate) S);
+
+impl<S, B> Service<Request<Body>> for Doubting<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: Send,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<B>, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let server = self.0.clone();
+        let answer = self.0.call(request);
+        async move {
+            let answer = answer.await?;
+            if answer.status() != StatusCode::FORBIDDEN {
+                return Ok(answer);
+            }
+            let mut ask = Request::new(Body::empty());
+            *ask.uri_mut() = http::Uri::from_static(READY);
+            match server.oneshot(ask).await {
+                Ok(mut state) if state.status().is_server_error() => {
+                    *state.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+                    Ok(state)
+                }
+                // It is ready, or does not say.
+                _ => Ok(answer),
+            }
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// What a server answers that says this of everything, and that of its readiness.
+    async fn answer(says: u16, ready: u16) -> u16 {
+        let server = tower::service_fn(move |request: Request<Body>| async move {
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::from_u16(if request.uri() == READY { ready } else { says }).unwrap();
+            Ok::<_, Infallible>(response)
+        });
+        Doubting(server).oneshot(Request::new(Body::empty())).await.unwrap().status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_a_server_that_starts_is_none() {
+        assert_eq!(answer(403, 500).await, 429);
+        for ready in [200, 401, 403, 404] {
+            assert_eq!(answer(403, ready).await, 403, "ready: {ready}");
+        }
+        assert_eq!((answer(200, 500).await, answer(500, 200).await), (200, 500));
+    }
+}

@@ -1,0 +1,142 @@
+//! What takes a control plane of a test's own: it has no CRD, forgets its history, or writes down who asks what.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use discovery_core::Query;
+use discovery_deploy::{CRD, Mode, rbac};
+use discovery_k8s::{GROUP, PLURAL, VERSION};
+use discovery_testbed::{ControlPlane, ControlPlaneOptions};
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+
+use crate::support::cluster::{Cluster, Made, Space, discovery, until};
+use crate::{Item, item, shows};
+
+async fn plane(manifests: &str, flags: &[String]) -> (ControlPlane, Space) {
+    let options = ControlPlaneOptions {
+        manifests: manifests.to_owned(),
+        api_server_flags: flags.to_vec(),
+        ..ControlPlaneOptions::default()
+    };
+    let plane = ControlPlane::start_with(options).await.unwrap();
+    let space = Cluster::of(&plane).await.unwrap().space().await.unwrap();
+    (plane, space)
+}
+
+#[tokio::test]
+async fn the_crd_may_come_late() {
+    let (plane, space) = plane("", &[]).await;
+    let (one, two) = (space.ready_pod("one").await.unwrap(), space.ready_pod("two").await.unwrap());
+    let (writer, reader) = (space.discovery(&one).await.unwrap(), space.discovery(&two).await.unwrap());
+    let view = reader.view::<Item>(Query::all()).await.unwrap();
+    assert!(view.freshness().is_live() && view.load().is_empty(), "{:?}", view.freshness());
+    let (held, applied) = tokio::join!(writer.register(item("x", 1)), plane.apply(CRD));
+    applied.unwrap();
+    assert!(held.unwrap().state().is_registered());
+    // The guard is gone, and with it the record; one that is kept arrives.
+    let _kept = writer.register(item("y", 2)).await.unwrap();
+    shows(&view, &[2]).await;
+    for handle in [writer, reader] {
+        handle.shutdown(Duration::from_secs(20)).await;
+    }
+}
+
+/// Without its cache the API server answers watches from etcd, whose compaction ends them with a 410 inside the stream;
+/// and it streams no lists.
+#[tokio::test]
+async fn a_history_that_etcd_has_forgotten_is_read_anew() {
+    let (plane, space) = plane(CRD, &["--watch-cache=false".to_owned()]).await;
+    let (one, two) = (space.ready_pod("one").await.unwrap(), space.ready_pod("two").await.unwrap());
+    let (network, kubeconfig) = plane.proxy().await.unwrap();
+    let kubeconfig = plane.save(&kubeconfig).unwrap();
+    let writer = space.discovery(&one).await.unwrap();
+    let reader = discovery(space.environment(&two).with("KUBECONFIG", kubeconfig.to_string_lossy())).await.unwrap();
+    let view = reader.view::<Item>(Query::all()).await.unwrap();
+    let gone = writer.register(item("x", 1)).await.unwrap();
+    let kept = writer.register(item("y", 2)).await.unwrap();
+    shows(&view, &[1, 2]).await;
+    let version = space.resource("one").await.unwrap().unwrap().metadata.resource_version.unwrap();
+    network.cut();
+    until("the view is stale", || async { view.freshness().stale_for().is_some() }).await;
+    gone.deregister().await.unwrap();
+    kept.update(item("y", 3)).await.unwrap();
+    space.delete_slice("slice-two").await.unwrap();
+    plane.etcd().compact().await.unwrap();
+    let watch = format!(
+        "--raw=/apis/{GROUP}/{VERSION}/namespaces/{}/{PLURAL}?watch=true&timeoutSeconds=1&resourceVersion={version}",
+        space.namespace
+    );
+    let answer = plane.kubectl(["get", &watch]).await.unwrap();
+    assert!(answer.contains(r#""code":410"#), "the history is still there: {answer}");
+    assert_eq!(view.load().len(), 2, "the last known set");
+    network.heal();
+    shows(&view, &[3]).await;
+    until("the view is live", || async { view.freshness().is_live() }).await;
+    for handle in [writer, reader] {
+        handle.shutdown(Duration::from_secs(20)).await;
+    }
+}
+
+/// A handle as a process in this pod would have it, under an account of the pod's name.
+async fn as_account(plane: &ControlPlane, space: &Space, pod: &Made) -> discovery_core::Discovery {
+    plane.apply(&rbac(Some(&space.namespace), Some(&pod.name), Mode::Pod)).await.unwrap();
+    let token = plane.kubectl(["create", "token", &pod.name, "--namespace", &space.namespace]).await.unwrap();
+    let kubeconfig = plane.save(&plane.kubeconfig().with_token(token.trim())).unwrap();
+    discovery(space.environment(pod).with("KUBECONFIG", kubeconfig.to_string_lossy())).await.unwrap()
+}
+
+/// What an account has asked for, and how often.
+fn asked(log: &Path, account: &str) -> BTreeMap<String, usize> {
+    let mut asked = BTreeMap::new();
+    for line in fs::read_to_string(log).unwrap().lines() {
+        let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
+        let user = event["user"]["username"].as_str().unwrap_or_default();
+        if user.ends_with(&format!(":{account}")) {
+            let what = ["verb", "resource"].map(|name| event[name].as_str().or(event["objectRef"][name].as_str()));
+            *asked.entry(what.map(Option::unwrap_or_default).join(" ")).or_default() += 1;
+        }
+    }
+    asked
+}
+
+#[tokio::test]
+async fn who_registers_asks_little_and_who_views_has_two_watches() {
+    let files = tempfile::tempdir().unwrap();
+    let (policy, log) = (files.path().join("policy"), files.path().join("log"));
+    let rule = json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["ResponseStarted", "ResponseComplete"],
+        "rules": [{ "level": "Metadata" }],
+    });
+    fs::write(&policy, rule.to_string()).unwrap();
+    let flags = [format!("--audit-policy-file={}", policy.display()), format!("--audit-log-path={}", log.display())];
+    let (plane, space) = plane(CRD, &flags).await;
+    let (one, two) = (space.ready_pod("one").await.unwrap(), space.ready_pod("two").await.unwrap());
+    let (writer, reader) = (as_account(&plane, &space, &one).await, as_account(&plane, &space, &two).await);
+
+    let held = try_join_all((0..20).map(|n| writer.register(item(&format!("x{n}"), n)))).await.unwrap();
+    let began = Instant::now();
+    let all: Vec<u64> = (0..20).collect();
+    let view = reader.view::<Item>(Query::all()).await.unwrap();
+    shows(&view, &all).await;
+    let count = |what: &str| asked(&log, "one").get(what).copied().unwrap_or_default();
+    let first = count("get dynamoworkermetadatas");
+    until("the resource is looked at", || async { count("get dynamoworkermetadatas") >= first + 4 }).await;
+    let took = began.elapsed();
+    let (writes, reads) = (asked(&log, "one"), asked(&log, "two"));
+    println!("registering: {writes:?} in {took:?}; viewing: {reads:?}");
+    assert_eq!(count("patch dynamoworkermetadatas"), 1, "{writes:?}");
+    assert!(!writes.keys().any(|what| what.starts_with("watch") || what.starts_with("list")), "{writes:?}");
+    // Twice in R: what others did is found in time to be mended within it.
+    assert!(took >= Duration::from_secs(14), "read {writes:?} times in {took:?}");
+    let watches = ["watch dynamoworkermetadatas", "watch endpointslices"].map(|what| (what.to_owned(), 1));
+    assert_eq!(reads, BTreeMap::from(watches), "a viewer's requests");
+    drop(held);
+    for handle in [writer, reader] {
+        handle.shutdown(Duration::from_secs(20)).await;
+    }
+}

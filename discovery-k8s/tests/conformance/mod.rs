@@ -1,0 +1,131 @@
+//! Worlds on real control planes: a namespace each.
+
+mod namespace;
+mod place;
+mod resources;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use discovery_conformance::{Factory, Hook, World};
+use discovery_core::Result;
+use discovery_deploy::{ADMISSION, CRD};
+use discovery_testbed::{Cluster, ControlPlane, ControlPlaneOptions};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use self::place::Place;
+use crate::client::failed;
+
+/// Faults that harm everybody on a control plane.
+const HARMFUL: [Hook; 2] = [Hook::Outage, Hook::Compact];
+
+/// How many control planes there are beside the shared one: they take half a GiB each.
+const PLANES: usize = 3;
+
+/// The node that all pods are on.
+const NODE: &str = "conformance";
+
+/// Each world has a namespace. A world that harms the control plane has one to itself, which serves another such world
+/// afterwards.
+pub(crate) struct OnKubernetes {
+    idle: Arc<Mutex<Vec<ControlPlane>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Default for OnKubernetes {
+    fn default() -> Self {
+        Self { idle: Arc::default(), permits: Arc::new(Semaphore::new(PLANES)) }
+    }
+}
+
+/// A control plane that one world has to itself.
+struct Lent {
+    /// `None` once it is given back.
+    plane: Option<ControlPlane>,
+    idle: Arc<Mutex<Vec<ControlPlane>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(plane) = self.plane.take().filter(|plane| plane.api().pid().is_some()) {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(plane);
+        }
+    }
+}
+
+/// Where a world is.
+enum Servers {
+    Shared(&'static Cluster),
+    Own(Box<Lent>),
+}
+
+impl Servers {
+    fn cluster(&self) -> Option<&Cluster> {
+        match self {
+            Self::Shared(cluster) => Some(cluster),
+            Self::Own(_) => self.plane().map(|plane| &**plane),
+        }
+    }
+
+    fn plane(&self) -> Option<&ControlPlane> {
+        match self {
+            Self::Shared(_) => None,
+            Self::Own(lent) => lent.plane.as_ref(),
+        }
+    }
+}
+
+fn options() -> ControlPlaneOptions {
+    let node = format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {NODE}}}\n");
+    ControlPlaneOptions { manifests: [CRD, ADMISSION, &node].join("\n---\n"), ..ControlPlaneOptions::default() }
+}
+
+#[async_trait]
+impl Factory for OnKubernetes {
+    fn name(&self) -> &str {
+        discovery_k8s::NAME
+    }
+
+    // What is missing here: the API has no session that could be revoked while its pod lives, nor transactions that come
+    // in another order, or twice. Nobody restores etcd under a cluster whose pods run, and only the machine's
+    // administrator moves its clock.
+    fn hooks(&self) -> Vec<Hook> {
+        vec![
+            Hook::Cut,
+            Hook::HalfOpen,
+            Hook::Outage,
+            Hook::Crash,
+            Hook::Pause,
+            Hook::Compact,
+            Hook::Delete,
+            Hook::Write,
+            Hook::DropAcks,
+            Hook::DelayWrites,
+            Hook::Deny,
+            Hook::Ready,
+            Hook::Terminate,
+            Hook::Impostor,
+        ]
+    }
+
+    async fn world(&self) -> Result<Box<dyn World>> {
+        self.world_for(&[]).await
+    }
+
+    async fn world_for(&self, faults: &[Hook]) -> Result<Box<dyn World>> {
+        if !faults.iter().any(|fault| HARMFUL.contains(fault)) {
+            let shared = Cluster::shared(options).await.map_err(|error| failed("the shared control plane", error))?;
+            return Ok(Box::new(Place::new(Servers::Shared(shared), 0).await?));
+        }
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|error| failed("a permit", error))?;
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let plane = match idle {
+            Some(plane) => plane,
+            None => ControlPlane::start_with(options()).await.map_err(|error| failed("a control plane", error))?,
+        };
+        let lent = Lent { plane: Some(plane), idle: Arc::clone(&self.idle), _permit: permit };
+        // Who starts while the API server is down has a pod already.
+        Ok(Box::new(Place::new(Servers::Own(Box::new(lent)), 4).await?))
+    }
+}

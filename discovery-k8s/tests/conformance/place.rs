@@ -1,0 +1,174 @@
+//! A world: a namespace, and owners that each have a pod, an account and a network of their own.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use discovery_conformance::{Fault, World};
+use discovery_core::backend::Backend;
+use discovery_core::{BackendContext, Environment, Error, ErrorKind, Key, Result, TaskScope};
+use discovery_k8s::{KubernetesBackend, PODINFO_VARIABLE};
+use discovery_testbed::{Cluster, ControlPlane, Network, Way};
+use futures_util::future::try_join_all;
+use tokio::sync::OnceCell;
+
+use super::Servers;
+use super::namespace::{Made, Namespace};
+use super::resources::Resources;
+use crate::client::{connect, failed};
+
+/// The pod of those whose records nobody registered.
+const STRANGER: &str = "stranger";
+
+#[derive(Clone)]
+struct Owner {
+    pod: Made,
+    network: Arc<Network>,
+    environment: Environment,
+}
+
+pub(super) struct Place {
+    servers: Servers,
+    namespace: Namespace,
+    resources: Resources,
+    owners: Mutex<BTreeMap<usize, Owner>>,
+    stranger: OnceCell<()>,
+}
+
+impl Place {
+    /// With pods for so many owners.
+    pub(super) async fn new(servers: Servers, owners: usize) -> Result<Self> {
+        let client = connect(cluster(&servers)?.kubeconfig_path()).await?;
+        let namespace = Namespace::create(client).await?;
+        let resources = Resources::of(&namespace);
+        let place = Self { servers, namespace, resources, owners: Mutex::default(), stranger: OnceCell::new() };
+        try_join_all((0..owners).map(|n| place.prepare(n))).await?;
+        Ok(place)
+    }
+
+    fn the(&self, n: usize) -> Result<Owner> {
+        let owner = self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(&n).cloned();
+        owner.ok_or_else(|| Error::new(ErrorKind::Internal, format!("there is no owner {n}")))
+    }
+
+    fn way(&self, n: usize, change: impl FnOnce(&mut Way)) -> Result<()> {
+        self.the(n)?.network.change(change);
+        Ok(())
+    }
+
+    fn plane(&self) -> Result<&ControlPlane> {
+        let shared = || Error::new(ErrorKind::Unsupported, "the control plane of this world serves others too");
+        self.servers.plane().ok_or_else(shared)
+    }
+
+    /// The n-th owner's pod, ready, and all that its process needs.
+    async fn prepare(&self, n: usize) -> Result<Owner> {
+        let name = format!("owner-{n}");
+        self.namespace.account(&name).await?;
+        let pod = self.namespace.pod(&name, Some(&name)).await?;
+        let (token, reported) = tokio::join!(self.namespace.token(&name, &pod), self.namespace.report(&pod, true));
+        reported?;
+        let cluster = cluster(&self.servers)?;
+        let server = cluster.kubeconfig().address().await.map_err(|error| failed("the API server", error))?;
+        let network = Network::to([server]).map_err(|error| failed("a network", error))?;
+        let kubeconfig = cluster.kubeconfig().with_token(&token?).through(&network.proxies()[0]);
+        let kubeconfig = kubeconfig.and_then(|kubeconfig| cluster.save(&kubeconfig));
+        let kubeconfig = kubeconfig.map_err(|error| failed("a kubeconfig", error))?;
+        let settings = [
+            ("KUBECONFIG", &*kubeconfig.to_string_lossy()),
+            ("POD_NAME", &pod.name),
+            ("POD_UID", &pod.uid),
+            ("POD_NAMESPACE", &self.namespace.name),
+            (PODINFO_VARIABLE, "/nonexistent"),
+        ];
+        let environment = settings.into_iter().collect();
+        let owner = Owner { pod, network: Arc::new(network), environment };
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(n, owner.clone());
+        Ok(owner)
+    }
+
+    /// Writes a record into the resource that holds it, or else into one that is nobody's here.
+    async fn write(&self, key: &Key, value: &Bytes) -> Result<()> {
+        let holder = match self.resources.holder(key).await? {
+            Some(holder) => holder,
+            None => {
+                let make = || async {
+                    let pod = self.namespace.pod(STRANGER, None).await?;
+                    self.namespace.report(&pod, true).await?;
+                    self.resources.make(STRANGER, &pod).await
+                };
+                self.stranger.get_or_try_init(make).await?;
+                STRANGER.to_owned()
+            }
+        };
+        self.resources.write(&holder, key, value).await
+    }
+
+    /// A ready pod, and a resource of its name that belongs to another one.
+    async fn impostor(&self, key: &Key, value: &Bytes) -> Result<()> {
+        let (pod, other) = (self.namespace.pod("impostor", None).await?, self.namespace.pod("other", None).await?);
+        self.namespace.report(&pod, true).await?;
+        self.resources.make(&pod.name, &other).await?;
+        self.resources.write(&pod.name, key, value).await
+    }
+}
+
+fn cluster(servers: &Servers) -> Result<&Cluster> {
+    servers.cluster().ok_or_else(|| Error::new(ErrorKind::Closed, "this world has ended"))
+}
+
+#[async_trait]
+impl World for Place {
+    async fn owner(&self, n: usize) -> Result<Arc<dyn Backend>> {
+        let owner = match self.the(n) {
+            Ok(prepared) => prepared,
+            Err(_) => self.prepare(n).await?,
+        };
+        let context = BackendContext::new(owner.environment, TaskScope::current());
+        Ok(Arc::new(KubernetesBackend::connect(&context).await?))
+    }
+
+    async fn inject(&self, fault: Fault) -> Result<()> {
+        match fault {
+            Fault::Cut(n) => self.way(n, |way| way.cut = true),
+            // To the API server a stopped process is a silent one.
+            Fault::HalfOpen(n) | Fault::Pause(n) => self.way(n, |way| way.stalled = true),
+            Fault::Heal(n) | Fault::Resume(n) => self.way(n, |way| (way.cut, way.stalled) = (false, false)),
+            Fault::DropAcks(n, on) => self.way(n, |way| way.deaf = on),
+            Fault::DelayWrites(n, by) => self.way(n, |way| way.late = by),
+            // The kernel closes its connections, and the kubelet sees it.
+            Fault::Crash(n) => {
+                self.way(n, |way| way.dead = true)?;
+                self.namespace.report(&self.the(n)?.pod, false).await
+            }
+            Fault::Outage => self.plane()?.api().kill().await.map_err(|error| failed("the API server", error)),
+            Fault::Restore => {
+                let plane = self.plane()?;
+                plane.restart_api().await.map_err(|error| failed("the API server", error))
+            }
+            Fault::Compact => self.plane()?.forget().await.map_err(|error| failed("the control plane", error)),
+            Fault::Delete(key) => match self.resources.holder(&key).await? {
+                Some(holder) => self.resources.delete(&holder, &key).await,
+                None => Ok(()),
+            },
+            Fault::Write(key, value) => self.write(&key, &value).await,
+            Fault::Deny(n) => {
+                let owner = self.the(n)?;
+                self.namespace.permit(&owner.pod.name, false).await?;
+                // The API server asks when a watch is opened and never again: what is open ends now, not in minutes.
+                owner.network.reset();
+                Ok(())
+            }
+            Fault::Allow(n) => self.namespace.permit(&self.the(n)?.pod.name, true).await,
+            Fault::Ready(n, ready) => self.namespace.report(&self.the(n)?.pod, ready).await,
+            Fault::Terminate(n) => self.namespace.terminate(&self.the(n)?.pod).await,
+            Fault::Impostor(key, value) => self.impostor(&key, &value).await,
+            other => Err(Error::new(ErrorKind::Unsupported, format!("nothing like {}", other.hook()))),
+        }
+    }
+
+    async fn close(&self) {
+        self.namespace.delete().await;
+    }
+}
