@@ -40,6 +40,8 @@ pub(crate) struct Row {
 
 type Scenario = for<'a> fn(&'a Pair<'a>) -> LocalBoxFuture<'a, Result<Finding, String>>;
 
+const STORES: [&str; 3] = ["etcd", "file", "kubernetes"];
+
 /// What is tried, in the order of the report.
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("endpoints with every optional field", |pair| Box::pin(records::endpoints(pair))),
@@ -61,10 +63,15 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("a fleet is replaced one by one", |pair| Box::pin(fleet::replaced(pair))),
 ];
 
-/// Runs the scenarios whose name holds `part`.
+/// Runs the scenarios whose name holds `part`, or on a store of that name all of them.
 pub(crate) async fn run(part: &str) -> Outcome<Vec<Row>> {
+    let (stores, part) = match STORES.iter().find(|store| **store == part) {
+        Some(store) => (std::slice::from_ref(store), ""),
+        None => (&STORES[..], part),
+    };
     let mut rows = Vec::new();
-    for store in [Store::etcd().await?, Store::file()?, Store::kubernetes().await?] {
+    for name in stores {
+        let store = Store::start(name).await?;
         for (name, scenario) in SCENARIOS.iter().filter(|(name, _)| name.contains(part)) {
             for acting in Which::BOTH {
                 store.clear().await?;

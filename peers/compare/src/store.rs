@@ -51,6 +51,16 @@ impl Store {
         Ok(Self::Kubernetes(Box::new(Pods::start().await?)))
     }
 
+    /// The store of this name.
+    pub(crate) async fn start(name: &str) -> Outcome<Self> {
+        match name {
+            "etcd" => Self::etcd().await,
+            "file" => Self::file(),
+            "kubernetes" => Self::kubernetes().await,
+            _ => Err(format!("there is no store {name:?} here").into()),
+        }
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Etcd(_) => "etcd",

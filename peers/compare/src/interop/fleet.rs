@@ -150,7 +150,15 @@ pub(super) async fn replaced(pair: &Pair<'_>) -> Result<Finding, String> {
         let watched = watcher.watched("fleet");
         let missed: Vec<_> = removals(&watched).into_iter().filter(|name| !departed.contains(name)).collect();
         if !missed.is_empty() {
-            return Err(format!("{} missed {missed:?}, which lived", watcher.which.name()));
+            let stored = pair.store.stored().await.map_err(|error| error.to_string())?;
+            let ends: Vec<_> = alive.iter().map(|(peer, record)| (name_of(record), peer.gave_up())).collect();
+            return Err(format!(
+                "{} was told that {missed:?} went; the processes that should live say {ends:?}; stored are {:?}; its log \
+                 is {:?}",
+                watcher.which.name(),
+                stored.keys(),
+                watched.log
+            ));
         }
         let resyncs = watched.log.iter().filter(|(_, event)| matches!(event, Event::State(_))).count();
         if resyncs > 0 {
