@@ -20,6 +20,7 @@ cases! {
     liv_02_dead_owner_is_removed {Crash};
     liv_02_death_notice_is_prompt ["death_notice"] {Crash};
     liv_02_unrenewed_session_expires_in_time ["ttl"];
+    liv_03_renewing_the_lease_is_enough ["ttl", "lease"];
     liv_03_leader_change_removes_nobody ["lease"] {LeaderChange};
     liv_04_stopped_owner_comes_back ["ttl"] {Pause};
     liv_05_revoked_session_is_replaced {Revoke};
@@ -93,6 +94,25 @@ async fn liv_02_unrenewed_session_expires_in_time(t: &Trial) -> CaseResult {
         ensure!(renewed.elapsed() >= ttl.mul_f64(0.9), "gone {:?} after a renewal for {ttl:?}", renewed.elapsed());
     }
     Ok(())
+}
+
+/// Records live under the lease: nobody touches them, and they stay for as long as it is renewed, and go with it.
+async fn liv_03_renewing_the_lease_is_enough(t: &Trial) -> CaseResult {
+    let reader = t.owner(1).await?;
+    let plain = Plain::open(t, 0).await?;
+    let ttl = plain.session.effective_ttl().ok_or_else(|| fail!("[ttl] is claimed and the session has none"))?;
+    let keys = [Item::at(["x"]).key(plain.id())?, Item::at(["y"]).key(plain.id())?];
+    plain.write(keys.iter().map(|key| put(key, r#"{"place":["x"],"n":1}"#)).collect()).await?;
+    let mut follow = t.follow(&reader).await?;
+    let held: Set = keys.into_iter().map(|key| (key, 1)).collect();
+    ensure!(follow.fold == held, "a view shows {:?}", follow.fold);
+    for _ in 0..6 {
+        follow.quiet(ttl / 3).await?;
+        plain.session.renew().await?;
+    }
+    ensure!(t.listed(&reader).await? == held, "a list lacks what lives under a lease that is renewed");
+    plain.session.close().await?;
+    follow.folds_to(t.propagation(), &Set::new()).await
 }
 
 async fn liv_03_leader_change_removes_nobody(t: &Trial) -> CaseResult {
