@@ -38,6 +38,8 @@ pub(crate) struct Place {
     pub(crate) handle: u64,
     /// How many proven losses of data that handle had seen.
     pub(crate) epoch: u64,
+    /// The epoch that incarnations are named after: an earlier one where a watch began after a loss and before its proof.
+    pub(crate) named: u64,
     /// A record that was there at that revision. `None` where none was seen.
     pub(crate) witness: Option<Witness>,
 }
@@ -45,10 +47,11 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn position(&self) -> Position {
         let stored = self.witness.as_ref().map_or(0, |witness| witness.stored.len());
-        let mut bytes = BytesMut::with_capacity(48 + stored);
+        let mut bytes = BytesMut::with_capacity(56 + stored);
         bytes.put_i64(self.revision);
         bytes.put_u64(self.handle);
         bytes.put_u64(self.epoch);
+        bytes.put_u64(self.named);
         if let Some(witness) = &self.witness {
             bytes.put_i64(witness.modified);
             bytes.put_i64(witness.created);
@@ -65,17 +68,17 @@ impl Place {
             Some(i64::from_be_bytes(bytes.try_into().ok()?))
         };
         let witness = match position.0.len() {
-            24 => None,
-            length if length > 48 => Some(Witness {
-                stored: position.0.slice(48..),
-                modified: number(3)?,
-                created: number(4)?,
-                lease: number(5)?,
+            32 => None,
+            length if length > 56 => Some(Witness {
+                stored: position.0.slice(56..),
+                modified: number(4)?,
+                created: number(5)?,
+                lease: number(6)?,
             }),
             _ => return None,
         };
-        let (handle, epoch) = (number(1)?.cast_unsigned(), number(2)?.cast_unsigned());
-        Some(Self { revision: number(0)?, handle, epoch, witness })
+        let unsigned = |index| number(index).map(i64::cast_unsigned);
+        Some(Self { revision: number(0)?, handle: unsigned(1)?, epoch: unsigned(2)?, named: unsigned(3)?, witness })
     }
 
     /// Whether everything that was there at `target` is known here. Two handles have no name in common for what came
@@ -135,17 +138,17 @@ mod tests {
     fn a_position_round_trips() {
         let witness = Witness { stored: Bytes::from_static(b"v1/a/b/1"), modified: 7, created: 5, lease: -1 };
         for witness in [None, Some(witness)] {
-            let place = Place { revision: i64::MAX, handle: 7, epoch: u64::MAX, witness };
+            let place = Place { revision: i64::MAX, handle: 7, epoch: u64::MAX, named: 3, witness };
             assert_eq!(Place::parse(&place.position()), Some(place));
         }
-        for foreign in [&b""[..], b"12345678", b"123456789012345678901234567890123456789012345678"] {
+        for foreign in [&b""[..], b"12345678", b"12345678901234567890123456789012345678901234567890123456"] {
             assert_eq!(Place::parse(&Position(Bytes::from_static(foreign))), None);
         }
     }
 
     #[test]
     fn revisions_are_compared_within_one_history() {
-        let at = |handle, epoch, revision| Place { revision, handle, epoch, witness: None };
+        let at = |handle, epoch, revision| Place { revision, handle, epoch, named: 0, witness: None };
         assert!(at(1, 0, 5).reached(&at(1, 0, 5)) && !at(1, 0, 5).reached(&at(1, 0, 6)));
         assert!(!at(1, 0, 5).reached(&at(1, 1, 2)) && at(1, 1, 2).reached(&at(1, 0, 5)));
         assert!(at(1, 0, 5).reached(&at(2, 0, 5)) && !at(1, 0, 5).reached(&at(2, 0, 6)));

@@ -76,9 +76,9 @@ impl Store {
         self.place(epoch, revision)
     }
 
-    /// A place that a watch has come to.
+    /// A place of this handle's.
     pub(crate) fn place(&self, epoch: u64, revision: i64) -> Place {
-        Place { revision, handle: self.handle, epoch, witness: None }
+        Place { revision, handle: self.handle, epoch, named: epoch, witness: None }
     }
 
     /// Whether a place is one of this handle's, before a loss of data that was proven since.

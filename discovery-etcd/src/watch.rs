@@ -10,6 +10,7 @@ use etcd_client::{WatchOptions, WatchResponse};
 use futures_util::stream;
 use tokio::time::timeout;
 
+use crate::epoch::Known;
 use crate::fault::Fault;
 use crate::follow::{Following, Heard};
 use crate::history::{History, compare};
@@ -41,6 +42,8 @@ pub(crate) async fn open(store: &Arc<Store>, scope: &Scope, after: Option<&Posit
 enum Stage {
     Snapshot {
         pages: Pages,
+        /// What was known before it was asked for.
+        before: Known,
         lineage: Lineage,
         started: bool,
     },
@@ -60,6 +63,8 @@ pub(crate) struct Watch {
     /// Everything up to this revision was told.
     told: i64,
     epoch: u64,
+    /// The epoch that incarnations are named after.
+    named: u64,
     witnesses: Witnesses,
     /// No snapshot is older than this, in the same history.
     floor: i64,
@@ -77,6 +82,7 @@ impl Watch {
             stage: Stage::Over,
             told: 0,
             epoch: store.epoch(),
+            named: store.epoch(),
             witnesses: Witnesses::default(),
             floor: 0,
             restarts: 0,
@@ -88,7 +94,7 @@ impl Watch {
     pub(crate) fn join(&mut self, place: Place) {
         self.told = place.revision;
         self.floor = place.revision;
-        self.epoch = place.epoch;
+        (self.epoch, self.named) = (place.epoch, place.named);
         self.witnesses = Witnesses::with(place.witness);
         self.stage = Stage::Joining { resumed: true };
     }
@@ -96,13 +102,17 @@ impl Watch {
     /// Goes on from `place` if the store still has its history.
     async fn resume(&mut self, place: Place) -> Result<(), Fault> {
         self.floor = place.revision;
-        self.epoch = place.epoch;
-        if self.store.is_of_lost_history(&place) {
-            self.reset();
-            return Ok(());
-        }
+        (self.epoch, self.named) = (place.epoch, place.named);
         match compare(&self.store, &place).await? {
-            History::Continues => self.join(place),
+            History::Continues => {
+                let lost = self.store.is_of_lost_history(&place);
+                self.join(place);
+                if lost {
+                    // It is of the history that came after the loss, or from before what was lost.
+                    self.epoch = self.store.epoch();
+                }
+            }
+            _ if self.store.is_of_lost_history(&place) => self.reset(),
             History::Compacted => self.begin(Lineage::Same),
             History::Unproven => self.begin(Lineage::Unknown),
             History::Other => self.reset(),
@@ -112,12 +122,14 @@ impl Watch {
 
     /// Begins a snapshot.
     fn begin(&mut self, lineage: Lineage) {
-        self.stage = Stage::Snapshot { pages: Pages::new(&self.store, &self.range), lineage, started: false };
+        let (pages, before) = (Pages::new(&self.store, &self.range), self.store.known());
+        self.stage = Stage::Snapshot { pages, before, lineage, started: false };
     }
 
     /// The store was proven to have lost data.
     fn reset(&mut self) {
         self.epoch = self.store.lost_data(self.epoch);
+        self.named = self.epoch;
         self.floor = 0;
         self.begin(Lineage::Reset);
     }
@@ -134,7 +146,7 @@ impl Watch {
 
     fn place(&self) -> Place {
         let witness = self.witnesses.newest().filter(|witness| witness.modified <= self.told).cloned();
-        Place { witness, ..self.store.place(self.epoch, self.told) }
+        Place { witness, named: self.named, ..self.store.place(self.epoch, self.told) }
     }
 
     fn position(&self) -> Position {
@@ -183,7 +195,7 @@ impl Watch {
 
     /// The next page of the snapshot.
     async fn read(&mut self) -> Result<(), Fault> {
-        let Stage::Snapshot { pages, lineage, started } = &mut self.stage else { return Ok(()) };
+        let Stage::Snapshot { pages, before, lineage, started } = &mut self.stage else { return Ok(()) };
         let page = match pages.next().await {
             Ok(page) => page,
             Err(fault) if fault.error.kind() == ErrorKind::Expired => {
@@ -197,6 +209,12 @@ impl Watch {
             return Ok(());
         }
         if !*started {
+            let epoch = self.store.answered(*before, pages.revision()).epoch;
+            if epoch > self.epoch && self.floor > 0 {
+                self.reset();
+                return Ok(());
+            }
+            (self.epoch, self.named) = (self.epoch.max(epoch), self.named.max(epoch));
             *started = true;
             self.witnesses = Witnesses::default();
             self.ready.push_back(WatchEvent::SnapshotStart { lineage: *lineage });
@@ -205,7 +223,7 @@ impl Watch {
             Some(records) => {
                 records.iter().for_each(|record| self.witnesses.saw(record));
                 let entries: Vec<_> =
-                    records.into_iter().filter_map(|record| self.store.entry(self.epoch, record)).collect();
+                    records.into_iter().filter_map(|record| self.store.entry(self.named, record)).collect();
                 if !entries.is_empty() {
                     self.ready.push_back(WatchEvent::SnapshotChunk(entries));
                 }
@@ -225,11 +243,21 @@ impl Watch {
         self.store.epoch() > self.epoch
     }
 
+    /// Finds out which history the watch is of, after a loss of data was proven elsewhere.
+    async fn place_anew(&mut self) -> Result<(), Fault> {
+        let epoch = self.store.epoch();
+        match compare(&self.store, &self.place()).await? {
+            // It began after the loss, or had not come to what was lost.
+            History::Continues => self.epoch = epoch,
+            _ => self.reset(),
+        }
+        Ok(())
+    }
+
     /// Opens the server's watch of what comes after `told`.
     async fn ask(&mut self, resumed: bool) -> Result<(), Fault> {
         if self.is_outdated() {
-            self.reset();
-            return Ok(());
+            return self.place_anew().await;
         }
         let wire = self.link.wire().await?;
         let attempt = Attempt::new(&self.link, &wire);
@@ -281,7 +309,7 @@ impl Watch {
                 return Err(fault);
             }
             Heard::Message(message) => self.take(&message),
-            Heard::InStep { .. } if self.is_outdated() => self.reset(),
+            Heard::InStep { .. } if self.is_outdated() => self.place_anew().await?,
             Heard::InStep { witness } => {
                 if let Some(witness) = witness {
                     self.witnesses = Witnesses::with(Some(witness));
@@ -321,7 +349,7 @@ impl Watch {
                 } else {
                     self.witnesses.saw(record);
                 }
-                changes.extend(self.store.change(self.epoch, record));
+                changes.extend(self.store.change(self.named, record));
             }
             self.told = self.told.max(revision);
             silent = changes.is_empty();

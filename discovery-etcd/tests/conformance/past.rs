@@ -14,6 +14,8 @@ use super::failed;
 const NOTHING: &str = "nothing";
 /// The most operations that a server takes in one transaction.
 const MOST: usize = 128;
+/// After so many transactions that are gone through again the leases are renewed.
+const OFTEN: i64 = 200;
 /// The time to live of a lease that was gone when the history was read.
 const SHORT: i64 = 5;
 
@@ -119,6 +121,11 @@ impl Past {
             client.lease_grant(*ttl, Some(options)).await.map_err(failed)?;
         }
         for at in 2..=self.last {
+            if at % OFTEN == 0 || at == self.last {
+                for lease in self.leases.keys() {
+                    client.lease_keep_alive(*lease).await.map_err(failed)?;
+                }
+            }
             let mut ops = Vec::new();
             for wrote in self.transactions.get(&at).into_iter().flatten() {
                 let key = wrote.key.clone();

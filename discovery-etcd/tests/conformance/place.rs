@@ -17,8 +17,8 @@ use super::{client, failed, past};
 
 /// Owners of numbers below this have a network of their own. A case that has more harms none of the others.
 const NETWORKS: usize = 64;
-/// Servers with more history than this serve no other world: what becomes of it would slow that one down.
-const LONG_HISTORY: i64 = 20_000;
+/// Servers with more history than this serve no other world, which may have to go through all of it again.
+const LONG_HISTORY: i64 = 2_000;
 
 #[derive(Clone)]
 struct Owner {

@@ -44,11 +44,11 @@ impl Servers {
         Ok(Self { running, users: AtomicBool::new(false) })
     }
 
-    /// The shortest time to live that may be asked for: here what etcd grants with its defaults, there one and a half of
-    /// the members' election time-out, in whole seconds.
+    /// The shortest time to live that may be asked for. A single server grants less, but then a machine that does other
+    /// things too ends sessions that no fault has touched; members grant one and a half of their election time-out.
     pub(super) fn min_ttl(&self) -> Duration {
         match self.running {
-            Running::Single(_) => Duration::from_secs(2),
+            Running::Single(_) => Duration::from_secs(4),
             Running::Cluster(_) => Duration::from_secs(5),
         }
     }
