@@ -20,6 +20,7 @@
 //! The cluster decides: a pod that is not ready or that terminates is not shown, and a deleted pod's resource is
 //! collected. A process whose pod was deleted finds its session lost.
 mod backend;
+mod births;
 mod bounds;
 mod client;
 mod config;
