@@ -11,6 +11,7 @@ use discovery_core::backend::{
 use discovery_core::{BackendContext, BackendFactory, Bounds, Capabilities, Error, ErrorKind, Key, Result, Scope};
 use kube::Client;
 
+use crate::births::Births;
 use crate::bounds::{self, MAX_VALUE};
 use crate::config::{Config, Namespaces};
 use crate::document;
@@ -31,6 +32,7 @@ pub struct KubernetesBackend {
     legs: Vec<Leg>,
     place: Place,
     barriers: Barriers,
+    births: Births,
     /// Taken with the first session and kept.
     seat: Mutex<Option<Seat>>,
     newest: Arc<AtomicU64>,
@@ -81,6 +83,7 @@ impl KubernetesBackend {
             client,
             legs,
             barriers: Barriers::new(),
+            births: Births::default(),
             seat: Mutex::default(),
             newest: Arc::default(),
         }
@@ -111,7 +114,7 @@ fn named(error: Error, operation: &'static str) -> Error {
 impl Watcher for KubernetesBackend {
     /// Every watch begins with a snapshot: `after` is not resumed from, and tells whether the cluster went back.
     async fn watch(&self, scope: &Scope, after: Option<&Position>) -> Result<WatchStream> {
-        Ok(watch::open(&self.legs, &self.barriers, scope, after))
+        Ok(watch::open(&self.legs, &self.barriers, &self.births, scope, after))
     }
 
     async fn list(&self, scope: &Scope) -> Result<(Vec<Entry>, Position)> {

@@ -9,6 +9,7 @@ use discovery_core::backend::{Change, Entry, Incarnation};
 use discovery_core::{InstanceId, Key};
 use discovery_dynamo::layout;
 
+use crate::births::Births;
 use crate::document::Document;
 use crate::readiness::{Claim, Readiness, Ref};
 
@@ -62,9 +63,22 @@ pub(crate) struct Join {
     shown: HashMap<Ref, Shown>,
     /// Whose records stand under each key. More than one where a publisher's id is used twice.
     holders: HashMap<Key, Vec<Ref>>,
+    births: Births,
+    /// Whether what appears was absent before, and not merely unknown.
+    complete: bool,
 }
 
 impl Join {
+    pub(crate) fn new(births: Births) -> Self {
+        Self { births, ..Self::default() }
+    }
+
+    /// All that there was at the beginning has been taken in.
+    pub(crate) fn complete(&mut self) {
+        self.complete = true;
+        self.births.keep(|key| self.holders.contains_key(key));
+    }
+
     /// Takes in one object as it is now; `None` once it is gone. Answers what changed, in order.
     pub(crate) fn set(&mut self, side: Side, object: &Ref, state: Option<Object>) -> Vec<Change> {
         let touched = self.take(side, object, state);
@@ -226,6 +240,13 @@ impl Join {
         }
         let mut changes = Vec::new();
         for (key, before) in keys.into_iter().zip(before) {
+            if self.complete {
+                match (&before, self.holders.contains_key(&key)) {
+                    (None, true) => self.births.born(&key),
+                    (_, true) => {}
+                    (_, false) => self.births.gone(&key),
+                }
+            }
             let after = self.visible(&key);
             match (before, after) {
                 (before, Some(after)) if before.as_ref() != Some(&after) => {
@@ -245,7 +266,8 @@ impl Join {
     fn visible(&self, key: &Key) -> Option<Entry> {
         let shown = self.shown.get(self.holder(key)?)?;
         let value = shown.document.entries.get(key)?.clone();
-        Some(Entry { key: key.clone(), value, incarnation: shown.incarnation })
+        let incarnation = self.births.incarnation(key, shown.incarnation);
+        Some(Entry { key: key.clone(), value, incarnation })
     }
 }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod backend;
+mod births;
 mod bounds;
 mod client;
 mod config;

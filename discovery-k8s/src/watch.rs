@@ -12,6 +12,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, future};
 use tokio::sync::watch;
 
+use crate::births::Births;
 use crate::join::Join;
 use crate::progress::{self, Progress};
 use crate::reflector::{self, Seen, Told};
@@ -48,7 +49,13 @@ enum Input {
 }
 
 /// Opens a watch. Nothing is asked of the API before the stream is polled; dropping it ends everything.
-pub(crate) fn open(legs: &[Leg], barriers: &Barriers, scope: &Scope, after: Option<&Position>) -> WatchStream {
+pub(crate) fn open(
+    legs: &[Leg],
+    barriers: &Barriers,
+    births: &Births,
+    scope: &Scope,
+    after: Option<&Position>,
+) -> WatchStream {
     let told = legs
         .iter()
         .enumerate()
@@ -64,7 +71,7 @@ pub(crate) fn open(legs: &[Leg], barriers: &Barriers, scope: &Scope, after: Opti
     let watch = Watch {
         legs: legs.to_vec(),
         scope: scope.clone(),
-        join: Join::default(),
+        join: Join::new(births.clone()),
         progress: legs.iter().map(|_| None).collect(),
         broken: BTreeMap::new(),
         synced: false,
@@ -155,6 +162,7 @@ impl Watch {
             return Vec::new();
         }
         self.synced = true;
+        self.join.complete();
         let at = self.versions();
         let went_back = self.after.len() == at.len() && at.iter().zip(&self.after).any(|(at, after)| at < after);
         let lineage = match (reset || went_back, self.after.is_empty()) {

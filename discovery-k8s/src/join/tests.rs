@@ -196,3 +196,37 @@ proptest! {
         prop_assert!(join.holders.is_empty() && join.shown.is_empty() && join.instances.is_empty());
     }
 }
+
+#[test]
+fn what_was_absent_is_another_one_and_stays_that_to_the_next_watch() {
+    let births = Births::default();
+    let (resource, slice) = (Ref::new("one", "a"), Ref::new("one", "slice"));
+    let key = Key::new(Path::new("item", ["x"]).unwrap(), layout::kubernetes_instance_id("a"));
+    let records = |entries: &[&Key]| {
+        let entries = entries.iter().map(|key| ((*key).clone(), Bytes::from("1"))).collect();
+        let document = Some(Arc::new(Document { entries, unread: Vec::new() }));
+        Some(Object::Records(Stored { uid: "u".into(), owner: Some("p".into()), document }))
+    };
+    let ready =
+        |ready| Some(Object::Ready(vec![Claim { resource: "a".into(), uid: "p".into(), ready, terminating: false }]));
+    let fill = |join: &mut Join| {
+        join.set(Side::Records, &resource, records(&[&key]));
+        join.set(Side::Readiness, &slice, ready(true));
+        join.complete();
+        join.entries()[0].incarnation
+    };
+    let mut join = Join::new(births.clone());
+    let mut last = fill(&mut join);
+    let steps = [
+        (Side::Records, &resource, records(&[]), records(&[&key])),
+        (Side::Records, &resource, None, records(&[&key])),
+        (Side::Readiness, &slice, ready(false), ready(true)),
+    ];
+    for (side, object, away, back) in steps {
+        assert_eq!(join.set(side, object, away), [Change::Delete(key.clone())]);
+        let [Change::Put(entry)] = &join.set(side, object, back)[..] else { panic!("it is back") };
+        assert_ne!(entry.incarnation, last);
+        last = entry.incarnation;
+        assert_eq!(fill(&mut Join::new(births.clone())), last, "to another watch");
+    }
+}
