@@ -14,7 +14,7 @@ pub async fn measure(runtime: &DistributedRuntime, query: &Query, groups: usize)
     let [namespace, component, endpoint] = &query.path[..] else { bail!("a lookup is for one endpoint") };
     let endpoint = runtime.namespace(namespace)?.component(component)?.endpoint(endpoint);
     let client = endpoint.client().await?;
-    let records = client.wait_for_instances().await?.len();
+    let records = client.wait_for_routable_instances().await?.len();
     let time = |mut lookup: Box<dyn FnMut(usize) + Send>| -> Vec<f64> {
         let group = |_| {
             let began = now();
