@@ -23,7 +23,7 @@ const TTL: Duration = Duration::from_secs(6);
 const SLACK: Duration = Duration::from_secs(2);
 const RECOVERY: Duration = Duration::from_secs(5);
 /// Sixty processes start anew on two cores that have other work: the bounds are those of a machine with time for them.
-const PATIENCE: u32 = 2;
+const PATIENCE: u32 = 3;
 
 struct Worker {
     process: Running,
