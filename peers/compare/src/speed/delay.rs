@@ -101,6 +101,7 @@ async fn add(store: &Store, client: Option<&mut Client>, number: usize) -> Outco
 
 /// As both libraries do it: written whole beside, then linked to its name.
 fn put(bucket: &Path, name: &str, value: &[u8]) -> Outcome {
+    fs::create_dir_all(bucket)?;
     let written = bucket.join(format!(".tmp_{name}"));
     fs::write(&written, value)?;
     fs::hard_link(&written, bucket.join(name))?;
