@@ -73,8 +73,10 @@ struct Meter {
 
 impl Meter {
     fn start(count: usize) -> Self {
+        // Read first: on a busy machine the changes are there before this thread goes on.
+        let before = clock::processor();
         ready();
-        Self { count, latencies: Vec::with_capacity(count), before: clock::processor() }
+        Self { count, latencies: Vec::with_capacity(count), before }
     }
 
     /// Takes note of one version of an endpoint, and answers whether it is the one that ends the round.
