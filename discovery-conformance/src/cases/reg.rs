@@ -432,7 +432,8 @@ async fn reg_11_write_under_way_is_no_withdrawal(t: &Trial) -> CaseResult {
     let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
     let one = writer.register(Item::at(["x"])).await?;
     let mut follow = t.follow(&reader).await?;
-    let late = t.bounds().recovery / 4;
+    // Late enough to be overtaken, and not so late that a backend gives the call up and can never be done with it.
+    let late = t.bounds().recovery / 10;
     t.inject(Fault::DelayWrites(0, Some(late))).await?;
     let withdrawal = async {
         sleep(late / 4).await;
