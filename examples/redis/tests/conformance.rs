@@ -1,4 +1,4 @@
-//! The conformance suite on a server of its own.
+//! The conformance suite on servers of its own.
 
 mod support;
 
@@ -8,5 +8,5 @@ use std::sync::Arc;
 use support::world::OnRedis;
 
 fn main() -> ExitCode {
-    discovery_conformance::harness::main(vec![Arc::new(OnRedis::default())])
+    discovery_conformance::harness::main(vec![Arc::new(OnRedis)])
 }

@@ -1,8 +1,7 @@
-//! Worlds of the conformance suite on one server, each under a prefix of its own.
+//! Worlds of the conformance suite, each on a server of its own: what one case does to a large set holds up no other.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,12 +20,11 @@ use super::server::{MISSING, Server, is_installed};
 /// How long a fault may take, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// All worlds are on one server, which the first of them starts.
-#[derive(Default)]
-pub(crate) struct OnRedis {
-    server: OnceLock<Server>,
-    worlds: AtomicU64,
-}
+/// What all names in Redis begin with.
+const PREFIX: &str = "world";
+
+/// A server for each world.
+pub(crate) struct OnRedis;
 
 #[async_trait]
 impl Factory for OnRedis {
@@ -56,18 +54,16 @@ impl Factory for OnRedis {
     }
 
     async fn world(&self) -> Result<Box<dyn World>> {
-        let url = self.server.get_or_init(Server::start).url();
-        let prefix = format!("world-{}", self.worlds.fetch_add(1, Ordering::Relaxed));
-        let settings = [(URL_VARIABLE, url.clone()), (PREFIX_VARIABLE, prefix.clone())];
+        let server = Server::start();
+        let settings = [(URL_VARIABLE, server.url()), (PREFIX_VARIABLE, PREFIX.to_owned())];
         let environment = settings.into_iter().collect();
-        Ok(Box::new(Place { environment, url, prefix, owners: Mutex::default() }))
+        Ok(Box::new(Place { environment, server, owners: Mutex::default() }))
     }
 }
 
 struct Place {
     environment: Environment,
-    url: String,
-    prefix: String,
+    server: Server,
     owners: Mutex<BTreeMap<usize, Switch>>,
 }
 
@@ -87,13 +83,13 @@ impl Place {
     }
 
     async fn redis(&self) -> Result<MultiplexedConnection> {
-        let client = redis::Client::open(self.url.clone()).map_err(failed)?;
+        let client = redis::Client::open(self.server.url()).map_err(failed)?;
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
         client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed)
     }
 
     fn at(&self, name: &str) -> String {
-        format!("{{{}}}:{name}", self.prefix)
+        format!("{{{PREFIX}}}:{name}")
     }
 
     /// All at once: nobody sees a part of them gone, and puts that back meanwhile.
