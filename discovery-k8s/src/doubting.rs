@@ -13,7 +13,8 @@ use tower::{Service, ServiceExt};
 const READY: &str = "/readyz";
 
 /// A way to the API server that asks one that refuses something whether it is ready. If it says no, that is the answer,
-/// as 429: nothing was done, and it can be tried again.
+/// as 429: nothing was done, and it can be tried again. If it says yes it may have become so since: what it refuses once
+/// more is refused.
 #[derive(Clone, Debug)]
 pub(crate) struct Doubting<S>(pub(crate) S);
 
@@ -34,7 +35,9 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let server = self.0.clone();
-        let answer = self.0.call(request);
+        let (parts, body) = request.into_parts();
+        let again = body.try_clone().map(|body| Request::from_parts(parts.clone(), body));
+        let answer = self.0.call(Request::from_parts(parts, body));
         async move {
             let answer = answer.await?;
             if answer.status() != StatusCode::FORBIDDEN {
@@ -42,12 +45,13 @@ where
             }
             let mut ask = Request::new(Body::empty());
             *ask.uri_mut() = http::Uri::from_static(READY);
-            match server.oneshot(ask).await {
-                Ok(mut state) if state.status().is_server_error() => {
+            match (server.clone().oneshot(ask).await, again) {
+                (Ok(mut state), _) if state.status().is_server_error() => {
                     *state.status_mut() = StatusCode::TOO_MANY_REQUESTS;
                     Ok(state)
                 }
-                // It is ready, or does not say.
+                (Ok(state), Some(again)) if state.status().is_success() => server.oneshot(again).await,
+                // It does not say.
                 _ => Ok(answer),
             }
         }
@@ -58,6 +62,8 @@ where
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -78,5 +84,22 @@ mod tests {
             assert_eq!(answer(403, ready).await, 403, "ready: {ready}");
         }
         assert_eq!((answer(200, 500).await, answer(500, 200).await), (200, 500));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_became_ready_since_is_asked_once_more() {
+        let ready = Arc::new(AtomicBool::new(false));
+        let server = tower::service_fn(move |request: Request<Body>| {
+            let ready = Arc::clone(&ready);
+            async move {
+                let asked = request.uri() == READY;
+                let was = ready.fetch_or(asked, Ordering::SeqCst);
+                let mut response = Response::new(());
+                *response.status_mut() = if asked || was { StatusCode::OK } else { StatusCode::FORBIDDEN };
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let answer = Doubting(server).oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
     }
 }
