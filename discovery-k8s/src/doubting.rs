@@ -2,19 +2,24 @@
 //! whatever they allow.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use kube::client::Body;
+use tokio::time::sleep;
 use tower::{Service, ServiceExt};
 
 /// Every identity may ask for it, also one that may do nothing (`--authorization-always-allow-paths`).
 const READY: &str = "/readyz";
+/// How often a ready server is asked again for what it refused, and after how long: it may be ready before all its roles are.
+const REPEATS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// A way to the API server that asks one that refuses something whether it is ready. If it says no, that is the answer,
-/// as 429: nothing was done, and it can be tried again. If it says yes it may have become so since: what it refuses once
-/// more is refused.
+/// as 429: nothing was done, and it can be tried again. If it says yes it may have become so since: what it goes on
+/// refusing is refused.
 #[derive(Clone, Debug)]
 pub(crate) struct Doubting<S>(pub(crate) S);
 
@@ -36,24 +41,27 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let server = self.0.clone();
         let (parts, body) = request.into_parts();
-        let again = body.try_clone().map(|body| Request::from_parts(parts.clone(), body));
+        let copy = body.try_clone();
+        let mut again = (0..REPEATS).map_while({
+            let parts = parts.clone();
+            move |_| Some(Request::from_parts(parts.clone(), copy.as_ref()?.try_clone()?))
+        });
         let answer = self.0.call(Request::from_parts(parts, body));
         async move {
-            let answer = answer.await?;
-            if answer.status() != StatusCode::FORBIDDEN {
-                return Ok(answer);
-            }
-            let mut ask = Request::new(Body::empty());
-            *ask.uri_mut() = http::Uri::from_static(READY);
-            match (server.clone().oneshot(ask).await, again) {
-                (Ok(mut state), _) if state.status().is_server_error() => {
+            let mut answer = answer.await?;
+            while answer.status() == StatusCode::FORBIDDEN {
+                let mut ask = Request::new(Body::empty());
+                *ask.uri_mut() = http::Uri::from_static(READY);
+                let mut state = server.clone().oneshot(ask).await?;
+                if state.status().is_server_error() {
                     *state.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-                    Ok(state)
+                    return Ok(state);
                 }
-                (Ok(state), Some(again)) if state.status().is_success() => server.oneshot(again).await,
-                // It does not say.
-                _ => Ok(answer),
+                let Some(again) = again.next().filter(|_| state.status().is_success()) else { break };
+                sleep(PAUSE).await;
+                answer = server.clone().oneshot(again).await?;
             }
+            Ok(answer)
         }
         .boxed()
     }
