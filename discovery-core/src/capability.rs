@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// The capabilities of `docs/contract.md`. A statement marked `[x]` there holds where `x` is claimed here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
 #[non_exhaustive]
@@ -90,6 +92,23 @@ pub struct Bounds {
     pub max_watches: usize,
     /// The longest value in bytes.
     pub max_value: usize,
+}
+
+impl Bounds {
+    /// Refuses a value of more bytes than [`max_value`](Self::max_value), for
+    /// [`Backend::admit`](crate::backend::Backend::admit). The backend and the key are the caller's to add.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`], saying both lengths.
+    pub fn admit_value(&self, value: usize) -> Result<()> {
+        let most = self.max_value;
+        if value > most {
+            let message =
+                format!("the value takes {value} bytes, and {most} are possible: store a reference to it instead");
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Bounds {

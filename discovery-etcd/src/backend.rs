@@ -11,7 +11,7 @@ use discovery_core::backend::{
 use discovery_core::{BackendContext, BackendFactory, Bounds, Capabilities, Error, ErrorKind, Key, Result, Scope};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::bounds::{self, MAX_VALUE};
+use crate::bounds;
 use crate::config::{Config, STARTUP_VARIABLE};
 use crate::fault::Fault;
 use crate::link::Wire;
@@ -173,12 +173,7 @@ impl Backend for EtcdBackend {
 
     fn admit(&self, key: &Key, value: usize) -> Result<()> {
         self.store.names.stored(key).map_err(|error| error.with_backend(NAME))?;
-        if value > MAX_VALUE {
-            let message =
-                format!("the value takes {value} bytes, and {MAX_VALUE} are possible: store a reference to it instead");
-            return Err(Error::new(ErrorKind::TooLarge, message).with_backend(NAME).with_key(key));
-        }
-        Ok(())
+        self.bounds().admit_value(value).map_err(|error| error.with_backend(NAME).with_key(key))
     }
 
     async fn health(&self) -> Result<Health> {

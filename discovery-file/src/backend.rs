@@ -154,15 +154,7 @@ impl Backend for FileBackend {
 
     fn admit(&self, key: &Key, value: usize) -> Result<()> {
         Spot::of(key).map_err(|error| error.with_backend(NAME))?;
-        if value > MAX_VALUE {
-            return Err(Error::new(
-                ErrorKind::TooLarge,
-                format!("the value takes {value} bytes, and {MAX_VALUE} are possible: store a reference to it instead"),
-            )
-            .with_backend(NAME)
-            .with_key(key));
-        }
-        Ok(())
+        self.bounds().admit_value(value).map_err(|error| error.with_backend(NAME).with_key(key))
     }
 
     async fn health(&self) -> Result<Health> {

@@ -12,7 +12,7 @@ use discovery_core::{BackendContext, BackendFactory, Bounds, Capabilities, Error
 use kube::Client;
 
 use crate::births::Births;
-use crate::bounds::{self, MAX_VALUE};
+use crate::bounds;
 use crate::config::{Config, Namespaces};
 use crate::document;
 use crate::fault::Request;
@@ -176,15 +176,7 @@ impl Backend for KubernetesBackend {
 
     fn admit(&self, key: &Key, value: usize) -> Result<()> {
         document::entry(key).map_err(|error| error.with_backend(NAME))?;
-        if value > MAX_VALUE {
-            return Err(Error::new(
-                ErrorKind::TooLarge,
-                format!("the value takes {value} bytes, and {MAX_VALUE} are possible: store a reference to it instead"),
-            )
-            .with_backend(NAME)
-            .with_key(key));
-        }
-        Ok(())
+        self.bounds().admit_value(value).map_err(|error| error.with_backend(NAME).with_key(key))
     }
 
     async fn health(&self) -> Result<Health> {
