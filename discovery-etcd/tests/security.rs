@@ -68,11 +68,17 @@ async fn add_worker(etcd: &Etcd) {
     etcd.ctl(["user", "grant-role", "worker", "discovery"]).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_user_works_with_no_more_than_its_prefix() {
+/// A server that serves its users alone, of which `worker` may use the records.
+async fn demanding() -> Etcd {
     let etcd = Etcd::start().await.unwrap();
     etcd.demand_password("root-secret").await.unwrap();
     add_worker(&etcd).await;
+    etcd
+}
+
+#[tokio::test]
+async fn a_user_works_with_no_more_than_its_prefix() {
+    let etcd = demanding().await;
     let backend = connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap();
     works(&backend).await;
     tells_nothing(&format!("{backend:?}"), &[PASSWORD]);
@@ -97,9 +103,7 @@ async fn a_user_that_is_not_asked_for_is_not_used() {
 
 #[tokio::test]
 async fn a_restarted_server_forgets_its_tokens_and_nobody_notices() {
-    let etcd = Etcd::start().await.unwrap();
-    etcd.demand_password("root-secret").await.unwrap();
-    add_worker(&etcd).await;
+    let etcd = demanding().await;
     let backend = connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap();
     let session = session(&backend).await;
     put(&*session, &key(1), "1").await.unwrap();
@@ -115,9 +119,7 @@ async fn a_restarted_server_forgets_its_tokens_and_nobody_notices() {
 
 #[tokio::test]
 async fn a_permission_that_is_taken_away_ends_the_watch_and_comes_back() {
-    let etcd = Etcd::start().await.unwrap();
-    etcd.demand_password("root-secret").await.unwrap();
-    add_worker(&etcd).await;
+    let etcd = demanding().await;
     let backend = connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap();
     let session = session(&backend).await;
     put(&*session, &key(1), "1").await.unwrap();

@@ -2,6 +2,11 @@ use super::*;
 
 const LONG: Duration = Duration::from_secs(10);
 
+async fn handle_on(backend: &MemoryBackend) -> Discovery {
+    let builder = Discovery::builder().with_backend(Arc::new(backend.clone()));
+    builder.executor(ExecutorKind::Current).build().await.unwrap()
+}
+
 /// An attempt of unknown effect, then a definite refusal.
 #[tokio::test(start_paused = true)]
 async fn an_unknown_effect_is_told_and_compensated() {
@@ -33,12 +38,7 @@ async fn an_unknown_effect_is_told_and_compensated() {
 async fn withdrawn_while_in_flight_has_an_unknown_effect() {
     let cluster = Cluster::new();
     let backend = cluster.connect();
-    let handle = Discovery::builder()
-        .with_backend(Arc::new(backend.clone()))
-        .executor(ExecutorKind::Current)
-        .build()
-        .await
-        .unwrap();
+    let handle = handle_on(&backend).await;
     let watcher = Scripted::new(&cluster).handle().await;
     let view = watcher.view::<Worker>(Query::all()).await.unwrap();
     let mut changes = view.changes();
@@ -80,11 +80,7 @@ impl Record for Seat {
 async fn a_key_that_is_lost_again_has_an_unknown_effect() {
     let cluster = Cluster::new();
     let (mine, theirs) = (cluster.connect(), cluster.connect());
-    let handle = |backend: &MemoryBackend| {
-        let builder = Discovery::builder().with_backend(Arc::new(backend.clone()));
-        builder.executor(ExecutorKind::Current).build()
-    };
-    let (me, they) = (handle(&mine).await.unwrap(), handle(&theirs).await.unwrap());
+    let (me, they) = (handle_on(&mine).await, handle_on(&theirs).await);
     let seat = they.register(Seat { holder: 1 }).await.unwrap();
     let key = seat.key().clone();
     me.instance_id().await.unwrap();
@@ -104,12 +100,7 @@ async fn a_key_that_is_lost_again_has_an_unknown_effect() {
 async fn a_put_in_flight_does_not_answer_the_withdrawal_after_it() {
     let cluster = Cluster::new();
     let backend = cluster.connect();
-    let handle = Discovery::builder()
-        .with_backend(Arc::new(backend.clone()))
-        .executor(ExecutorKind::Current)
-        .build()
-        .await
-        .unwrap();
+    let handle = handle_on(&backend).await;
     let mine = Arc::new(handle.register(worker("a", 1)).await.unwrap());
     backend.link().delay_writes(ms(300));
     let update = {
@@ -128,12 +119,7 @@ async fn a_put_in_flight_does_not_answer_the_withdrawal_after_it() {
 async fn a_put_after_it_answers_a_withdrawal() {
     let cluster = Cluster::new();
     let backend = cluster.connect();
-    let handle = Discovery::builder()
-        .with_backend(Arc::new(backend.clone()))
-        .executor(ExecutorKind::Current)
-        .build()
-        .await
-        .unwrap();
+    let handle = handle_on(&backend).await;
     let mine = handle.register(worker("a", 1)).await.unwrap();
     backend.link().cut();
     let withdrawal = tokio::spawn(async move { mine.deregister().await });
@@ -155,12 +141,7 @@ async fn a_put_after_it_answers_a_withdrawal() {
 async fn dropping_the_old_guard_leaves_a_pending_registration_alone() {
     let cluster = Cluster::new();
     let backend = cluster.connect();
-    let handle = Discovery::builder()
-        .with_backend(Arc::new(backend.clone()))
-        .executor(ExecutorKind::Current)
-        .build()
-        .await
-        .unwrap();
+    let handle = handle_on(&backend).await;
     let old = handle.register(worker("a", 1)).await.unwrap();
     backend.link().delay_writes(ms(300));
     let new = {
@@ -478,12 +459,7 @@ async fn a_cancelled_caller_leaves_the_record_of_the_other() {
 async fn shutdown_right_after_an_outage_withdraws() {
     let cluster = Cluster::new();
     let backend = cluster.connect();
-    let handle = Discovery::builder()
-        .with_backend(Arc::new(backend.clone()))
-        .executor(ExecutorKind::Current)
-        .build()
-        .await
-        .unwrap();
+    let handle = handle_on(&backend).await;
     let mine = handle.register(worker("a", 1)).await.unwrap();
     backend.link().cut();
     tokio::time::sleep(Duration::from_secs(30)).await;
