@@ -1,8 +1,10 @@
-//! A Kubernetes control plane of a test's own: etcd, the API server and the controllers. No scheduler, no kubelet.
+//! A Kubernetes control plane of a test's own: etcd, the API server and the controllers. A [`Node`] besides, where pods are
+//! to run: it plays the scheduler and the kubelet.
 
 mod api_server;
 mod cluster;
 mod kubeconfig;
+mod node;
 mod pods;
 
 use std::ffi::OsString;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 pub use self::api_server::ApiServer;
 pub use self::cluster::Cluster;
 pub use self::kubeconfig::Kubeconfig;
+pub use self::node::{Node, NodeOptions};
 use crate::client;
 use crate::error::{Error, Result};
 use crate::etcd::{Etcd, EtcdOptions};

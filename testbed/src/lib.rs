@@ -20,7 +20,7 @@
 //! ```
 //!
 //! ```no_run
-//! use discovery_testbed::{Cluster, ControlPlane, ControlPlaneOptions};
+//! use discovery_testbed::{Cluster, ControlPlane, ControlPlaneOptions, Node, NodeOptions};
 //!
 //! # async fn test() -> discovery_testbed::Result<()> {
 //! let shared = Cluster::shared(ControlPlaneOptions::default).await?; // KUBECONFIG's, or one for all tests of a process
@@ -33,6 +33,9 @@
 //! plane.api().kill().await?;
 //! plane.restart_api().await?;
 //! plane.forget().await?; // what was watched before is answered 410
+//! let images = [("worker:1".to_owned(), "target/debug/worker".into())].into();
+//! let options = NodeOptions { name: "node".to_owned(), images, ..NodeOptions::default() };
+//! let node = Node::start(&plane, options).await?; // pods run from now on, as processes of this machine
 //! # Ok(())
 //! # }
 //! ```
@@ -49,9 +52,9 @@
 //! be done, the tests that need it say so and count as ignored.
 //!
 //! # How they end
-//! Servers listen on 127.0.0.1 only, and end with the process that started them, by whatever that ends: a shell over each
-//! server holds a pipe that closes then, and kills it, also when it is stopped. Those of [`standing`] are held by a process
-//! in the background.
+//! Servers listen on 127.0.0.1 only, and pods' processes at addresses on the loopback interface. All end with the process
+//! that started them, by whatever that ends: a shell over each holds a pipe that closes then, and kills it, also when it is
+//! stopped. Those of [`standing`] are held by a process in the background.
 
 mod client;
 mod debian;
@@ -67,11 +70,12 @@ mod program;
 mod proxy;
 mod server;
 pub mod standing;
+mod supervised;
 mod tls;
 
 pub use self::error::{Error, Result};
 pub use self::etcd::{Etcd, EtcdCluster, EtcdOptions, EtcdTls};
-pub use self::kubernetes::{ApiServer, Cluster, ControlPlane, ControlPlaneOptions, Kubeconfig};
+pub use self::kubernetes::{ApiServer, Cluster, ControlPlane, ControlPlaneOptions, Kubeconfig, Node, NodeOptions};
 pub use self::network::{Network, Way};
 pub use self::once::target_directory;
 pub use self::program::Program;

@@ -3,18 +3,16 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Error, Result};
+use crate::supervised::Supervised;
 
 /// Far beyond what a server takes, for a machine that does other things too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -23,7 +21,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 
 const LOG_LINES: usize = 40;
-const SUPERVISE: &str = include_str!("supervise.sh");
 
 /// A directory of a server's own, in `files` or else where the system keeps temporary files.
 pub(crate) fn home(files: Option<&Path>) -> Result<TempDir> {
@@ -39,23 +36,7 @@ pub(crate) struct Server {
     /// Removed if this process dies without ending the server.
     home: PathBuf,
     log: PathBuf,
-    running: Mutex<Option<Running>>,
-}
-
-/// Ends the server, and the shell over it, when it is dropped.
-#[derive(Debug)]
-struct Running {
-    pid: Pid,
-    supervisor: Child,
-    life: Option<ChildStdin>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.life.take());
-        // It has nothing to do but to kill; an error says that it is gone.
-        let _ = self.supervisor.wait();
-    }
+    running: Mutex<Option<Supervised>>,
 }
 
 impl Server {
@@ -83,7 +64,7 @@ impl Server {
     /// The server's process id, while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         let mut running = self.lock();
-        alive(&mut running).map(|running| running.pid.as_raw_nonzero().get().unsigned_abs())
+        alive(&mut running).map(|running| running.pid().as_raw_nonzero().get().unsigned_abs())
     }
 
     /// Starts it, and does not wait for more than its process.
@@ -92,24 +73,7 @@ impl Server {
         if alive(&mut running).is_some() {
             return Err(Error::new(format!("{} runs already", self.name)));
         }
-        let mut shell = Command::new("sh");
-        shell.args(["-c", SUPERVISE, "supervise"]).arg(&self.log).arg(&self.home).args(&self.command);
-        // A group of its own, so that an interrupt from the terminal reaches the test alone, whose end is the server's.
-        shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut supervisor = shell.spawn().map_err(|error| Error::because(format!("starting {}", self.name), error))?;
-        let life = supervisor.stdin.take();
-        let mut line = String::new();
-        let read = supervisor.stdout.take().map_or(Ok(0), |stdout| BufReader::new(stdout).read_line(&mut line));
-        let pid = line.trim().parse().ok().and_then(Pid::from_raw);
-        match (read, pid) {
-            (Ok(_), Some(pid)) => *running = Some(Running { pid, supervisor, life }),
-            (read, _) => {
-                let cause = read.err().map_or_else(|| "no process id".to_owned(), |error| error.to_string());
-                drop(life);
-                let _ = supervisor.wait();
-                return Err(Error::because(format!("starting {}", self.name), cause));
-            }
-        }
+        *running = Some(Supervised::start(&self.name, &self.log, &self.home, &self.command)?);
         Ok(())
     }
 
@@ -138,11 +102,7 @@ impl Server {
         let Some(running) = alive(&mut running) else {
             return Err(Error::new(format!("{} does not run", self.name)));
         };
-        // Its process id is its own still: the shell over it, which alone takes it off the kernel's list, then ends.
-        match kill_process(running.pid, signal) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(Error::because(format!("signalling {}", self.name), io::Error::from(error))),
-        }
+        running.signal(signal).map(drop).map_err(|error| Error::because(format!("signalling {}", self.name), error))
     }
 
     /// SIGKILL, and waits until it is gone. No error where it does not run.
@@ -175,14 +135,14 @@ impl Server {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Supervised>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The process if it has not ended. One that has is forgotten.
-fn alive(running: &mut Option<Running>) -> Option<&mut Running> {
-    if running.as_mut().is_some_and(|running| !matches!(running.supervisor.try_wait(), Ok(None))) {
+fn alive(running: &mut Option<Supervised>) -> Option<&mut Supervised> {
+    if running.as_mut().is_some_and(|running| !running.runs()) {
         *running = None;
     }
     running.as_mut()

@@ -109,8 +109,29 @@ const BOUNDARIES: &[Boundary] = &[
             "discovery-memory",
         ],
     },
-    // What names certificates; no transport comes with it.
-    Boundary { package: "discovery-testbed", features: ALL, may_use: &["rustls-pki-types"] },
+    // The Kubernetes client, for the node that runs pods, and what names certificates.
+    Boundary {
+        package: "discovery-testbed",
+        features: ALL,
+        may_use: &[
+            "h2",
+            "hyper",
+            "hyper-rustls",
+            "hyper-timeout",
+            "hyper-util",
+            "k8s-openapi",
+            "kube",
+            "kube-client",
+            "kube-core",
+            "kube-runtime",
+            "openssl-probe",
+            "rustls",
+            "rustls-native-certs",
+            "rustls-pki-types",
+            "rustls-platform-verifier",
+            "rustls-webpki",
+        ],
+    },
     // A server for probes: HTTP/1, without a client and without TLS.
     Boundary { package: "discovery-health", features: ALL, may_use: &["discovery-core", "hyper", "hyper-util"] },
     Boundary { package: "discovery-deploy", features: ALL, may_use: &[] },
