@@ -1,5 +1,7 @@
 //! The manifests on a real API: they apply as they are, and a pod can do with them what it needs and no more.
 
+mod manifests;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -176,6 +178,22 @@ async fn the_manifests_apply_as_they_are_and_the_example_s_pods_become_endpoints
     })
     .await;
     cluster.kubectl(["delete", "--wait=false", "--kustomize", &example]).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_helm_renders_applies_and_serves_a_namespace_of_its_own() {
+    let cluster = cluster().await;
+    let namespace = cluster.namespace("helm").await.unwrap();
+    let apply = ["apply", "--server-side", "--force-conflicts", "--validate=strict", "--filename=-"];
+    for object in manifests::helm(&namespace, &[]).into_values() {
+        cluster.kubectl_with(apply, &object.to_string()).await.unwrap();
+    }
+    let space = Space { cluster, namespace };
+    let (one, two) = (space.pod("one").await, space.pod("two").await);
+    one.until_held().await;
+    one.apply(&resource("one", &[one.owner()]), false).await.unwrap();
+    refused(two.apply(&resource("one", &[one.owner()]), false).await, "and not one");
+    assert_eq!(space.resources().await.trim(), "dynamoworkermetadata.nvidia.com/one");
 }
 
 #[tokio::test]

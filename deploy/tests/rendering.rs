@@ -2,8 +2,15 @@
 
 mod manifests;
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use discovery_deploy::{ADMISSION, CRD, Mode, rbac};
-use manifests::{Objects, directory, helm, kustomize, objects};
+use manifests::{Objects, directory, helm, objects, render};
+
+fn kustomize(directory: &Path) -> Objects {
+    objects(&render([OsStr::new("kustomize"), directory.as_os_str()]))
+}
 
 /// kustomize's rendering of an overlay.
 fn overlay(text: &str) -> Objects {

@@ -25,6 +25,7 @@ const TARGETS: &[Target] = &[
     Target { backend: "file", package: "discovery-conformance", test: "randomised" },
     Target { backend: "etcd", package: "discovery-etcd", test: "randomised" },
     Target { backend: "etcd-cluster", package: "discovery-etcd", test: "randomised" },
+    Target { backend: "kubernetes", package: "discovery-k8s", test: "randomised" },
 ];
 
 /// What `cargo xtask soak` is asked for.

@@ -28,17 +28,13 @@ static RENDER: LazyLock<PathBuf> = LazyLock::new(|| {
     program
 });
 
-pub(crate) fn kustomize(directory: &Path) -> Objects {
-    objects(&render([OsStr::new("kustomize"), directory.as_os_str()]))
-}
-
 pub(crate) fn helm(namespace: &str, settings: &[&str]) -> Objects {
     let chart = directory().join("chart");
     let arguments = ["helm".as_ref(), chart.as_os_str(), namespace.as_ref()];
     objects(&render(arguments.into_iter().chain(settings.iter().map(OsStr::new))))
 }
 
-fn render<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> String {
+pub(crate) fn render<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> String {
     let output = Command::new(&*RENDER).args(arguments).output().expect("render starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")

@@ -2,6 +2,8 @@
 
 mod alone;
 mod container;
+mod incluster;
+mod namespaces;
 #[path = "../support/mod.rs"]
 mod support;
 
