@@ -1,10 +1,10 @@
-//! The program that the Go module builds: where it lies, and how it gets there once for all who want it at one time.
+//! The program that the Go module builds: where it lies, and how it is built.
 
 use std::collections::VecDeque;
 use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::hash::Hasher;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use siphasher::sip::SipHasher13;
 
 use crate::error::{Error, Result};
+use crate::once::{once, say, target_directory};
 use crate::program::Program;
 
 /// The Go module: the directory of this crate.
@@ -26,24 +27,7 @@ const PROGRESS: Duration = Duration::from_secs(30);
 /// The built program, built now unless it has been. `wanted` is for the error alone.
 pub(crate) fn built(wanted: Program) -> Result<PathBuf> {
     let place = target_directory()?.join("testbed").join(key()?);
-    let program = place.join("testbed");
-    if program.is_file() {
-        return Ok(program);
-    }
-    fs::create_dir_all(&place).map_err(|error| Error::because(place.display(), error))?;
-    let lock = place.join("lock");
-    let lock = File::create(&lock).map_err(|error| Error::because(lock.display(), error))?;
-    if lock.try_lock().is_err() {
-        say("another process builds the servers of testbed/; waiting for it");
-        lock.lock().map_err(|error| Error::because("waiting for another process's build", error))?;
-    }
-    // Whoever waited for another's build finds its result.
-    if !program.is_file() {
-        build(wanted, &place.join("building"))?;
-        let finish = fs::rename(place.join("building"), &program);
-        finish.map_err(|error| Error::because(program.display(), error))?;
-    }
-    Ok(program)
+    once(&place.join("testbed"), "builds the servers of testbed/", |unfinished| build(wanted, unfinished))
 }
 
 fn build(wanted: Program, output: &Path) -> Result<()> {
@@ -120,20 +104,4 @@ fn key() -> Result<String> {
 fn source(name: &str) -> Result<String> {
     let file = Path::new(MODULE).join(name);
     fs::read_to_string(&file).map_err(|error| Error::because(file.display(), error))
-}
-
-/// The target directory that this process was built in, wherever it was told to be: cargo marks it as a cache.
-///
-/// # Errors
-/// The path of this program is not known.
-pub fn target_directory() -> Result<PathBuf> {
-    let executable = env::current_exe().map_err(|error| Error::because("the path of this program", error))?;
-    let marked = executable.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file());
-    Ok(marked.map_or_else(|| Path::new(MODULE).join("../target"), Path::to_owned))
-}
-
-/// Tells whoever waits. Not by `eprintln!`, whose output a test keeps until it has failed.
-fn say(what: &str) {
-    // Nobody is there to hear that nobody hears.
-    let _ = writeln!(io::stderr(), "testbed: {what}");
 }

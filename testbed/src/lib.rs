@@ -47,18 +47,24 @@
 //! minutes on two cores where nothing is cached, seconds after. `cargo xtask test` does it before the first test. Without
 //! Go either, starting a server is an error whose line says what to install; a test that needs one fails.
 //!
+//! `redis-server` is Debian's: where it is not on `PATH`, `apt-get` fetches its packages, and what they need and the system
+//! lacks, into the target directory, where they are unpacked; nothing is installed, and no root is needed. Where that cannot
+//! be done, the tests that need it say so and count as ignored.
+//!
 //! # How they end
 //! Servers listen on 127.0.0.1 only, and pods' processes at addresses on the loopback interface. All end with the process
 //! that started them, by whatever that ends: a shell over each holds a pipe that closes then, and kills it, also when it is
 //! stopped. Those of [`standing`] are held by a process in the background.
 
 mod client;
+mod debian;
 mod error;
 mod etcd;
 mod go;
 mod http;
 mod kubernetes;
 mod network;
+mod once;
 mod port;
 mod program;
 mod proxy;
@@ -69,9 +75,9 @@ mod tls;
 
 pub use self::error::{Error, Result};
 pub use self::etcd::{Etcd, EtcdCluster, EtcdOptions, EtcdTls};
-pub use self::go::target_directory;
 pub use self::kubernetes::{ApiServer, Cluster, ControlPlane, ControlPlaneOptions, Kubeconfig, Node, NodeOptions};
 pub use self::network::{Network, Way};
+pub use self::once::target_directory;
 pub use self::program::Program;
 pub use self::proxy::{Direction, Proxy};
 pub use self::tls::{Authority, Certificate};

@@ -1,4 +1,4 @@
-//! Where the servers and their clients come from: installed ones first, else what the Go module builds.
+//! Where the servers and their clients come from: installed ones first, else what the Go module builds or Debian packages.
 
 use std::env;
 use std::ffi::OsString;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
-use crate::go;
+use crate::{debian, go};
 
 /// A program that tests run against or with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +23,14 @@ pub enum Program {
     KubeControllerManager,
     /// The Kubernetes client.
     Kubectl,
+    /// The store of an example.
+    RedisServer,
 }
 
 impl Program {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Etcd, Self::Etcdctl, Self::KubeApiserver, Self::KubeControllerManager, Self::Kubectl];
+    pub const ALL: [Self; 6] =
+        [Self::Etcd, Self::Etcdctl, Self::KubeApiserver, Self::KubeControllerManager, Self::Kubectl, Self::RedisServer];
 
     /// The name of its file.
     pub fn name(self) -> &'static str {
@@ -38,7 +40,13 @@ impl Program {
             Self::KubeApiserver => "kube-apiserver",
             Self::KubeControllerManager => "kube-controller-manager",
             Self::Kubectl => "kubectl",
+            Self::RedisServer => "redis-server",
         }
+    }
+
+    /// Whether tests go without it where it cannot be had, and say so.
+    pub fn is_optional(self) -> bool {
+        self == Self::RedisServer
     }
 
     /// The file of this name in the directory that `KUBEBUILDER_ASSETS` names, or else on `PATH`.
@@ -49,20 +57,35 @@ impl Program {
         candidates.find(|file| is_executable(file))
     }
 
-    /// The words that start it: those of [`Program::installed`], or those of the program that the Go module builds,
-    /// which is built now unless it has been. Blocks for as long as that takes: about ten minutes on two cores when
-    /// nothing is cached, and seconds otherwise.
+    /// The words that start it: those of [`Program::installed`], or those of the program that the Go module builds, or
+    /// that Debian packages, which is built or fetched now unless it has been. Blocks for as long as that takes: about ten
+    /// minutes for Go on two cores when nothing is cached, and seconds otherwise.
     ///
     /// # Errors
-    /// It is not installed, and cannot be built: there is no Go, or the build failed. Or an etcd is installed that is too
-    /// old. The line says what to install.
+    /// It is not installed, and cannot be built: there is no Go, or the build failed. It cannot be fetched: this is no
+    /// Debian, or the packages are out of reach. Or an etcd is installed that is too old. The line says what to install.
     pub fn command(self) -> Result<Vec<OsString>> {
-        let Some(file) = self.installed() else { return Ok(vec![go::built(self)?.into(), self.name().into()]) };
+        let Some(file) = self.installed() else { return self.made() };
         if self == Self::Etcd {
             static CHECKED: OnceLock<Result<()>> = OnceLock::new();
             CHECKED.get_or_init(|| is_new_enough(&file)).clone()?;
         }
         Ok(vec![file.into()])
+    }
+}
+
+impl Program {
+    fn made(self) -> Result<Vec<OsString>> {
+        if self != Self::RedisServer {
+            return Ok(vec![go::built(self)?.into(), self.name().into()]);
+        }
+        static FETCHED: OnceLock<Result<Vec<OsString>>> = OnceLock::new();
+        let fetched = FETCHED.get_or_init(|| debian::unpacked(self.name(), &["redis-server", "redis-tools"]));
+        fetched.clone().map_err(|cause| {
+            let name = self.name();
+            let advice = format!("install it, as `apt-get install {name}` does where there is one, and run this again");
+            Error::new(format!("there is no {name} on PATH, and Debian's cannot be had ({cause}): {advice}"))
+        })
     }
 }
 

@@ -40,14 +40,19 @@ impl Scene<'_> {
             sky.sweep((1..3).filter_map(|n| sky.foreign_key(n))).await;
         }
         let garbage = sky.foreign_key(9).filter(|_| writes);
-        if let Some(key) = &garbage {
-            let bytes = Bytes::from_static(b"not a record");
-            let _ = sky.world.inject(Fault::Write(key.clone(), bytes)).await;
-        }
         let healed = recorder.tick();
         let until = Instant::now() + self.limit;
         let pause = (self.limit / 100).max(Duration::from_millis(5));
+        let mut littered: Option<Instant> = None;
         let unsettled = loop {
+            if let Some(key) = &garbage
+                && littered.is_none_or(|at| at.elapsed() >= sky.ttl)
+            {
+                // Again and again: some stores forget what no owner renews, and everybody may take longer to settle.
+                let bytes = Bytes::from_static(b"not a record");
+                let _ = sky.world.inject(Fault::Write(key.clone(), bytes)).await;
+                littered = Some(Instant::now());
+            }
             self.bury_undead().await;
             let unsettled = self.unsettled(garbage.is_some()).await;
             if unsettled.is_empty() || Instant::now() >= until {

@@ -95,10 +95,9 @@ impl Redis {
     /// [`ErrorKind::InvalidConfig`] where a variable is malformed.
     pub fn new(environment: &Environment) -> Result<Self> {
         let url = environment.get(URL_VARIABLE).unwrap_or("redis://127.0.0.1:6379");
-        let client = Client::open(url).map_err(|error| {
-            let text = format!("{URL_VARIABLE} is no address of Redis: write redis://host:port");
-            Error::new(ErrorKind::InvalidConfig, text).with_source(error)
-        })?;
+        let text = || format!("{URL_VARIABLE} is no address of Redis: write redis://host:port");
+        let invalid = |error| Error::new(ErrorKind::InvalidConfig, text()).with_source(error);
+        let client = Client::open(url).map_err(invalid)?;
         // The braces keep all of it in one slot.
         let prefix = format!("{{{}}}:", environment.get(PREFIX_VARIABLE).unwrap_or("discovery"));
         let default_ttl = environment.seconds(TTL_VARIABLE)?.unwrap_or(Duration::from_secs(10));
@@ -141,7 +140,7 @@ fn failed(error: RedisError) -> Error {
         let text = format!("Redis refuses this user: check the one in {URL_VARIABLE}");
         return Error::new(ErrorKind::PermissionDenied, text).with_source(error);
     }
-    Error::new(ErrorKind::Unavailable, "Redis does not serve").with_source(error)
+    Error::new(ErrorKind::Unavailable, "Redis does not serve: is it up?").with_source(error)
 }
 
 fn stored(tag: &[u8], document: &[u8]) -> Stored {

@@ -14,7 +14,7 @@ use discovery_core::{
 use discovery_redis::{FACTORY, PREFIX_VARIABLE, TTL_VARIABLE, URL_VARIABLE};
 use libtest_mimic::{Arguments, Completion, Trial};
 use serde::{Deserialize, Serialize};
-use support::server::{MISSING, Server, is_installed};
+use support::server::{Server, missing};
 use tokio::time::timeout;
 
 /// Far beyond every bound, for a busy machine.
@@ -59,17 +59,20 @@ fn main() -> ExitCode {
         trial("an_emptied_server_is_filled_again", an_emptied_server_is_filled_again),
         trial("settings_and_addresses_are_checked", settings_and_addresses_are_checked),
     ];
-    if !is_installed() {
-        println!("{MISSING}");
+    let arguments = Arguments::from_args();
+    if !arguments.list
+        && let Some(why) = missing()
+    {
+        println!("{why}");
     }
-    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
+    libtest_mimic::run(&arguments, trials.into()).exit_code()
 }
 
 /// Each has a server of its own, since some of them harm it.
 fn trial(name: &str, run: impl AsyncFnOnce(&Server) + Send + 'static) -> Trial {
     Trial::ignorable_test(name, move || {
-        if !is_installed() {
-            return Ok(Completion::ignored_with(MISSING));
+        if let Some(why) = missing() {
+            return Ok(Completion::ignored_with(why));
         }
         let server = Server::start();
         on_runtime(async || run(&server).await);

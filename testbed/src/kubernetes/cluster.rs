@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use super::{ControlPlane, ControlPlaneOptions, Kubeconfig, write};
 use crate::client;
 use crate::error::{Error, Result};
-use crate::go;
+use crate::once;
 use crate::program::Program;
 use crate::proxy::Proxy;
 
@@ -56,7 +56,7 @@ impl Cluster {
         let view = ["config", "view", "--raw", "--minify", "--flatten", "--output=json"];
         let view = client::run(Program::Kubectl, &[("KUBECONFIG", path.to_owned())], view, "").await?;
         // Not among temporary files: nobody drops what is shared, and no server's end takes it along.
-        let home = TempDir::with_prefix_in("kubeconfig-", go::target_directory()?);
+        let home = TempDir::with_prefix_in("kubeconfig-", once::target_directory()?);
         let home = home.map_err(|error| Error::because("a directory", error))?;
         let cluster = Self::new(Kubeconfig::of_view(&view)?, Arc::new(home))?;
         if !manifests.is_empty() {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Kind;
 use crate::error::{Error, Result};
-use crate::go::target_directory;
+use crate::once::target_directory;
 
 /// The variable that names another directory for what is up, so that there can be more of one kind.
 const DIRECTORY_VARIABLE: &str = "DISCOVERY_TESTBED_UP";

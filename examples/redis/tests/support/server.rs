@@ -5,24 +5,24 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use discovery_testbed::Program;
 use tempfile::TempDir;
-
-/// What to do where there is no server.
-pub(crate) const MISSING: &str = "redis-server is not installed: `apt-get install redis-server` and run this again";
 
 /// Starts the server, whose data outlive it and not the machine: a busy disk stops no test. When its own input ends, however
 /// the test died, it ends the server.
 const KEEPER: &str = r#"
-redis-server --port 0 --unixsocket "$1/redis.sock" --dir "$1" --appendonly yes --appendfsync no --save '' \
-    --logfile "$1/log" --pidfile "$1/pid" < /dev/null &
+directory=$1
+shift
+"$@" --port 0 --unixsocket "$directory/redis.sock" --dir "$directory" --appendonly yes --appendfsync no --save '' \
+    --logfile "$directory/log" --pidfile "$directory/pid" < /dev/null &
 cat > /dev/null
 kill -KILL $!
 wait
 "#;
 
-pub(crate) fn is_installed() -> bool {
-    let version = Command::new("redis-server").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    version.is_ok_and(|status| status.success())
+/// Why there is no server to test on, and what to do. Fetches one where none is installed.
+pub(crate) fn missing() -> Option<String> {
+    Program::RedisServer.command().err().map(|error| error.to_string())
 }
 
 pub(crate) struct Server {
@@ -49,8 +49,10 @@ impl Server {
 
     /// Starts it with the data that it had, and waits until it serves.
     pub(crate) fn start_again(&self) {
+        let redis = Program::RedisServer.command().expect("a server");
         let mut keeper = Command::new("sh");
-        keeper.args(["-c", KEEPER, "keeper"]).arg(self.directory.path()).stdin(Stdio::piped()).stdout(Stdio::null());
+        keeper.args(["-c", KEEPER, "keeper"]).arg(self.directory.path()).args(redis);
+        keeper.stdin(Stdio::piped()).stdout(Stdio::null());
         *self.keeper.lock().expect("no panic under the lock") = Some(keeper.spawn().expect("a shell"));
         let deadline = Instant::now() + Duration::from_secs(60);
         while redis::Client::open(self.url()).and_then(|client| client.get_connection()).is_err() {

@@ -15,7 +15,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, AsyncConnectionConfig, RedisError};
 
 use super::gate::{Gate, Switch, Way};
-use super::server::{MISSING, Server, is_installed};
+use super::server::{Server, missing};
 
 /// How long a fault may take, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -50,7 +50,7 @@ impl Factory for OnRedis {
     }
 
     fn absent(&self) -> Option<Absent> {
-        (!is_installed()).then(|| Absent::Ignored(MISSING.to_owned()))
+        missing().map(Absent::Ignored)
     }
 
     async fn world(&self) -> Result<Box<dyn World>> {
