@@ -36,6 +36,7 @@ const OPERATIONS: &[Operation] = &[
     ("load", |count| load(10, count)),
     ("load_large", |count| load(MANY, count)),
     ("load_and_pick", pick),
+    ("reader_and_pick", read_and_pick),
     ("change_delivered", |count| timed(Changing::new(1_000, 1_000).update(count))),
     ("change_delivered_large", |count| timed(Changing::new(MANY, MANY).update(count))),
     ("change_for_ten", |count| timed(Prefixes::new(MATCHING, 1_000).update(count))),
@@ -89,6 +90,16 @@ fn pick(count: u64) {
     let view: View<Worker> = script.view(Query::path(["fleet", &service(PER_SERVICE)]));
     for number in 0..count {
         let snapshot = view.load();
+        black_box(snapshot.pick(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20).expect("a worker").value().number);
+    }
+}
+
+fn read_and_pick(count: u64) {
+    let script = Script::new(fleet(MANY));
+    let view: View<Worker> = script.view(Query::path(["fleet", &service(PER_SERVICE)]));
+    let mut reader = view.reader();
+    for number in 0..count {
+        let snapshot = reader.load();
         black_box(snapshot.pick(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20).expect("a worker").value().number);
     }
 }

@@ -12,6 +12,7 @@ use crate::discovery::Inner;
 use crate::error::{Error, ErrorKind, Result};
 use crate::freshness::Freshness;
 use crate::key::{InstanceId, Key};
+use crate::reader::Reader;
 use crate::record::Registered;
 use crate::store::tree::Tree;
 use crate::store::{AnySlot, Slot, Undecodable, Version};
@@ -117,6 +118,11 @@ impl<T: Send + Sync + 'static> View<T> {
         Snapshot { version: self.slot.load(), filter: (!self.filter.is_open()).then(|| Box::new(self.filter.clone())) }
     }
 
+    /// A reader of this view: for a loop that loads it for every request.
+    pub fn reader(&self) -> Reader<T> {
+        Reader::new(self.clone())
+    }
+
     /// The changes from now on: the first batch is the state that the stream starts from.
     pub fn changes(&self) -> Changes<T> {
         Changes::new(self.clone(), None)
@@ -212,6 +218,13 @@ impl<T> Clone for Snapshot<T> {
 impl<T> Snapshot<T> {
     pub(crate) fn detached(records: Tree<Registered<T>>, filter: Filter<T>) -> Self {
         Self { version: Arc::new(Version::detached(records)), filter: (!filter.is_open()).then(|| Box::new(filter)) }
+    }
+
+    /// Turns to another version, where it is another.
+    pub(crate) fn show(&mut self, version: &Arc<Version<T>>) {
+        if !Arc::ptr_eq(&self.version, version) {
+            self.version = Arc::clone(version);
+        }
     }
 
     fn admits(&self, record: &Registered<T>) -> bool {

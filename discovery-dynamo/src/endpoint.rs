@@ -1,9 +1,12 @@
 //! Endpoints: where an instance can be reached.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use discovery_core::{Key, Path, Query, Record, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::names::Names;
 use crate::wire;
 
 /// An instance serves the endpoint `namespace/component/endpoint` under an address.
@@ -22,10 +25,9 @@ use crate::wire;
 /// assert_eq!(Endpoint::decode(&key, &value)?, endpoint);
 /// # Ok::<_, discovery_core::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(from = "Wire", into = "Wire")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    name: EndpointName,
+    names: Names,
     transport: Transport,
     device_type: Option<DeviceType>,
     request_plane_codec: Option<RequestPlaneCodec>,
@@ -34,11 +36,7 @@ pub struct Endpoint {
 /// The name of an endpoint, on the way to becoming an [`Endpoint`]: it lacks its address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[must_use = "a name is no record yet: give it an address"]
-pub struct EndpointName {
-    namespace: String,
-    component: String,
-    endpoint: String,
-}
+pub struct EndpointName(Names);
 
 /// How requests reach an endpoint. A record with any other transport does not decode.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -87,7 +85,7 @@ impl EndpointName {
 
     /// Reached by `transport`.
     pub fn transport(self, transport: Transport) -> Endpoint {
-        Endpoint { name: self, transport, device_type: None, request_plane_codec: None }
+        Endpoint { names: self.0, transport, device_type: None, request_plane_codec: None }
     }
 }
 
@@ -99,7 +97,7 @@ impl Endpoint {
         component: impl Into<String>,
         endpoint: impl Into<String>,
     ) -> EndpointName {
-        EndpointName { namespace: namespace.into(), component: component.into(), endpoint: endpoint.into() }
+        EndpointName(Names::new(namespace, component, endpoint))
     }
 
     /// The same endpoint, computing on `device`.
@@ -131,17 +129,17 @@ impl Endpoint {
 
     /// The namespace.
     pub fn namespace(&self) -> &str {
-        &self.name.namespace
+        self.names.all()[0]
     }
 
     /// The component.
     pub fn component(&self) -> &str {
-        &self.name.component
+        self.names.all()[1]
     }
 
     /// The endpoint's own name.
     pub fn endpoint(&self) -> &str {
-        &self.name.endpoint
+        self.names.all()[2]
     }
 
     /// How requests reach it.
@@ -164,28 +162,33 @@ impl Record for Endpoint {
     const KIND: &'static str = "endpoint";
 
     fn path(&self) -> Result<Path> {
-        served_path(Self::KIND, self.namespace(), self.component(), self.endpoint())
+        self.names.path(Self::KIND)
     }
 
     fn encode(&self, key: &Key) -> Result<Bytes> {
-        wire::write(key, &Wire { instance_id: Some(key.instance().0), ..self.clone().into() })
+        wire::write(key, &Wire { instance_id: Some(key.instance().0), ..Wire::of(self) })
     }
 
     fn decode(key: &Key, value: &[u8]) -> Result<Self> {
-        let wire: Wire = wire::read(key, Self::KIND, value)?;
+        let wire: Wire<'_> = wire::read(key, Self::KIND, value)?;
         let id = wire.instance_id;
-        let endpoint = Self::from(wire);
+        let endpoint = wire.into_endpoint(|names| Names::read(names, key.path()));
         wire::check_key(&endpoint, id, key)?;
         Ok(endpoint)
     }
 }
 
-/// The path of something that is served at an endpoint.
-pub(crate) fn served_path(kind: &str, namespace: &str, component: &str, endpoint: &str) -> Result<Path> {
-    for (what, name) in [("namespace", namespace), ("component", component), ("endpoint", endpoint)] {
-        wire::check_plain(what, name)?;
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Wire::of(self).serialize(serializer)
     }
-    Path::new(kind, [namespace, component, endpoint])
+}
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let own = |[namespace, component, endpoint]: [Cow<'_, str>; 3]| Names::new(namespace, component, endpoint);
+        Wire::deserialize(deserializer).map(|wire| wire.into_endpoint(own))
+    }
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -195,42 +198,44 @@ enum Tag {
 
 /// The stored fields, in their order.
 #[derive(Serialize, Deserialize)]
-struct Wire {
+struct Wire<'a> {
     r#type: Tag,
-    component: String,
-    endpoint: String,
-    namespace: String,
+    #[serde(borrow)]
+    component: Cow<'a, str>,
+    #[serde(borrow)]
+    endpoint: Cow<'a, str>,
+    #[serde(borrow)]
+    namespace: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     instance_id: Option<u64>,
-    transport: Transport,
+    transport: Cow<'a, Transport>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     device_type: Option<DeviceType>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     request_plane_codec: Option<RequestPlaneCodec>,
 }
 
-impl From<Endpoint> for Wire {
-    fn from(endpoint: Endpoint) -> Self {
+impl<'a> Wire<'a> {
+    fn of(endpoint: &'a Endpoint) -> Self {
+        let [namespace, component, name] = endpoint.names.all().map(Cow::Borrowed);
         Self {
             r#type: Tag::Endpoint,
-            component: endpoint.name.component,
-            endpoint: endpoint.name.endpoint,
-            namespace: endpoint.name.namespace,
+            component,
+            endpoint: name,
+            namespace,
             instance_id: None,
-            transport: endpoint.transport,
+            transport: Cow::Borrowed(&endpoint.transport),
             device_type: endpoint.device_type,
             request_plane_codec: endpoint.request_plane_codec,
         }
     }
-}
 
-impl From<Wire> for Endpoint {
-    fn from(wire: Wire) -> Self {
-        Self {
-            name: EndpointName { namespace: wire.namespace, component: wire.component, endpoint: wire.endpoint },
-            transport: wire.transport,
-            device_type: wire.device_type,
-            request_plane_codec: wire.request_plane_codec,
+    fn into_endpoint(self, names: impl FnOnce([Cow<'a, str>; 3]) -> Names) -> Endpoint {
+        Endpoint {
+            names: names([self.namespace, self.component, self.endpoint]),
+            transport: self.transport.into_owned(),
+            device_type: self.device_type,
+            request_plane_codec: self.request_plane_codec,
         }
     }
 }

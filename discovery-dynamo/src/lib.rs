@@ -17,6 +17,7 @@ mod endpoint;
 mod event;
 pub mod layout;
 mod model;
+mod names;
 mod wire;
 
 pub use endpoint::{DeviceType, Endpoint, EndpointName, RequestPlaneCodec, Transport};

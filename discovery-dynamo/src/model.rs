@@ -1,12 +1,15 @@
 //! Models: what an instance serves at an endpoint.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use discovery_core::{Error, ErrorKind, Key, Path, Query, Record, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::card::{self, Identity};
-use crate::endpoint::{Endpoint, served_path};
+use crate::endpoint::Endpoint;
+use crate::names::Names;
 use crate::wire;
 
 /// An instance serves a model at the endpoint `namespace/component/endpoint`.
@@ -51,12 +54,9 @@ use crate::wire;
 /// assert_eq!(base.check_update(&other).unwrap_err().kind(), ErrorKind::Refused);
 /// # Ok::<_, discovery_core::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Wire", into = "Wire")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Model {
-    namespace: String,
-    component: String,
-    endpoint: String,
+    names: Names,
     card: Value,
     suffix: Option<String>,
 }
@@ -74,7 +74,7 @@ impl Model {
     ) -> Self {
         let card = card.into();
         let card = card::canonical(card.clone()).unwrap_or(card);
-        Self { namespace: namespace.into(), component: component.into(), endpoint: endpoint.into(), card, suffix: None }
+        Self { names: Names::new(namespace, component, endpoint), card, suffix: None }
     }
 
     /// The same model as an adapter: `suffix` tells it from its base model and from other adapters of its instance.
@@ -111,17 +111,17 @@ impl Model {
 
     /// The namespace.
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        self.names.all()[0]
     }
 
     /// The component.
     pub fn component(&self) -> &str {
-        &self.component
+        self.names.all()[1]
     }
 
     /// The endpoint's own name.
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        self.names.all()[2]
     }
 
     /// The card.
@@ -151,7 +151,7 @@ impl Record for Model {
         if let Some(suffix) = &self.suffix {
             wire::check_plain("suffix", suffix)?;
         }
-        served_path(Self::KIND, &self.namespace, &self.component, &self.endpoint)
+        self.names.path(Self::KIND)
     }
 
     fn suffix(&self) -> Option<&str> {
@@ -162,21 +162,21 @@ impl Record for Model {
         let at_key = |error: Error| error.with_key(key);
         self.identity().map_err(at_key)?;
         let card_json = card::canonical(self.card.clone()).map_err(at_key)?;
-        wire::write(key, &Wire { instance_id: Some(key.instance().0), card_json, ..self.clone().into() })
+        let wire = Wire { instance_id: Some(key.instance().0), card_json: Cow::Owned(card_json), ..Wire::of(self) };
+        wire::write(key, &wire)
     }
 
     fn decode(key: &Key, value: &[u8]) -> Result<Self> {
-        let wire: Wire = wire::read(key, Self::KIND, value)?;
+        let wire: Wire<'_> = wire::read(key, Self::KIND, value)?;
         let id = wire.instance_id;
-        let model = Self::from(wire);
+        let model = wire.into_model(|names| Names::read(names, key.path()));
         wire::check_key(&model, id, key)?;
         model.identity().map_err(|error| error.with_key(key))?;
         Ok(model)
     }
 
     fn check_update(&self, next: &Self) -> Result<()> {
-        let same_place = (&self.namespace, &self.component, &self.endpoint, &self.suffix)
-            == (&next.namespace, &next.component, &next.endpoint, &next.suffix);
+        let same_place = (&self.names, &self.suffix) == (&next.names, &next.suffix);
         if same_place && card::equal_but_for_taints(&self.card, &next.card) {
             return Ok(());
         }
@@ -190,7 +190,8 @@ impl Record for Model {
     }
 
     fn neighbours(&self) -> Option<Query> {
-        Some(Self::at(&self.namespace, &self.component, &self.endpoint))
+        let [namespace, component, endpoint] = self.names.all();
+        Some(Self::at(namespace, component, endpoint))
     }
 
     fn check_beside(&self, other: &Self) -> Result<()> {
@@ -199,10 +200,23 @@ impl Record for Model {
         Err(Error::new(
             ErrorKind::Conflict,
             format!(
-                "the model {:?} cannot join {:?}, which is registered at the endpoint {}/{}/{}: {reason}",
-                own.display_name, others.display_name, self.namespace, self.component, self.endpoint
+                "the model {:?} cannot join {:?}, which is registered at the endpoint {:?}: {reason}",
+                own.display_name, others.display_name, self.names
             ),
         ))
+    }
+}
+
+impl Serialize for Model {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Wire::of(self).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Model {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let own = |[namespace, component, endpoint]: [Cow<'_, str>; 3]| Names::new(namespace, component, endpoint);
+        Wire::deserialize(deserializer).map(|wire| wire.into_model(own))
     }
 }
 
@@ -213,40 +227,40 @@ enum Tag {
 
 /// The stored fields, in their order.
 #[derive(Serialize, Deserialize)]
-struct Wire {
+struct Wire<'a> {
     r#type: Tag,
-    namespace: String,
-    component: String,
-    endpoint: String,
+    #[serde(borrow)]
+    namespace: Cow<'a, str>,
+    #[serde(borrow)]
+    component: Cow<'a, str>,
+    #[serde(borrow)]
+    endpoint: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     instance_id: Option<u64>,
-    card_json: Value,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    model_suffix: Option<String>,
+    card_json: Cow<'a, Value>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    model_suffix: Option<Cow<'a, str>>,
 }
 
-impl From<Model> for Wire {
-    fn from(model: Model) -> Self {
+impl<'a> Wire<'a> {
+    fn of(model: &'a Model) -> Self {
+        let [namespace, component, endpoint] = model.names.all().map(Cow::Borrowed);
         Self {
             r#type: Tag::Model,
-            namespace: model.namespace,
-            component: model.component,
-            endpoint: model.endpoint,
+            namespace,
+            component,
+            endpoint,
             instance_id: None,
-            card_json: model.card,
-            model_suffix: model.suffix,
+            card_json: Cow::Borrowed(&model.card),
+            model_suffix: model.suffix.as_deref().map(Cow::Borrowed),
         }
     }
-}
 
-impl From<Wire> for Model {
-    fn from(wire: Wire) -> Self {
-        Self {
-            namespace: wire.namespace,
-            component: wire.component,
-            endpoint: wire.endpoint,
-            card: wire.card_json,
-            suffix: wire.model_suffix,
+    fn into_model(self, names: impl FnOnce([Cow<'a, str>; 3]) -> Names) -> Model {
+        Model {
+            names: names([self.namespace, self.component, self.endpoint]),
+            card: self.card_json.into_owned(),
+            suffix: self.model_suffix.map(Cow::into_owned),
         }
     }
 }

@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use discovery_core::{Error, ErrorKind, Key, Record, Result};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Writes a value in the field order of its type.
 pub(crate) fn write(key: &Key, value: &impl Serialize) -> Result<Bytes> {
@@ -13,7 +12,7 @@ pub(crate) fn write(key: &Key, value: &impl Serialize) -> Result<Bytes> {
 }
 
 /// Reads a value.
-pub(crate) fn read<T: DeserializeOwned>(key: &Key, kind: &str, value: &[u8]) -> Result<T> {
+pub(crate) fn read<'a, T: Deserialize<'a>>(key: &Key, kind: &str, value: &'a [u8]) -> Result<T> {
     serde_json::from_slice(value).map_err(|error| {
         Error::new(ErrorKind::InvalidValue, format!("the value is no {kind}")).with_key(key).with_source(error)
     })

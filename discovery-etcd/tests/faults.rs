@@ -5,9 +5,9 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::*;
-use discovery_core::ErrorKind;
 use discovery_core::backend::{Backend, Lineage, Watcher};
-use discovery_testbed::{Etcd, Proxy};
+use discovery_core::{ErrorKind, InstanceId, Key, Path};
+use discovery_testbed::{Direction, Etcd, Proxy};
 use futures_util::FutureExt;
 
 #[tokio::test]
@@ -200,6 +200,65 @@ async fn news_that_overtake_a_sign_of_life_prove_no_loss() {
         fold.step().await.unwrap();
     }
     assert_eq!(fold.lineages, [Lineage::Unknown]);
+}
+
+#[tokio::test]
+async fn a_record_that_goes_while_a_sign_of_life_is_awaited_proves_no_loss_later() {
+    let etcd = Etcd::start().await.unwrap();
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&format!("http://{}", network.address())).await);
+    let session = session(&owner).await;
+    // The newest is the first of the snapshot, so the only one that is remembered.
+    put(&*session, &key(2), "1").await.unwrap();
+    put(&*session, &key(1), "1").await.unwrap();
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    // Right after a sign of life none is under way: the next one looks for a record to remember.
+    within("a sign of life", fold.step()).await.unwrap();
+    delete(&*session, &key(1)).await.unwrap();
+    fold.until("the deletion", |fold| fold.entries.len() == 1).await;
+    // The store is now further than the watch can be told without being asked.
+    let elsewhere = Key::new(Path::new("endpoint", ["other", "backend", "generate"]).unwrap(), InstanceId(1));
+    put(&*session, &elsewhere, "1").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_300)).await;
+    assert!(fold.step().now_or_never().is_none(), "it asks for a sign of life");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // It has found the record that is left, and cannot ask how far the watch is.
+    network.stall_only(Direction::ToServer);
+    assert!(fold.step().now_or_never().is_none(), "it waits for the watch to be as far");
+    delete(&*session, &key(2)).await.unwrap();
+    fold.until("the deletion", |fold| fold.entries.is_empty()).await;
+    within("the sign of life", fold.step()).await.unwrap();
+    network.heal();
+    let second = Fold::open(&reader, &endpoints(), fold.position.as_ref()).await;
+    assert_eq!(second.lineages, [Lineage::Unknown]);
+}
+
+#[tokio::test]
+async fn a_watch_that_began_after_a_loss_keeps_its_records_when_the_loss_is_proven() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let first = session(&owner).await;
+    put(&*first, &key(1), "1").await.unwrap();
+    let mut before = Fold::open(&reader, &endpoints(), None).await;
+    etcd.wipe().await.unwrap();
+    before.failure("the end of the server").await;
+    assert_eq!(within("a loss", first.renew()).await.unwrap_err().kind(), ErrorKind::SessionLost);
+    let second = session_again(&owner, first.id()).await;
+    // Further than the reader has seen: by its revision the store is as it was.
+    for value in 0..20 {
+        put(&*second, &key(2), value.to_string()).await.unwrap();
+    }
+    let mut after = Fold::open(&reader, &endpoints(), None).await;
+    let proof = Fold::open(&reader, &endpoints(), before.position.as_ref()).await;
+    assert_eq!(proof.lineages, [Lineage::Reset]);
+    let shown = after.entries[&key(2)].clone();
+    for _ in 0..2 {
+        within("a sign of life", after.step()).await.unwrap();
+    }
+    put(&*second, &key(2), "new").await.unwrap();
+    after.until("the news", |after| after.values().get(&key(2)).is_some_and(|value| value == "new")).await;
+    assert_eq!(after.lineages, [Lineage::Unknown], "it began with what came after the loss");
+    assert_eq!(after.entries[&key(2)].incarnation, shown.incarnation);
 }
 
 #[tokio::test]

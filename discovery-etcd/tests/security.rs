@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::time::Instant;
 
 use common::*;
 use discovery_core::backend::{Backend, Registrar, SessionRequest, Watcher};
@@ -222,4 +223,25 @@ async fn users_may_come_to_be_demanded_while_a_handle_is_at_work() {
     until("a renewal", || async { session.renew().await.is_ok() }).await;
     put(&*session, &key(2), "2").await.unwrap();
     assert_eq!(listed(&backend, &endpoints()).await, desired([(key(1), "1"), (key(2), "2")]));
+}
+
+#[tokio::test]
+async fn a_new_history_is_signed_in_to_anew_once_the_loss_of_the_old_one_is_proven() {
+    let etcd = demanding().await;
+    let backend = connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap();
+    let session = session(&backend).await;
+    for value in 0..100 {
+        put(&*session, &key(1), value.to_string()).await.unwrap();
+    }
+    // Every connection is signed in, late in this history.
+    assert_eq!(listed(&backend, &endpoints()).await.len(), 1);
+    backend.barrier(&endpoints()).await.unwrap();
+    etcd.wipe().await.unwrap();
+    etcd.demand_password("root-secret").await.unwrap();
+    add_worker(&etcd).await;
+    until("a proof of the loss", || async { backend.barrier(&endpoints()).await.is_ok() }).await;
+    // etcd lets a token wait until it has come as far as where the token was given out.
+    let begun = Instant::now();
+    assert!(listed(&backend, &endpoints()).await.is_empty());
+    assert!(begun.elapsed() < backend.bounds().recovery, "{:?}", begun.elapsed());
 }

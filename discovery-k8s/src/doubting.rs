@@ -1,67 +1,81 @@
-//! A refusal is believed of a server that is ready. One that starts answers before it has read the roles, and refuses
-//! whatever they allow.
+//! A refusal is believed of a server that is ready. One that starts has not read the roles yet, and refuses whatever they
+//! allow.
+//!
+//! Readiness is what tells: among its checks is that the server's informers have synced (`informer-sync`), and with them
+//! its authorizer knows the roles and their bindings. To ask for it is itself something that a role allows,
+//! `system:public-info-viewer`, which every cluster binds to everybody. So a server that has read nothing refuses that
+//! too, and such a refusal decides nothing.
 
+use std::fmt;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use kube::client::Body;
-use tokio::time::sleep;
-use tower::{Service, ServiceExt};
+use tower::{BoxError, Service, ServiceExt};
 
-/// Every identity may ask for it, also one that may do nothing (`--authorization-always-allow-paths`).
 const READY: &str = "/readyz";
-/// How often a ready server is asked again for what it refused, and after how long: it may be ready before all its roles are.
-const REPEATS: usize = 5;
-const PAUSE: Duration = Duration::from_millis(300);
 
-/// A way to the API server that asks one that refuses something whether it is ready. If it says no, that is the answer,
-/// as 429: nothing was done, and it can be tried again. If it says yes it may have become so since: what it goes on
-/// refusing is refused.
+/// A refusal of which nobody can tell whether it is one. Nothing was done, and it can be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Undecided {
+    /// The server says that it is not ready.
+    Starting,
+    /// It refuses to say whether it is.
+    Silent,
+}
+
+impl fmt::Display for Undecided {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Starting => "the API server refuses this and is not ready",
+            Self::Silent => "the API server refuses this, and refuses to say at /readyz whether it is ready",
+        })
+    }
+}
+
+impl std::error::Error for Undecided {}
+
+/// A way to the API server that asks one that refuses something whether it is ready. If it says yes it may have become so
+/// since: it is asked once more, and what it refuses then is refused. Else the refusal is an [`Undecided`] error.
 #[derive(Clone, Debug)]
 pub(crate) struct Doubting<S>(pub(crate) S);
 
 impl<S, B> Service<Request<Body>> for Doubting<S>
 where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
-    S::Error: Send,
     B: Send,
 {
     type Response = Response<B>;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<Response<B>, S::Error>>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<B>, BoxError>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.0.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let server = self.0.clone();
         let (parts, body) = request.into_parts();
-        let copy = body.try_clone();
-        let mut again = (0..REPEATS).map_while({
-            let parts = parts.clone();
-            move |_| Some(Request::from_parts(parts.clone(), copy.as_ref()?.try_clone()?))
-        });
+        let again = body.try_clone().map(|body| Request::from_parts(parts.clone(), body));
         let answer = self.0.call(Request::from_parts(parts, body));
         async move {
-            let mut answer = answer.await?;
-            while answer.status() == StatusCode::FORBIDDEN {
-                let mut ask = Request::new(Body::empty());
-                *ask.uri_mut() = http::Uri::from_static(READY);
-                let mut state = server.clone().oneshot(ask).await?;
-                if state.status().is_server_error() {
-                    *state.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-                    return Ok(state);
-                }
-                let Some(again) = again.next().filter(|_| state.status().is_success()) else { break };
-                sleep(PAUSE).await;
-                answer = server.clone().oneshot(again).await?;
+            let answer = answer.await?;
+            if answer.status() != StatusCode::FORBIDDEN {
+                return Ok(answer);
             }
-            Ok(answer)
+            let mut ask = Request::new(Body::empty());
+            *ask.uri_mut() = http::Uri::from_static(READY);
+            let ready = server.clone().oneshot(ask).await?.status();
+            match (ready, again) {
+                (StatusCode::FORBIDDEN, _) => Err(Undecided::Silent.into()),
+                (StatusCode::TOO_MANY_REQUESTS, _) => Err(Undecided::Starting.into()),
+                (ready, _) if ready.is_server_error() => Err(Undecided::Starting.into()),
+                (ready, Some(again)) if ready.is_success() => server.oneshot(again).await,
+                _ => Ok(answer),
+            }
         }
         .boxed()
     }
@@ -69,29 +83,32 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
-    /// What a server answers that says this of everything, and that of its readiness.
-    async fn answer(says: u16, ready: u16) -> u16 {
+    /// What becomes of a request to a server that says this of everything, and that of its readiness.
+    async fn answer(says: u16, ready: u16) -> Result<u16, Undecided> {
         let server = tower::service_fn(move |request: Request<Body>| async move {
             let mut response = Response::new(());
             *response.status_mut() = StatusCode::from_u16(if request.uri() == READY { ready } else { says }).unwrap();
-            Ok::<_, Infallible>(response)
+            Ok::<_, BoxError>(response)
         });
-        Doubting(server).oneshot(Request::new(Body::empty())).await.unwrap().status().as_u16()
+        let answer = Doubting(server).oneshot(Request::new(Body::empty())).await;
+        answer.map(|answer| answer.status().as_u16()).map_err(|error| *error.downcast().unwrap())
     }
 
     #[tokio::test]
-    async fn a_refusal_of_a_server_that_starts_is_none() {
-        assert_eq!(answer(403, 500).await, 429);
-        for ready in [200, 401, 403, 404] {
-            assert_eq!(answer(403, ready).await, 403, "ready: {ready}");
+    async fn a_refusal_is_believed_of_a_server_that_is_ready() {
+        for ready in [429, 500, 503] {
+            assert_eq!(answer(403, ready).await, Err(Undecided::Starting), "ready: {ready}");
         }
-        assert_eq!((answer(200, 500).await, answer(500, 200).await), (200, 500));
+        assert_eq!(answer(403, 403).await, Err(Undecided::Silent));
+        for ready in [200, 401, 404] {
+            assert_eq!(answer(403, ready).await, Ok(403), "ready: {ready}");
+        }
+        assert_eq!((answer(200, 500).await, answer(500, 200).await), (Ok(200), Ok(500)));
     }
 
     #[tokio::test]
@@ -104,7 +121,7 @@ mod tests {
                 let was = ready.fetch_or(asked, Ordering::SeqCst);
                 let mut response = Response::new(());
                 *response.status_mut() = if asked || was { StatusCode::OK } else { StatusCode::FORBIDDEN };
-                Ok::<_, Infallible>(response)
+                Ok::<_, BoxError>(response)
             }
         });
         let answer = Doubting(server).oneshot(Request::new(Body::empty())).await.unwrap();

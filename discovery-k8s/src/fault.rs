@@ -3,6 +3,7 @@
 use discovery_core::{Effect, Error, ErrorKind};
 use kube::core::Status;
 
+use crate::doubting::Undecided;
 use crate::resource::{GROUP, PLURAL, VERSION};
 
 /// What was asked of the API server, for messages.
@@ -37,10 +38,25 @@ impl Request<'_> {
                 ErrorKind::PermissionDenied,
                 "no credentials for the API server: check the ServiceAccount's token, or KUBECONFIG",
             ),
-            _ => Error::new(
-                ErrorKind::Unavailable,
-                "the API server cannot be reached: check its address and the network",
-            ),
+            _ => match undecided(&error) {
+                Some(Undecided::Starting) => {
+                    Error::new(ErrorKind::Unavailable, "the API server is starting: it is tried again")
+                }
+                Some(Undecided::Silent) => Error::new(
+                    ErrorKind::Unavailable,
+                    format!(
+                        "not allowed to {} {} {}, nor to ask at /readyz whether the API server has read the roles: it is \
+                         starting, or lacks the binding of system:public-info-viewer",
+                        self.verb,
+                        self.resource,
+                        self.place()
+                    ),
+                ),
+                None => Error::new(
+                    ErrorKind::Unavailable,
+                    "the API server cannot be reached: check its address and the network",
+                ),
+            },
         };
         let fault = fault.with_effect(effect);
         match error {
@@ -84,9 +100,6 @@ impl Request<'_> {
             413 => too_large(),
             _ if text.contains("too large") && text.contains("request") => too_large(),
             400 | 422 => Error::new(ErrorKind::InvalidValue, format!("the API server refuses to {verb} {resource}")),
-            429 if text.contains("readyz check failed") => {
-                Error::new(ErrorKind::Unavailable, "the API server is starting: it is tried again")
-            }
             429 => Error::new(ErrorKind::Unavailable, "the API server is busy: it is tried again more slowly"),
             _ => Error::new(ErrorKind::Unavailable, "the API server cannot serve this now: it is tried again"),
         }
@@ -123,10 +136,17 @@ pub(crate) fn is_behind(status: &Status) -> bool {
         || status.message.contains("Too large resource version")
 }
 
+/// Whether this is a refusal that is not believed.
+fn undecided(error: &kube::Error) -> Option<Undecided> {
+    let kube::Error::Service(cause) = error else { return None };
+    cause.downcast_ref().copied()
+}
+
 /// Whether a failed write may have happened all the same.
 fn may_have_written(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => status.code >= 500,
+        kube::Error::Service(_) if undecided(error).is_some() => false,
         kube::Error::BuildRequest(_) | kube::Error::Auth(_) => false,
         _ => true,
     }
@@ -159,7 +179,6 @@ mod tests {
             (413, "", ErrorKind::TooLarge, false, "references"),
             (500, "etcdserver: request is too large", ErrorKind::TooLarge, false, "references"),
             (422, "spec.data: Required value", ErrorKind::InvalidValue, false, "refuses"),
-            (429, "[-]informer-sync failed\nreadyz check failed", ErrorKind::Unavailable, true, "starting"),
             (429, "", ErrorKind::Unavailable, true, "slowly"),
             (503, "", ErrorKind::Unavailable, true, "again"),
         ];
@@ -169,6 +188,15 @@ mod tests {
             assert!(error.message().contains(text), "{code}: {error}");
         }
         assert!(fault(403, "").message().contains("patch dwm in namespace \"ns\""));
+    }
+
+    #[test]
+    fn a_refusal_that_is_not_believed_is_tried_again() {
+        for (undecided, text) in [(Undecided::Starting, "starting"), (Undecided::Silent, "system:public-info-viewer")] {
+            let error = PATCH.fault(kube::Error::Service(undecided.into()));
+            assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::None), "{error}");
+            assert!(error.is_temporary() && error.message().contains(text), "{error}");
+        }
     }
 
     #[test]

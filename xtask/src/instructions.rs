@@ -10,6 +10,7 @@ const OPERATIONS: &[(&str, u64, u64)] = &[
     ("load", 10_000, 30_000),
     ("load_large", 10_000, 30_000),
     ("load_and_pick", 10_000, 30_000),
+    ("reader_and_pick", 10_000, 30_000),
     ("change_delivered", 1_000, 3_000),
     ("change_delivered_large", 1_000, 3_000),
     ("change_for_ten", 300, 900),

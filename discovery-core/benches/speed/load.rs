@@ -54,6 +54,15 @@ pub(crate) fn pick(criterion: &mut Criterion) {
                 black_box(worker.value().number)
             });
         });
+        group.bench_function(BenchmarkId::new("reader", records), |bencher| {
+            let (fleet, _): &(FleetInMemory, View<Worker>) = opened.get().expect("the benchmark before");
+            let mut reader = fleet.view(Query::path(["fleet", &FleetInMemory::part(records)])).reader();
+            let mut number = 0_u64;
+            bencher.iter(|| {
+                number = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+                black_box(reader.load().pick(number >> 20).expect("a worker").value().number)
+            });
+        });
     }
     group.finish();
 }

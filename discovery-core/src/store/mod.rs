@@ -1,5 +1,6 @@
 //! One copy of a watched scope: applies what the backend says and tells what really changed.
 
+mod latest;
 mod order;
 mod raw;
 mod same;
@@ -8,6 +9,7 @@ pub(crate) mod tree;
 
 use std::sync::Arc;
 
+pub(crate) use latest::Latest;
 pub(crate) use raw::{Effective, RawStore};
 pub(crate) use same::same_value;
 pub use slot::Undecodable;

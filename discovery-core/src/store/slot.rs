@@ -111,13 +111,22 @@ pub(crate) struct Slot<T> {
 impl<T> Slot<T> {
     /// The newest published version. No I/O and no lock: two atomic loads and a reference count.
     pub(crate) fn load(&self) -> Arc<Version<T>> {
-        let newest = self.current.load_full();
-        if newest.number <= newest.published.load(Ordering::Acquire) {
-            return newest;
-        }
-        // Staged, not yet published: its predecessor is what is published. None: it was published just now.
-        newest.previous.load_full().unwrap_or(newest)
+        shown(self.current.load_full())
     }
+
+    /// Where the newest version is, published or not: see [`shown`].
+    pub(super) fn current(&self) -> &ArcSwap<Version<T>> {
+        &self.current
+    }
+}
+
+/// The newest version, or what stands for it: one that is staged and not yet published gives way to its predecessor.
+pub(super) fn shown<T>(newest: Arc<Version<T>>) -> Arc<Version<T>> {
+    if newest.number <= newest.published.load(Ordering::Acquire) {
+        return newest;
+    }
+    // None: it was published just now.
+    newest.previous.load_full().unwrap_or(newest)
 }
 
 impl<T: Send + Sync + 'static> Slot<T> {

@@ -35,6 +35,27 @@ async fn predicates_turn_updates_into_arrivals_and_departures() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_shows_what_the_view_shows() {
+    let cluster = Cluster::new();
+    let owner = handle(&cluster.connect()).await;
+    let view = owner.view::<Worker>(Query::all()).await.expect("a view");
+    let (mut all, mut idle) = (view.reader(), view.filter(|worker| worker.load < 10).reader());
+    assert!(all.load().is_empty());
+    let mine = owner.register(worker("a", 1)).await.expect("registered");
+    for load in [1, 50, 60, 2] {
+        let stamp = mine.update(worker("a", load)).await.expect("updated");
+        view.reached(&stamp).await.expect("reached");
+        assert_eq!(all.load().version(), view.load().version());
+        assert_eq!(all.load().nth(0).expect("the worker").load, load);
+        assert_eq!(idle.load().len(), usize::from(load < 10));
+    }
+    let kept = all.load().clone();
+    let stamp = mine.update(worker("a", 3)).await.expect("updated");
+    view.reached(&stamp).await.expect("reached");
+    assert_eq!((kept.nth(0).expect("the old one").load, all.load().nth(0).expect("the new one").load), (2, 3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_sleeps_wakes_to_the_newest_state_and_a_bounded_one_to_a_reset() {
     let cluster = Cluster::new();
     let owner = handle(&cluster.connect()).await;

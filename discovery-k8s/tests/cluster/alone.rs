@@ -11,6 +11,7 @@ use discovery_k8s::{GROUP, PLURAL, VERSION};
 use discovery_testbed::{ControlPlane, ControlPlaneOptions};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::support::cluster::{Cluster, Made, Space, discovery, until};
 use crate::{Item, item, shows};
@@ -86,6 +87,27 @@ async fn as_account(plane: &ControlPlane, space: &Space, pod: &Made) -> discover
     let token = plane.kubectl(["create", "token", &pod.name, "--namespace", &space.namespace]).await.unwrap();
     let kubeconfig = plane.save(&plane.kubeconfig().with_token(token.trim())).unwrap();
     discovery(space.environment(pod).with("KUBECONFIG", kubeconfig.to_string_lossy())).await.unwrap()
+}
+
+/// It refuses whatever is asked before it has read the roles, its readiness included.
+#[tokio::test]
+async fn a_server_that_starts_is_not_believed_when_it_refuses() {
+    let (plane, space) = plane(CRD, &[]).await;
+    let one = space.ready_pod("one").await.unwrap();
+    let reader = as_account(&plane, &space, &one).await;
+    for _ in 0..5 {
+        plane.api().kill().await.unwrap();
+        plane.api().launch().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while let Err(error) = reader.list::<Item>(Query::all()).await {
+            assert!(error.is_temporary(), "{error}");
+            assert!(Instant::now() < deadline, "still: {error}");
+            // The time in which it refuses is short: no back-off steps over it.
+            sleep(Duration::from_millis(2)).await;
+        }
+        plane.wait().await.unwrap();
+    }
+    reader.shutdown(Duration::from_secs(20)).await;
 }
 
 /// What an account has asked for, and how often.
