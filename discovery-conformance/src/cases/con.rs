@@ -360,7 +360,7 @@ async fn churn_keys(t: &Trial, plain: &Plain, ids: Range<u64>) -> CaseResult<usi
             let answers = plain.publish(writes.clone()).await;
             let unanswered =
                 answers.iter().any(|answer| answer.as_ref().is_err_and(discovery_core::Error::is_temporary));
-            if !unanswered || began.elapsed() > EFFORT {
+            if !unanswered || began.elapsed() > plain.life().min(EFFORT * 4) {
                 break answers;
             }
         };
