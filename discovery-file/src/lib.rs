@@ -43,7 +43,8 @@
 //! An owner that dies loses its lock. Watchers hear that its file was closed, ask the kernel whether the lock is still
 //! held, without taking it, and remove what it claims: milliseconds after the death. An owner that is stopped keeps its
 //! lock; it expires when a watcher has seen no renewal for its time to live and half a second, by the watcher's own
-//! monotonic clock, and is removed likewise. When it goes on it finds its session lost. Only a process that watches
+//! monotonic clock, and is removed likewise; time in which the watcher itself was kept from looking for more than a second
+//! does not count. When it goes on it finds its session lost. Only a process that watches
 //! removes what the dead left, and one that wants the very key of a dead owner.
 //!
 //! A process that forks without `exec` shares its lock with its children: while one of them lives, their parent's

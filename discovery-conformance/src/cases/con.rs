@@ -355,7 +355,16 @@ async fn churn_keys(t: &Trial, plain: &Plain, ids: Range<u64>) -> CaseResult<usi
         stored = group[0] as usize;
         // Where the limit is per owner, this one is full before the effort is over.
         let mut full = false;
-        for answer in plain.publish(writes).await {
+        // What a busy store does not answer is tried again, as owners do.
+        let answers = loop {
+            let answers = plain.publish(writes.clone()).await;
+            let unanswered =
+                answers.iter().any(|answer| answer.as_ref().is_err_and(discovery_core::Error::is_temporary));
+            if !unanswered || began.elapsed() > plain.life().min(EFFORT * 4) {
+                break answers;
+            }
+        };
+        for answer in answers {
             match answer {
                 Ok(_) => stored += 1,
                 Err(error) if error.kind() == ErrorKind::TooLarge => full = true,

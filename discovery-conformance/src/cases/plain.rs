@@ -11,7 +11,7 @@ use discovery_core::backend::{
 };
 use discovery_core::{InstanceId, Key, Result, Scope};
 use futures_util::StreamExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::case::{CaseResult, fail};
 use crate::trial::Trial;
@@ -58,9 +58,15 @@ impl Plain {
         self.session.effective_ttl().unwrap_or(Duration::MAX)
     }
 
+    /// Renews, and tries again for as long as it may still live, as owners do.
     pub(super) async fn renew(&self) -> CaseResult {
-        if self.session.effective_ttl().is_some() {
-            self.session.renew().await?;
+        let Some(ttl) = self.session.effective_ttl() else { return Ok(()) };
+        let began = Instant::now();
+        while let Err(error) = self.session.renew().await {
+            if !error.is_temporary() || began.elapsed() >= ttl {
+                return Err(error.into());
+            }
+            sleep(Duration::from_millis(20)).await;
         }
         Ok(())
     }

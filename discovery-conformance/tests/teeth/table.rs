@@ -43,6 +43,7 @@ mutants! {
     RemovesByPrefix => reg_10_deregister_takes_only_its_own, "others went with it";
     AnswersBeforeItIsRemoved => reg_11_deregistered_is_gone_at_once, "still listed";
     LosesRemovals => reg_11_deregistered_is_gone_at_once, "still listed";
+    TakesSilenceForRemoval => reg_11_write_under_way_is_no_withdrawal, "still listed";
     RetriesForgetfully => reg_12_concurrent_registers_of_one_owner, "records listed";
     ClosesWithoutRemoving => reg_13_closing_removes_all, "the fold is right";
     TakesAnyBatch => reg_15_too_large_a_batch_writes_nothing, "too_large";

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use discovery_core::backend::{Backend, Desired, Drift, Session, SessionRequest, Stamp, Write, WriteBatch};
 use discovery_core::{Bounds, Error, ErrorKind, Key, Path, Result, Scope};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::wrap::Twist;
 
@@ -59,6 +59,21 @@ twist!(AnswersBeforeItIsRemoved {
             inner.publish(&batch, &desired).await
         });
         vec![Ok(Stamp::unordered()); count]
+    }
+});
+
+twist!(TakesSilenceForRemoval {
+    async fn publish(&self, inner: &Inner, batch: &WriteBatch, desired: &Desired) -> Vec<Result<Stamp>> {
+        if !batch.writes.iter().any(|write| matches!(write, Write::Delete { .. })) {
+            return inner.publish(batch, desired).await;
+        }
+        let (inner, batch, desired) = (Arc::clone(inner), batch.clone(), desired.clone());
+        let done = vec![Ok(Stamp::unordered()); batch.writes.len()];
+        let removing = tokio::spawn(async move { inner.publish(&batch, &desired).await });
+        match timeout(Duration::from_millis(20), removing).await {
+            Ok(Ok(results)) => results,
+            _ => done,
+        }
     }
 });
 

@@ -81,6 +81,13 @@ impl Owners {
         }
     }
 
+    /// Takes no silence into account that this watcher was too late to hear the end of.
+    pub(crate) fn excuse(&mut self, late: Duration, now: Instant) {
+        for known in self.known.values_mut() {
+            known.renewal_seen = (known.renewal_seen + late).min(now);
+        }
+    }
+
     fn forget(&mut self, name: &str) {
         if self.known.remove(name).is_some() {
             self.by_claim.retain(|_, owner| owner != name);

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use discovery_core::backend::{Change, Entry, Incarnation};
@@ -23,6 +23,9 @@ use crate::record::{FOREIGN_TTL, GRACE, age};
 
 /// How often files are read again when they change while they are read.
 const ROUNDS: usize = 4;
+
+/// A watch that is followed looks at the signs of life twice in this time.
+const LATE: Duration = Duration::from_secs(1);
 
 /// How thorough a pass is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,9 +150,13 @@ impl Scan {
 
     fn compare(&mut self, depth: Depth, wanted: Option<&BTreeSet<String>>, fd: Option<&OwnedFd>) -> Result<Findings> {
         let now = Instant::now();
+        let gap = now.duration_since(std::mem::replace(&mut self.last, now));
         // After a stop of this very process nobody's silence means anything yet.
-        if now.duration_since(std::mem::replace(&mut self.last, now)) > FOREIGN_TTL / 2 {
+        if gap > FOREIGN_TTL / 2 {
             self.forgive(now);
+        } else if self.notifier.is_some() {
+            // What kept a watcher from its passes kept owners of the same machine from renewing.
+            self.owners.excuse(gap.saturating_sub(LATE), now);
         }
         let mut notices = std::mem::take(&mut self.pending);
         self.drain(fd, &mut notices)?;
@@ -479,3 +486,6 @@ impl Scan {
 fn entry(known: &Known) -> Entry {
     Entry { key: known.key.clone(), value: known.value.clone(), incarnation: known.incarnation }
 }
+
+#[cfg(test)]
+mod tests;
