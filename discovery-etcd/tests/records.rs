@@ -143,12 +143,13 @@ async fn a_batch_is_one_transaction_or_nothing() {
     let session = session(&owner).await;
     let most = owner.bounds().max_batch;
     let writes = |value: &str| (1..=most as u64).map(|id| put_of(&key(id), value)).collect::<Vec<_>>();
-    for value in ["1", "2"] {
+    for (count, value) in [(1, "1"), (2, "2")] {
         let results = publish(&*session, writes(value), true).await;
         let stamps: Vec<_> = results.into_iter().map(|result| result.unwrap().position).collect();
         assert!(stamps.iter().all(|stamp| *stamp == stamps[0]));
+        // Seen before the next one is written: two that wait are told together.
+        fold.until("the batch", |fold| fold.batches.len() == count).await;
     }
-    fold.until("both", |fold| fold.batches.len() == 2).await;
     assert!(fold.batches.iter().all(|batch| batch.len() == most));
 
     let rival = common::session(&other).await;
