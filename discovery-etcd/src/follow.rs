@@ -1,12 +1,13 @@
 //! An open watch of the server: what it says, and whether it is alive and in step.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use etcd_client::{GetOptions, WatchRequestSender, WatchResponse, WatchResponseStream, WatchStream};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::fault::Fault;
 use crate::link::Wire;
@@ -54,7 +55,14 @@ pub(crate) struct Following {
     probe: Option<(i64, Probe)>,
     next_request: Instant,
     pause: Duration,
+    /// For whichever of these times is next. News come far more often than it changes.
+    timer: Pin<Box<Sleep>>,
+    /// What [`Following::more`] came upon that is not news.
+    held: Option<Answer>,
 }
+
+/// What a stream of answers gives.
+type Answer = Result<Option<WatchResponse>, etcd_client::Error>;
 
 impl Following {
     pub(crate) fn new(wire: Wire, stream: WatchStream, range: Range, awaited: watch::Receiver<i64>) -> Self {
@@ -74,6 +82,8 @@ impl Following {
             probe: None,
             next_request: now,
             pause: SOONEST,
+            timer: Box::pin(sleep_until(now)),
+            held: None,
         }
     }
 
@@ -91,8 +101,20 @@ impl Following {
             self.next_beat = Instant::now() + BEAT;
             return Ok(Heard::InStep { witness });
         }
+        if let Some(answer) = self.held.take() {
+            return self.heard(answer);
+        }
         let behind = self.target > told;
         let beating = self.probe.is_some() || self.beat.is_some();
+        let next = [
+            behind.then_some(self.next_request),
+            (!beating).then_some(self.next_beat),
+            self.beat.is_some().then_some(self.late),
+        ];
+        let next = next.into_iter().flatten().min();
+        if let Some(next) = next.filter(|next| *next != self.timer.deadline()) {
+            self.timer.as_mut().reset(next);
+        }
         let probe = async {
             match &mut self.probe {
                 Some((since, probe)) => (*since, probe.await),
@@ -101,17 +123,7 @@ impl Following {
         };
         tokio::select! {
             biased;
-            message = self.responses.message() => match message {
-                Ok(Some(message)) => {
-                    // It may tell that the witness is gone.
-                    if let (Some((_, witness)), false) = (&mut self.beat, message.events().is_empty()) {
-                        *witness = None;
-                    }
-                    Ok(Heard::Message(message))
-                }
-                Ok(None) => Err(Fault::canceled(&self.wire.endpoint, "the stream ended")),
-                Err(error) => Err(Fault::calling(&self.wire.endpoint, &error)),
-            },
+            answer = self.responses.message() => self.heard(answer),
             (since, found) = probe => {
                 self.probe = None;
                 let (revision, witness) = found?;
@@ -130,20 +142,54 @@ impl Following {
                 self.expect(awaited, told);
                 Ok(Heard::Nothing)
             }
-            () = sleep_until(self.next_request), if behind => {
-                // A queue that is full holds requests enough.
-                let _ = self.requests.request_progress().now_or_never();
-                self.next_request = Instant::now() + self.pause;
-                self.pause = (self.pause * 2).min(RAREST);
+            () = self.timer.as_mut(), if next.is_some() => {
+                let now = Instant::now();
+                if behind && self.next_request <= now {
+                    // A queue that is full holds requests enough.
+                    let _ = self.requests.request_progress().now_or_never();
+                    self.next_request = now + self.pause;
+                    self.pause = (self.pause * 2).min(RAREST);
+                } else if !beating && self.next_beat <= now {
+                    self.probe = Some((told, probe_of(self.wire.clone(), self.range.clone(), without_witness)));
+                } else if self.beat.is_some() && self.late <= now {
+                    return Err(Fault::silent(&self.wire.endpoint, LAG));
+                }
                 Ok(Heard::Nothing)
             }
-            () = sleep_until(self.next_beat), if !beating => {
-                self.probe = Some((told, probe_of(self.wire.clone(), self.range.clone(), without_witness)));
-                Ok(Heard::Nothing)
+        }
+    }
+
+    /// News that wait already, behind those that were heard.
+    pub(crate) fn more(&mut self) -> Option<WatchResponse> {
+        match self.responses.message().now_or_never()? {
+            Ok(Some(message)) if !message.canceled() && !message.events().is_empty() => {
+                self.forget_witness();
+                Some(message)
             }
-            () = sleep_until(self.late), if self.beat.is_some() => {
-                Err(Fault::silent(&self.wire.endpoint, LAG))
+            other => {
+                self.held = Some(other);
+                None
             }
+        }
+    }
+
+    fn heard(&mut self, answer: Answer) -> Result<Heard, Fault> {
+        match answer {
+            Ok(Some(message)) => {
+                if !message.events().is_empty() {
+                    self.forget_witness();
+                }
+                Ok(Heard::Message(message))
+            }
+            Ok(None) => Err(Fault::canceled(&self.wire.endpoint, "the stream ended")),
+            Err(error) => Err(Fault::calling(&self.wire.endpoint, &error)),
+        }
+    }
+
+    /// News may tell that the record is gone which is to be remembered at the end of a beat.
+    fn forget_witness(&mut self) {
+        if let Some((_, witness)) = &mut self.beat {
+            *witness = None;
         }
     }
 

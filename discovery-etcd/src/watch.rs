@@ -22,11 +22,15 @@ use crate::store::Store;
 
 /// How long the server may take to take a watch.
 const OPEN: Duration = Duration::from_secs(3);
+/// How many answers of the server are told as one batch at most, where they wait together: who is written to all the time
+/// has to be shown something, too.
+const TOGETHER: usize = 256;
 
 /// Opens a watch after `after`.
 pub(crate) async fn open(store: &Arc<Store>, scope: &Scope, after: Option<&Position>) -> Result<WatchStream> {
     let range = store.names.range(scope)?;
     let mut watch = Watch::new(store, range, Arc::clone(&store.watching));
+    watch.together = TOGETHER;
     match after.map(Place::parse) {
         None | Some(None) => watch.begin(Lineage::Unknown),
         Some(Some(place)) => watch.resume(place).await.map_err(|fault| fault.error)?,
@@ -69,8 +73,10 @@ pub(crate) struct Watch {
     /// No snapshot is older than this, in the same history.
     floor: i64,
     restarts: usize,
-    /// Events to be told, those of one answer at most.
+    /// Events to be told.
     ready: VecDeque<WatchEvent>,
+    /// How many answers may be told as one batch. 0: each transaction is a batch of its own.
+    together: usize,
 }
 
 impl Watch {
@@ -87,6 +93,7 @@ impl Watch {
             floor: 0,
             restarts: 0,
             ready: VecDeque::new(),
+            together: 0,
         }
     }
 
@@ -308,7 +315,16 @@ impl Watch {
                 }
                 return Err(fault);
             }
-            Heard::Message(message) => self.take(&message),
+            Heard::Message(message) => {
+                let mut changes = Vec::new();
+                self.take(&message, &mut changes);
+                for _ in 1..self.together {
+                    let Stage::Following(following) = &mut self.stage else { break };
+                    let Some(message) = following.more() else { break };
+                    self.take(&message, &mut changes);
+                }
+                self.tell(changes);
+            }
             Heard::InStep { .. } if self.is_outdated() => self.place_anew().await?,
             Heard::InStep { witness } => {
                 if let Some(witness) = witness {
@@ -321,9 +337,9 @@ impl Watch {
         Ok(())
     }
 
-    /// Turns an answer into events: one batch for each revision. The server never divides a revision between two answers
-    /// to a watch that did not ask for fragments (`eventBatch.add` in etcd's `watcher_group.go`).
-    fn take(&mut self, message: &WatchResponse) {
+    /// Takes note of an answer. The server never divides a revision between two answers to a watch that did not ask for
+    /// fragments (`eventBatch.add` in etcd's `watcher_group.go`).
+    fn take(&mut self, message: &WatchResponse, changes: &mut Vec<Change>) {
         self.restarts = 0;
         let mut events = message.events().iter().filter_map(etcd_client::Event::kv).peekable();
         if events.peek().is_none() {
@@ -336,14 +352,10 @@ impl Watch {
             }
             return;
         }
-        let mut silent = false;
-        while let Some(first) = events.peek() {
-            let revision = first.mod_revision();
-            let mut changes: Vec<Change> = Vec::new();
-            while let Some(record) = events.next_if(|record| record.mod_revision() == revision) {
-                if revision <= self.told {
-                    continue;
-                }
+        let known = self.told;
+        while let Some(record) = events.next() {
+            let revision = record.mod_revision();
+            if revision > known {
                 if record.create_revision() == 0 {
                     self.witnesses.gone(record.key());
                 } else {
@@ -351,15 +363,24 @@ impl Watch {
                 }
                 changes.extend(self.store.change(self.named, record));
             }
-            self.told = self.told.max(revision);
-            silent = changes.is_empty();
-            if !silent {
-                self.ready.push_back(WatchEvent::Batch { changes, position: self.position() });
+            let whole = events.peek().is_none_or(|next| next.mod_revision() != revision);
+            if whole {
+                self.told = self.told.max(revision);
+                if self.together == 0 {
+                    self.tell(std::mem::take(changes));
+                }
             }
         }
+    }
+
+    /// Tells what was taken note of: whole transactions, or none.
+    fn tell(&mut self, changes: Vec<Change>) {
         self.store.told(self.epoch, self.told);
-        if silent {
-            self.ready.push_back(WatchEvent::Progress(self.position()));
+        let position = self.position();
+        match (changes.is_empty(), self.ready.back()) {
+            (false, _) => self.ready.push_back(WatchEvent::Batch { changes, position }),
+            (true, None) => self.ready.push_back(WatchEvent::Progress(position)),
+            (true, Some(_)) => {}
         }
     }
 }

@@ -30,7 +30,7 @@ async fn a_watch_resumes_where_it_was_and_repeats_nothing() {
     network.heal();
     let mut second = Fold::open(&reader, &endpoints(), fold.position.as_ref()).await;
     assert!(second.resumed && second.lineages.is_empty());
-    second.until("what was missed", |fold| fold.batches.len() == 2).await;
+    second.until("what was missed", |fold| fold.batches.concat().len() == 2).await;
     assert_eq!(second.values(), desired([(key(3), "1")]));
 }
 

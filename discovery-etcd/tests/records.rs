@@ -10,6 +10,7 @@ use discovery_core::backend::{Backend, Change, Drift, Lineage, Registrar, Sessio
 use discovery_core::{ErrorKind, InstanceId, Key, Path, Scope};
 use discovery_dynamo::layout;
 use discovery_testbed::Etcd;
+use futures_util::StreamExt;
 
 const GOLDEN: &str = include_str!("../../discovery-dynamo/tests/golden/etcd.jsonl");
 
@@ -142,12 +143,13 @@ async fn a_batch_is_one_transaction_or_nothing() {
     let session = session(&owner).await;
     let most = owner.bounds().max_batch;
     let writes = |value: &str| (1..=most as u64).map(|id| put_of(&key(id), value)).collect::<Vec<_>>();
-    for value in ["1", "2"] {
+    for (count, value) in [(1, "1"), (2, "2")] {
         let results = publish(&*session, writes(value), true).await;
         let stamps: Vec<_> = results.into_iter().map(|result| result.unwrap().position).collect();
         assert!(stamps.iter().all(|stamp| *stamp == stamps[0]));
+        // Seen before the next one is written: two that wait are told together.
+        fold.until("the batch", |fold| fold.batches.len() == count).await;
     }
-    fold.until("both", |fold| fold.batches.len() == 2).await;
     assert!(fold.batches.iter().all(|batch| batch.len() == most));
 
     let rival = common::session(&other).await;
@@ -343,4 +345,35 @@ async fn a_prefix_is_erased_and_nothing_beside_it() {
     let error = discovery_etcd::erase(&everything).await.unwrap_err();
     assert_eq!(error.kind(), discovery_core::ErrorKind::InvalidConfig, "{error}");
     assert_eq!(listed(&other, &endpoints()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn transactions_that_wait_are_told_together_to_views_and_one_by_one_by_the_log() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let session = session(&owner).await;
+    let log = reader.change_log().unwrap();
+    let token = log.now().await.unwrap();
+    let mut slow = Fold::open(&reader, &endpoints(), None).await;
+    let mut other = Fold::open(&reader, &endpoints(), None).await;
+    for value in 0..20 {
+        put(&*session, &key(1), value.to_string()).await.unwrap();
+    }
+    other.until("the last one", |fold| fold.values().get(&key(1)).is_some_and(|value| value == "19")).await;
+    slow.until("the last one", |fold| fold.values().get(&key(1)).is_some_and(|value| value == "19")).await;
+    let told: Vec<_> = slow.batches.concat().into_iter().map(value_of).collect();
+    let written: Vec<_> = (0..20).map(|value: u32| value.to_string()).collect();
+    assert_eq!(told, written, "each of them, in order");
+    assert!(slow.batches.len() < 20, "{} versions for 20 transactions that waited", slow.batches.len());
+    let logged = log.changes_since(&endpoints(), &token).await.unwrap().take(20).collect::<Vec<_>>();
+    let logged = within("the log", logged).await.into_iter().map(|item| item.unwrap().0).collect::<Vec<_>>();
+    assert!(logged.iter().all(|changes| changes.len() == 1), "{logged:?}");
+    assert_eq!(logged.concat().into_iter().map(value_of).collect::<Vec<_>>(), written);
+}
+
+fn value_of(change: Change) -> String {
+    match change {
+        Change::Put(entry) => String::from_utf8_lossy(&entry.value).into_owned(),
+        Change::Delete(key) => format!("{key} is gone"),
+    }
 }

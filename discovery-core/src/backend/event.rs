@@ -99,7 +99,8 @@ pub enum WatchEvent {
     /// Views are live once it is at a position that [`Watcher::barrier`](super::Watcher::barrier) answered since; where
     /// that is `None`, at once, so what was missed follows without a pause.
     Resumed,
-    /// One transaction of the store, never split over two batches. Putting what is already there is harmless.
+    /// A transaction of the store, or several that came one right after the other and are shown as one version: never a
+    /// part of one. Putting what is already there is harmless.
     Batch {
         /// The changes, in order.
         changes: Vec<Change>,
