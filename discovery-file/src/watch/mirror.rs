@@ -240,6 +240,15 @@ impl Mirror {
         });
     }
 
+    /// Whether the notices that wait are of more than files on the way to their names. Half of them are not, and a pass
+    /// takes two changes of thread. Never waits: another pass that is under way may take them first.
+    fn asks_for_a_pass(&self, source: &Source) -> bool {
+        match (source.fd(), self.scan.try_lock()) {
+            (Some(fd), Ok(mut scan)) => scan.notices(fd),
+            _ => true,
+        }
+    }
+
     /// Follows the directory until no stream is left.
     async fn run(self: Arc<Self>, source: Arc<Source>) {
         let following = Arc::clone(&self);
@@ -258,15 +267,23 @@ impl Mirror {
                 tracing::debug!(%error, "the directory cannot be read");
                 Next { soon: false, polls: true }
             });
-            depth = tokio::select! {
-                () = readable(&source) => Depth::Noticed,
-                () = self.changed.notified() => Depth::Noticed,
-                () = tokio::time::sleep(SOON), if next.soon => Depth::Noticed,
-                () = tokio::time::sleep(POLL), if next.polls => Depth::Full,
-                () = tokio::time::sleep_until(next_pulse) => {
-                    next_pulse = Instant::now() + PULSE;
-                    pulses = (pulses + 1) % FULL_EVERY;
-                    if pulses == 0 { Depth::Full } else { Depth::Lives }
+            let soon = Instant::now() + SOON;
+            let poll = Instant::now() + POLL;
+            depth = loop {
+                tokio::select! {
+                    () = readable(&source) => {
+                        if self.asks_for_a_pass(&source) {
+                            break Depth::Noticed;
+                        }
+                    }
+                    () = self.changed.notified() => break Depth::Noticed,
+                    () = tokio::time::sleep_until(soon), if next.soon => break Depth::Noticed,
+                    () = tokio::time::sleep_until(poll), if next.polls => break Depth::Full,
+                    () = tokio::time::sleep_until(next_pulse) => {
+                        next_pulse = Instant::now() + PULSE;
+                        pulses = (pulses + 1) % FULL_EVERY;
+                        break if pulses == 0 { Depth::Full } else { Depth::Lives };
+                    }
                 }
             };
         }

@@ -132,6 +132,15 @@ impl Scan {
         self.notifier.is_none()
     }
 
+    /// Takes the notices that wait, for the next pass. Answers whether there is one that matters.
+    pub(crate) fn notices(&mut self, fd: &OwnedFd) -> bool {
+        let mut pending = std::mem::take(&mut self.pending);
+        let drained = self.drain(Some(fd), &mut pending);
+        self.pending = pending;
+        // A pass tells what keeps them from being read.
+        drained.is_err() || !self.pending.is_empty()
+    }
+
     /// Compares. `wanted` are the buckets to look at, `None` for all.
     ///
     /// # Errors

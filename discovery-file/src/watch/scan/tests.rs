@@ -32,3 +32,26 @@ fn nobody_is_silent_while_the_watcher_was_kept_from_looking() {
     }
     owner.remove().unwrap();
 }
+
+#[test]
+fn a_file_on_its_way_asks_for_no_pass() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new(root.path().to_owned());
+    let bucket = place.bucket("v1/instances");
+    fs::create_dir_all(&bucket).unwrap();
+    let mut scan = Scan::new(place);
+    scan.follow(true);
+    let fd = super::super::notice::instance().unwrap();
+    let wanted = BTreeSet::from(["v1/instances".to_owned()]);
+    scan.pass(Depth::Full, Some(&wanted), Some(&fd)).unwrap();
+    let on_its_way = bucket.join(format!("{TEMPORARY}a"));
+    fs::write(&on_its_way, "{}").unwrap();
+    assert!(!scan.notices(&fd), "of a file that has no name yet");
+    fs::hard_link(&on_its_way, bucket.join("a")).unwrap();
+    assert!(scan.notices(&fd), "of a file that has got its name");
+    fs::remove_file(&on_its_way).unwrap();
+    assert!(scan.notices(&fd), "what was noticed before is kept for the pass");
+    scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap();
+    assert_eq!(scan.skipped(), 1, "the pass read what was noticed before it");
+    assert!(!scan.notices(&fd));
+}
