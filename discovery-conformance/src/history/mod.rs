@@ -23,10 +23,12 @@ mod run;
 mod soak;
 mod validators;
 mod watcher;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use discovery_core::backend::Backend;
 
@@ -142,6 +144,8 @@ pub struct Summary {
     pub violations: Vec<Violation>,
     /// A hash of what each client did and saw, and when.
     pub digest: u64,
+    /// The longest time for which the machine did not let a thread of the run go on. Zero where the clock is paused.
+    pub stall: Duration,
 }
 
 impl Summary {
@@ -165,7 +169,11 @@ impl fmt::Display for Summary {
             self.views,
             self.violations.len(),
             self.digest
-        )
+        )?;
+        if self.stall >= Duration::from_millis(100) {
+            write!(f, "; the machine stood still for up to {:?}", self.stall)?;
+        }
+        Ok(())
     }
 }
 

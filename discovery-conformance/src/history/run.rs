@@ -19,6 +19,7 @@ use super::log::{Log, Recorder};
 use super::owner::{LENSES, Lane};
 use super::validators::VALIDATORS;
 use super::watcher::Watcher;
+use super::witness::Witness;
 use super::{Config, Summary};
 use crate::probe::{Call, Probe};
 use crate::world::{Clock, Factory};
@@ -37,8 +38,11 @@ pub fn run(factory: &dyn Factory, config: &Config) -> Result<Summary, String> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().start_paused(factory.clock() == Clock::Paused);
     let runtime = builder.build().map_err(|error| format!("no runtime: {error}"))?;
+    let witness = if factory.clock() == Clock::Real { Witness::start() } else { None };
     let result = runtime.block_on(play(factory, config));
     runtime.shutdown_background();
+    let stall = witness.map(Witness::end).unwrap_or_default();
+    let result = result.map(|summary| Summary { stall, ..summary });
     result.map_err(|error| format!("{error} [{}]", error.kind()))
 }
 
@@ -130,6 +134,7 @@ fn judge(log: &Log, setting: &Setting, seed: u64, operations: usize) -> Summary 
         views: log.views.len(),
         violations,
         digest: log.digest(),
+        stall: Duration::ZERO,
     }
 }
 
