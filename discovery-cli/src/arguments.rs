@@ -62,7 +62,8 @@ pub(crate) enum Command {
     },
     /// See workers register, die, move, freeze and drain, and a router that follows them.
     ///
-    /// On the backend file unless --backend or DYN_DISCOVERY_BACKEND names etcd.
+    /// On the backend file unless --backend or DYN_DISCOVERY_BACKEND names etcd or kubernetes. On kubernetes pods roll, in a
+    /// namespace of the demo's own on the cluster of KUBECONFIG.
     #[cfg(feature = "file")]
     Demo,
     /// Judge the backend by the contract, in a store of its own that is gone afterwards.

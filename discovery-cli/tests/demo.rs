@@ -137,9 +137,9 @@ async fn without_an_etcd_the_demo_says_what_to_do() {
 }
 
 #[test]
-fn the_demo_is_for_file_and_etcd() {
+fn the_demo_is_for_stores_that_processes_share() {
     let place = Place::new();
-    place.run(&["demo", "--backend", "memory"]).assert_fails(2, "on file and on etcd");
+    place.run(&["demo", "--backend", "memory"]).assert_fails(2, "on file, etcd and kubernetes");
 }
 
 /// The command of `deploy/example`, as a pod runs it, on another backend.

@@ -22,7 +22,8 @@ commands:
 kinds:
   etcd           one etcd, which is what up without a kind starts
   etcd-cluster   three etcd members
-  kubernetes     an API server and its controllers, discovery's CRD, and a ready pod to register for; nothing runs in it
+  kubernetes     an API server and its controllers, discovery's CRD, a ready pod to register for, in which nothing runs,
+                 and, where it is started by root, a node that runs deploy/example's pods as processes
 ";
 
 #[tokio::main(flavor = "current_thread")]
@@ -75,13 +76,16 @@ fn build() -> Result<ExitCode> {
 
 /// The environment goes to standard output, for a shell; what a person reads goes beside it.
 async fn up(kind: Kind) -> Result<ExitCode> {
-    let Report { servers, environment, .. } = standing::up(kind).await?;
+    let Report { servers, environment, pods, .. } = standing::up(kind).await?;
     let mut well = true;
     for ServerReport { name, address, log, well: answers, .. } in &servers {
         let doubt = if *answers { "" } else { ", NOT healthy: its log says why, or it is stopped" };
         let at = if address.is_empty() { String::new() } else { format!(" at {address}") };
         eprintln!("testbed: {name}{at}, log {log}{doubt}");
         well &= answers;
+    }
+    if let Some(pods) = &pods {
+        eprintln!("testbed: {}", told_of(pods));
     }
     let client: Vec<_> = kind.client().command()?.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     eprintln!("testbed: look into it with {}", client.join(" "));
@@ -126,6 +130,9 @@ async fn status() -> Result<ExitCode> {
                             say(&format!("  {}", line(server, &restart)));
                             well &= server.well;
                         }
+                        if let Some(pods) = &report.pods {
+                            say(&format!("  {}", told_of(pods)));
+                        }
                         for (name, value) in &report.environment {
                             say(&format!("  export {name}={value}"));
                         }
@@ -154,6 +161,14 @@ fn line(server: &ServerReport, restart: &str) -> String {
         (Some(pid), false) => format!("pid {pid}, NOT healthy: its log says why, or it is stopped"),
     };
     format!("{name:<23} {address:<23} {state}\n    log {log}")
+}
+
+/// Whether pods run. That none do is no fault of what is up.
+fn told_of(pods: &std::result::Result<String, String>) -> String {
+    match pods {
+        Ok(logs) => format!("pods run, as processes of this machine, logs in {logs}"),
+        Err(cause) => format!("no pods run: {cause}"),
+    }
 }
 
 fn age(since: Duration) -> String {

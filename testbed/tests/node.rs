@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use discovery_testbed::{Cluster, ControlPlaneOptions, Node, NodeOptions, Result};
+use discovery_testbed::{ControlPlane, Node, NodeOptions, Result};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
 /// Says where a process that this test file is too is to serve, as the image `server` in a pod.
@@ -64,15 +65,18 @@ fn a_server_answers() {
     assert!(ask(&address, "/read/proc/self/comm").contains("node"));
 }
 
+/// Never the one that `KUBECONFIG` names: a real cluster has its own kubelets, and would miss a lease of this one.
+static PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
+
 struct Space {
-    cluster: &'static Cluster,
+    cluster: &'static ControlPlane,
     namespace: String,
     node: Node,
 }
 
 impl Space {
     async fn new() -> Self {
-        let cluster = Cluster::shared(ControlPlaneOptions::default).await.expect("a cluster");
+        let cluster = PLANE.get_or_try_init(ControlPlane::start).await.expect("a control plane");
         let namespace = cluster.namespace("node").await.expect("a namespace");
         let programs = [("server", env::current_exe().expect("this test")), ("shell", PathBuf::from("/bin/sh"))];
         let images: BTreeMap<_, _> = programs.into_iter().map(|(image, program)| (image.to_owned(), program)).collect();

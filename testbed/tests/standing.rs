@@ -193,6 +193,17 @@ fn a_control_plane_has_a_ready_pod_to_register_for() {
 
     let told = place.passes(&["status"]);
     assert_eq!(told.matches(", healthy").count(), 3, "{told}");
+    let runs = rustix::process::geteuid().is_root();
+    assert_eq!(said.contains("testbed: pods run, "), runs, "{said}");
+    assert!(told.contains(if runs { "  pods run, " } else { "  no pods run: " }), "{told}");
+    if runs {
+        let run = ["run", "one", "--image=unknown", "--restart=Never", "-n", &variable("POD_NAMESPACE")];
+        kubectl(&run);
+        let message = "jsonpath={.status.containerStatuses[0].state.waiting.message}";
+        let get = ["get", "pod", "one", "-n", &variable("POD_NAMESPACE"), "-o", message];
+        let image = concat!("it knows discovery:", env!("CARGO_PKG_VERSION"));
+        eventually("a pod to be bound and told of", || kubectl(&get).ends_with(image));
+    }
     let api = told.split_once("kube-apiserver ").expect("an API server").1;
     kill_process(process(api, "pid "), Signal::KILL).expect("killed");
     eventually("the end to be told", || place.run(&["status"]).0 == Some(1));

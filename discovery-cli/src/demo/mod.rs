@@ -1,10 +1,13 @@
 //! `discovery demo`: workers register, die, move, freeze and drain, and a router follows them by its view alone.
 //!
 //! Workers and the router are processes of their own, which are this same program; they meet in a directory, or below a
-//! prefix of etcd's, that is removed at the end. The demo only starts, signals and asks them. It takes part in discovery
-//! in no way itself.
+//! prefix of etcd's, that is removed at the end. On Kubernetes the workers are pods of `deploy/`'s example, in a namespace
+//! of the demo's own. The demo only starts, signals and asks them. It takes part in discovery in no way itself.
 
 mod directory;
+mod judge;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod process;
 mod router;
 mod script;
@@ -38,14 +41,28 @@ pub(crate) async fn demo(backend: Option<&str>) -> Outcome {
         store = Store::open(&backend) => store?,
         () = stop.stop() => return Err(interrupted()),
     };
-    let mut script = Script::new(&store);
-    let outcome = tokio::select! {
-        outcome = script.play() => outcome,
-        () = stop.stop() => Err(interrupted()),
-    };
     // No process may be writing there any more when the place goes.
-    script.clear().await;
-    drop(script);
+    let outcome = match &store {
+        #[cfg(feature = "kubernetes")]
+        Store::Kubernetes(space) => {
+            let mut rollout = kubernetes::Rollout::new(space);
+            let outcome = tokio::select! {
+                outcome = rollout.play(&store) => outcome,
+                () = stop.stop() => Err(interrupted()),
+            };
+            rollout.clear().await;
+            outcome
+        }
+        _ => {
+            let mut script = Script::new(&store);
+            let outcome = tokio::select! {
+                outcome = script.play() => outcome,
+                () = stop.stop() => Err(interrupted()),
+            };
+            script.clear().await;
+            outcome
+        }
+    };
     match (outcome, store.remove().await) {
         (outcome, Ok(())) => outcome,
         (Ok(()), left) => left,

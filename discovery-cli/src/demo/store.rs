@@ -9,6 +9,8 @@ use discovery_core::BACKEND_VARIABLE;
 use discovery_core::Environment;
 
 use super::directory::Directory;
+#[cfg(feature = "kubernetes")]
+use super::kubernetes::Space;
 use crate::failure::{Failure, Outcome};
 
 /// Variables of a process, and their values.
@@ -18,6 +20,8 @@ pub(super) enum Store {
     File(Directory),
     #[cfg(feature = "etcd")]
     Etcd(Box<discovery_etcd::Config>),
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(Box<Space>),
 }
 
 impl Store {
@@ -27,8 +31,10 @@ impl Store {
             "file" => Ok(Self::File(Directory::new()?)),
             #[cfg(feature = "etcd")]
             discovery_etcd::NAME => Ok(Self::Etcd(Box::new(answering().await?))),
+            #[cfg(feature = "kubernetes")]
+            discovery_k8s::NAME | "k8s" => Ok(Self::Kubernetes(Box::new(Space::find().await?))),
             other => Err(Failure::usage(format!(
-                "demo: it runs on file and on etcd, not on {other:?}: add --backend file, or --backend etcd"
+                "demo: it runs on file, etcd and kubernetes, not on {other:?}: add --backend file, or one of the others"
             ))),
         }
     }
@@ -38,6 +44,8 @@ impl Store {
             Self::File(_) => "file",
             #[cfg(feature = "etcd")]
             Self::Etcd(_) => discovery_etcd::NAME,
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(_) => discovery_k8s::NAME,
         }
     }
 
@@ -55,6 +63,9 @@ impl Store {
                 variables.push((discovery_etcd::PREFIX_VARIABLE, config.prefix.trim_end_matches('/').into()));
                 variables.push((discovery_etcd::TTL_VARIABLE, ttl));
             }
+            // Who is alive, the cluster says.
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(space) => variables.extend(space.variables()),
         }
         variables
     }
@@ -71,6 +82,8 @@ impl Store {
                     config.prefix
                 ))),
             },
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(space) => space.remove().await,
         }
     }
 }
@@ -83,6 +96,8 @@ impl fmt::Display for Store {
             Self::Etcd(config) => {
                 write!(f, "etcd at {}, below {}", config.endpoints.join(" and "), config.prefix)
             }
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(space) => space.fmt(f),
         }
     }
 }

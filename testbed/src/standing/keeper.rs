@@ -33,16 +33,21 @@ pub async fn keep(kind: Kind) -> Result<()> {
         return Err(Error::new(format!("{kind} is up already")));
     };
     let mut end = signal(SignalKind::terminate()).map_err(|error| Error::because("SIGTERM", error))?;
+    let mut servers = None;
     let outcome = tokio::select! {
-        outcome = hold(kind, &place) => outcome,
+        outcome = hold(kind, &place, &mut servers) => outcome,
         _ = end.recv() => Ok(()),
     };
+    let stopped = match servers {
+        Some(servers) => servers.stop().await,
+        None => Ok(()),
+    };
     place.clear()?;
-    outcome
+    outcome.and(stopped)
 }
 
 /// Ends with a failure only.
-async fn hold(kind: Kind, place: &Place) -> Result<()> {
+async fn hold(kind: Kind, place: &Place, servers: &mut Option<Servers>) -> Result<()> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let mut state = State { pid: rustix::process::getpid().as_raw_nonzero().get(), port: None, since };
     place.write(&state)?;
@@ -50,8 +55,8 @@ async fn hold(kind: Kind, place: &Place) -> Result<()> {
     std::fs::create_dir_all(&files).map_err(|error| Error::because(files.display(), error))?;
     let mut wanted = wanted();
     let unwanted = || Error::new("whoever asked for them has gone");
-    let servers = tokio::select! {
-        servers = Servers::start(kind, &files) => servers?,
+    let servers: &Servers = tokio::select! {
+        started = Servers::start(kind, &files) => servers.insert(started?),
         _ = &mut wanted => return Err(unwanted()),
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
@@ -65,7 +70,7 @@ async fn hold(kind: Kind, place: &Place) -> Result<()> {
     loop {
         if let Ok((stream, _)) = listener.accept().await {
             // Whoever asked may have gone.
-            let _ = answer(&servers, stream).await;
+            let _ = answer(servers, stream).await;
         }
     }
 }

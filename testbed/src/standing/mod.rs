@@ -27,7 +27,7 @@ pub enum Kind {
     Etcd,
     /// Three etcd members.
     EtcdCluster,
-    /// A Kubernetes control plane with discovery's CRD, and a ready pod to register for.
+    /// A Kubernetes control plane with discovery's CRD, a ready pod to register for, and, as root, a node that runs pods.
     Kubernetes,
 }
 
@@ -81,6 +81,8 @@ pub struct Report {
     pub servers: Vec<ServerReport>,
     /// The variables that make the project's programs use it.
     pub environment: Vec<(String, String)>,
+    /// The directory with the logs of the pods that run, or why none can; `None` where there are no pods.
+    pub pods: Option<std::result::Result<String, String>>,
 }
 
 /// One server.

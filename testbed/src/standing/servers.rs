@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::{Kind, Report, ServerReport};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::etcd::{Etcd, EtcdCluster, EtcdOptions};
-use crate::kubernetes::{ControlPlane, ControlPlaneOptions};
+use crate::kubernetes::{ControlPlane, ControlPlaneOptions, Node, NodeOptions};
 
 /// What discovery stores its records in.
 const CRD: &str = include_str!("../../../deploy/crd.yaml");
@@ -13,6 +13,10 @@ const CRD: &str = include_str!("../../../deploy/crd.yaml");
 const POD: &str = include_str!("pod.yaml");
 const NAMESPACE: &str = "default";
 const POD_NAME: &str = "testbed";
+/// The node whose pods run.
+const NODE: &str = "local";
+/// The image of `deploy/example`, which is the program `discovery`.
+const IMAGE: &str = concat!("discovery:", env!("CARGO_PKG_VERSION"));
 
 #[derive(Debug)]
 pub(super) enum Servers {
@@ -23,6 +27,8 @@ pub(super) enum Servers {
 
 #[derive(Debug)]
 pub(super) struct Kubernetes {
+    // Dropped before those that it speaks to.
+    node: std::result::Result<Node, String>,
     plane: ControlPlane,
     pod_uid: String,
 }
@@ -51,6 +57,17 @@ impl Servers {
         }
     }
 
+    /// Ends what does not end at once when it is dropped. Not cancel-safe: the rest ends in the background.
+    pub(super) async fn stop(self) -> Result<()> {
+        match self {
+            Self::Kubernetes(kubernetes) => match kubernetes.node {
+                Ok(node) => node.stop().await,
+                Err(_) => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
     fn etcds(&self) -> &[Etcd] {
         match self {
             Self::Etcd(etcd) => std::slice::from_ref(&**etcd),
@@ -71,22 +88,30 @@ impl Servers {
                 log: etcd.log().display().to_string(),
             });
         }
-        let environment = match self {
+        let (environment, pods) = match self {
             Self::Kubernetes(kubernetes) => {
                 servers.extend(kubernetes.report().await);
-                kubernetes.environment()
+                (kubernetes.environment(), Some(kubernetes.pods()))
             }
             _ => {
                 let endpoints = self.etcds().iter().map(Etcd::endpoint).collect::<Vec<_>>().join(",");
-                named([("ETCD_ENDPOINTS", endpoints.as_str()), ("DYN_DISCOVERY_BACKEND", "etcd")])
+                (named([("ETCD_ENDPOINTS", endpoints.as_str()), ("DYN_DISCOVERY_BACKEND", "etcd")]), None)
             }
         };
-        Report { servers, environment }
+        Report { servers, environment, pods }
     }
 }
 
 fn named<const N: usize>(variables: [(&str, &str); N]) -> Vec<(String, String)> {
     variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+}
+
+/// The program is looked for when a container starts: it may be built after this.
+async fn start_node(plane: &ControlPlane, files: &Path) -> Result<Node> {
+    let own = std::env::current_exe().map_err(|error| Error::because("this program", error))?;
+    let images = [(IMAGE.to_owned(), own.with_file_name("discovery"))].into();
+    let files = Some(files.to_owned());
+    Node::start(plane, NodeOptions { name: NODE.to_owned(), namespace: None, images, files }).await
 }
 
 impl Kubernetes {
@@ -98,7 +123,16 @@ impl Kubernetes {
         plane.apply(POD).await?;
         plane.report(NAMESPACE, POD_NAME, true).await?;
         let pod_uid = plane.pod_uid(NAMESPACE, POD_NAME).await?;
-        Ok(Self { plane, pod_uid })
+        // Without it there is still all that watching and registering from outside takes.
+        let node = start_node(&plane, files).await.map_err(|error| error.to_string());
+        Ok(Self { node, plane, pod_uid })
+    }
+
+    fn pods(&self) -> std::result::Result<String, String> {
+        match &self.node {
+            Ok(node) => Ok(node.logs().display().to_string()),
+            Err(cause) => Err(cause.clone()),
+        }
     }
 
     async fn start_again(&self) -> Result<()> {
