@@ -181,6 +181,9 @@ fn addresses() -> HashSet<String> {
 
 #[tokio::test]
 async fn a_pod_runs_as_its_manifest_asks_is_probed_and_starts_again() {
+    if discovery_testbed::ran_in_own_network("a_pod_runs_as_its_manifest_asks_is_probed_and_starts_again") {
+        return;
+    }
     let space = Space::new().await;
     space.pod("one", server()).await;
     let pod = space.until("one", "it is ready", is_ready).await;
@@ -228,6 +231,9 @@ async fn a_pod_runs_as_its_manifest_asks_is_probed_and_starts_again() {
 
 #[tokio::test]
 async fn a_deleted_pod_ends_in_order() {
+    if discovery_testbed::ran_in_own_network("a_deleted_pod_ends_in_order") {
+        return;
+    }
     let space = Space::new().await;
     let script = "trap 'echo told to end; exit 0' TERM; echo runs; while :; do sleep 0.05; done";
     space.pod("orderly", shell(script, 60, "echo before the end")).await;
@@ -259,6 +265,9 @@ async fn a_deleted_pod_ends_in_order() {
 
 #[tokio::test]
 async fn what_cannot_be_played_is_told_and_what_has_ended_stays_so() {
+    if discovery_testbed::ran_in_own_network("what_cannot_be_played_is_told_and_what_has_ended_stays_so") {
+        return;
+    }
     let space = Space::new().await;
     let once = json!({ "restartPolicy": "Never", "containers": [{ "name": "main", "image": "shell", "args": ["-c", "exit 4"] }] });
     space.pod("once", once).await;
@@ -281,6 +290,9 @@ const HOLDER: &str = "NODE_TEST_HOLDER";
 /// What a holder does. By itself it shows that a pod's process ends with a node that is dropped.
 #[tokio::test]
 async fn a_dropped_node_takes_its_processes_along() {
+    if discovery_testbed::ran_in_own_network("a_dropped_node_takes_its_processes_along") {
+        return;
+    }
     let space = Space::new().await;
     space.pod("held", shell("trap '' TERM HUP; while :; do sleep 0.05; done", 30, "true")).await;
     let pod = space.until("held", "it is ready", is_ready).await;
@@ -298,6 +310,10 @@ async fn a_dropped_node_takes_its_processes_along() {
 
 #[tokio::test]
 async fn a_killed_test_takes_its_processes_along_and_the_next_node_its_addresses() {
+    if discovery_testbed::ran_in_own_network("a_killed_test_takes_its_processes_along_and_the_next_node_its_addresses")
+    {
+        return;
+    }
     let mut holder = tokio::process::Command::new(env::current_exe().expect("this test"))
         .args(["--exact", "a_dropped_node_takes_its_processes_along"])
         .env(HOLDER, "yes")

@@ -71,6 +71,11 @@ fn name(pod: &Value) -> &str {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_of_the_example_are_routed_to_through_a_crash_a_drain_and_a_rollout() {
+    if discovery_testbed::ran_in_own_network(
+        "workers_of_the_example_are_routed_to_through_a_crash_a_drain_and_a_rollout",
+    ) {
+        return;
+    }
     let plane = ControlPlane::start().await.unwrap();
     let program = PathBuf::from(env!("CARGO_BIN_EXE_discovery"));
     let images = BTreeMap::from([("discovery:0.1.0".to_owned(), program)]);
