@@ -186,8 +186,7 @@ impl Serialize for Endpoint {
 
 impl<'de> Deserialize<'de> for Endpoint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let own = |[namespace, component, endpoint]: [Cow<'_, str>; 3]| Names::new(namespace, component, endpoint);
-        Wire::deserialize(deserializer).map(|wire| wire.into_endpoint(own))
+        Wire::deserialize(deserializer).map(|wire| wire.into_endpoint(Names::own))
     }
 }
 

@@ -215,8 +215,7 @@ impl Serialize for Model {
 
 impl<'de> Deserialize<'de> for Model {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let own = |[namespace, component, endpoint]: [Cow<'_, str>; 3]| Names::new(namespace, component, endpoint);
-        Wire::deserialize(deserializer).map(|wire| wire.into_model(own))
+        Wire::deserialize(deserializer).map(|wire| wire.into_model(Names::own))
     }
 }
 

@@ -30,8 +30,13 @@ impl Names {
         if is_literal && literal_segments(path).eq(names.iter().map(AsRef::as_ref)) {
             Self::Within(path.clone())
         } else {
-            Self::Own(Box::new(names.map(Cow::into_owned)))
+            Self::own(names)
         }
+    }
+
+    /// Names that were read under no key.
+    pub(crate) fn own(names: [Cow<'_, str>; 3]) -> Self {
+        Self::Own(Box::new(names.map(Cow::into_owned)))
     }
 
     /// The namespace, the component and the endpoint.
@@ -50,9 +55,10 @@ impl Names {
     /// # Errors
     /// [`ErrorKind::InvalidKey`](discovery_core::ErrorKind::InvalidKey) where a name cannot be part of a key.
     pub(crate) fn path(&self, kind: &str) -> Result<Path> {
-        match self {
-            Self::Within(path) if path.kind() == kind => return Ok(path.clone()),
-            Self::Within(_) | Self::Own(_) => {}
+        if let Self::Within(path) = self
+            && path.kind() == kind
+        {
+            return Ok(path.clone());
         }
         let names = self.all();
         for (what, name) in ["namespace", "component", "endpoint"].into_iter().zip(names) {
