@@ -70,6 +70,7 @@ mod port;
 mod program;
 mod proxy;
 mod server;
+pub mod sides;
 pub mod standing;
 mod supervised;
 mod tls;

@@ -4,18 +4,16 @@
 //! take turns. A line is the median of the rounds, with the smallest and the largest. Needs what the tests need: an etcd
 //! on PATH, or Go.
 
-mod clock;
 mod idle;
 mod raw;
 mod records;
 mod register;
-mod round;
 mod sync;
 mod watch;
 
 use std::process::ExitCode;
 
-use discovery_testbed::Etcd;
+use discovery_testbed::{Etcd, sides};
 
 fn main() -> ExitCode {
     // `cargo bench` passes `--bench`; what is no flag picks benchmarks by a part of their name.
@@ -23,7 +21,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let done = runtime.block_on(async {
         match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            [round::ROLE, name, endpoint, count] => side(name, endpoint, count.parse()?).await,
+            [sides::ROLE, name, endpoint, count] => side(name, endpoint, count.parse()?).await,
             ref wanted => compare(wanted).await,
         }
     });

@@ -1,10 +1,11 @@
 //! etcd's client as one uses it directly.
 
+use discovery_testbed::sides;
 use etcd_client::{Client, Txn, TxnOp};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use crate::Outcome;
 use crate::records::stored;
-use crate::{Outcome, clock};
 
 pub(crate) async fn client(endpoint: &str) -> Outcome<Client> {
     Ok(Client::connect([endpoint], None).await?)
@@ -16,7 +17,7 @@ pub(crate) async fn put(client: &Client, numbers: impl Iterator<Item = usize>, a
         .map(|number| {
             let mut kv = client.kv_client();
             async move {
-                let (key, value) = stored(number, clock::now())?;
+                let (key, value) = stored(number, sides::now())?;
                 kv.put(key, value, None).await?;
                 Ok::<_, Box<dyn std::error::Error>>(())
             }
@@ -32,7 +33,7 @@ pub(crate) async fn load(client: &Client, count: usize) -> Outcome {
     let numbers: Vec<usize> = (0..count).collect();
     for some in numbers.chunks(100) {
         let puts =
-            some.iter().map(|&number| stored(number, clock::now()).map(|(key, value)| TxnOp::put(key, value, None)));
+            some.iter().map(|&number| stored(number, sides::now()).map(|(key, value)| TxnOp::put(key, value, None)));
         kv.txn(Txn::new().and_then(puts.collect::<Outcome<Vec<_>>>()?)).await?;
     }
     Ok(())

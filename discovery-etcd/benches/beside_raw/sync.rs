@@ -2,11 +2,11 @@
 
 use discovery_dynamo::Endpoint;
 use discovery_testbed::Etcd;
+use discovery_testbed::sides::{self, Side, beside, measured, micros, ready};
 use etcd_client::GetOptions;
 
 use crate::records::{PREFIX, all, discovery};
-use crate::round::{Side, beside, measured, micros, ready};
-use crate::{Outcome, clock, raw as direct};
+use crate::{Outcome, raw as direct};
 
 const ROUNDS: usize = 5;
 const RECORDS: usize = 100_000;
@@ -19,8 +19,8 @@ pub(crate) async fn compare(etcd: &Etcd) -> Outcome {
     direct::load(&client, RECORDS).await?;
     let (mut times, mut costs) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
-        let raw = Side::start("sync-raw", &etcd.endpoint(), RECORDS).await?.end().await?;
-        let ours = Side::start("sync-view", &etcd.endpoint(), RECORDS).await?.end().await?;
+        let raw = Side::start("sync-raw", &[&etcd.endpoint(), &RECORDS.to_string()]).await?.end().await?;
+        let ours = Side::start("sync-view", &[&etcd.endpoint(), &RECORDS.to_string()]).await?.end().await?;
         if round > 0 {
             times.push((raw[0] / 1_000.0, ours[0] / 1_000.0));
             costs.push((raw[1] / 1_000.0, ours[1] / 1_000.0));
@@ -36,7 +36,7 @@ pub(crate) async fn raw(endpoint: &str, count: usize) -> Outcome {
     let client = direct::client(endpoint).await?;
     let mut kv = client.kv_client().max_decoding_message_size(64 << 20);
     ready();
-    let (began, before) = (clock::now(), clock::processor());
+    let (began, before) = (sides::now(), sides::processor());
     let mut known: Vec<(Vec<u8>, Endpoint)> = Vec::new();
     let end = [PREFIX.trim_end_matches('/').as_bytes(), b"0"].concat();
     let (mut from, mut revision) = (PREFIX.as_bytes().to_vec(), 0);
@@ -54,7 +54,7 @@ pub(crate) async fn raw(endpoint: &str, count: usize) -> Outcome {
             _ => break,
         }
     }
-    let (time, cost) = (clock::now() - began, clock::processor() - before);
+    let (time, cost) = (sides::now() - began, sides::processor() - before);
     if known.len() != count {
         return Err(format!("read {} of {count} records", known.len()).into());
     }
@@ -67,9 +67,9 @@ pub(crate) async fn view(endpoint: &str, count: usize) -> Outcome {
     let discovery = discovery(endpoint).await?;
     discovery.health().await?;
     ready();
-    let (began, before) = (clock::now(), clock::processor());
+    let (began, before) = (sides::now(), sides::processor());
     let view = discovery.view::<Endpoint>(all()).await?;
-    let (time, cost) = (clock::now() - began, clock::processor() - before);
+    let (time, cost) = (sides::now() - began, sides::processor() - before);
     if view.load().len() != count {
         return Err(format!("a live view of {} of {count} records", view.load().len()).into());
     }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use discovery_core::ViewChange;
 use discovery_dynamo::Endpoint;
 use discovery_testbed::Etcd;
+use discovery_testbed::sides::{self, Side, beside, measured, micros, quantile, ready, report};
 use etcd_client::{EventType, WatchOptions};
 
 use crate::records::{PREFIX, all, discovery, told};
-use crate::round::{Side, beside, measured, micros, quantile, ready, report};
-use crate::{Outcome, clock, raw as direct};
+use crate::{Outcome, raw as direct};
 
 const ROUNDS: usize = 7;
 
@@ -34,7 +34,7 @@ pub(crate) async fn compare(etcd: &Etcd, name: &str, pace: Pace) -> Outcome {
     for round in 0..=ROUNDS {
         let mut results = Vec::new();
         for side in ["watch-raw", "watch-view"] {
-            let side = Side::start(side, &etcd.endpoint(), changes).await?;
+            let side = Side::start(side, &[&etcd.endpoint(), &changes.to_string()]).await?;
             let numbers = (0..changes).map(|change| change % ENDPOINTS);
             match pace {
                 Pace::Burst => direct::put(&client, numbers, 64).await?,
@@ -74,20 +74,20 @@ struct Meter {
 impl Meter {
     fn start(count: usize) -> Self {
         // Read first: on a busy machine the changes are there before this thread goes on.
-        let before = clock::processor();
+        let before = sides::processor();
         ready();
         Self { count, latencies: Vec::with_capacity(count), before }
     }
 
     /// Takes note of one version of an endpoint, and answers whether it is the one that ends the round.
     fn is_last(&mut self, told: Duration, name: &str) -> bool {
-        self.latencies.push(micros(clock::now() - told));
+        self.latencies.push(micros(sides::now() - told));
         name.ends_with(&format!("/generate-{ENDPOINTS}"))
     }
 
-    fn end(mut self) {
-        let cost = micros(clock::processor() - self.before) / self.count as f64;
-        measured(&[quantile(&mut self.latencies, 0.5), quantile(&mut self.latencies, 0.99), cost]);
+    fn end(self) {
+        let cost = micros(sides::processor() - self.before) / self.count as f64;
+        measured(&[quantile(&self.latencies, 0.5), quantile(&self.latencies, 0.99), cost]);
     }
 }
 

@@ -3,33 +3,33 @@
 use std::time::Duration;
 
 use discovery_dynamo::Endpoint;
+use discovery_testbed::sides::{self, Side, measured, millis, quantile, ready, report};
 use futures_util::StreamExt;
 use kube::api::WatchEvent;
 use tokio::sync::watch;
 
 use crate::fleet::{Fleet, all, connect, discovery, name, pod_of};
-use crate::process::{Side, measured, millis, quantile, ready, report};
-use crate::{Outcome, clock, raw as direct};
+use crate::{Outcome, raw as direct};
 
 const CHANGES: usize = 200;
 
 /// Both sides see the same changes, one at a time.
 pub(crate) async fn compare(fleet: &Fleet) -> Outcome {
-    let mut side = Side::start("change", fleet).await?;
+    let mut side = Side::start("change", &fleet.place()).await?;
     let (mut raw, mut view, mut over) = (Vec::new(), Vec::new(), Vec::new());
     for change in 0..CHANGES {
-        let began = millis(clock::now());
+        let began = millis(sides::now());
         fleet.report(fleet.generation, 0, change % 2 == 1).await?;
         let seen = side.hear().await?;
         raw.push(seen[0] - began);
         view.push(seen[1] - began);
         over.push(seen[1] - seen[0]);
     }
-    report("change/raw watch", "ms", &raw);
-    report("change/view", "ms", &view);
-    report("change/view over raw watch", "ms", &over);
+    report("change/raw watch", "ms", raw.iter().copied());
+    report("change/view", "ms", view.iter().copied());
+    report("change/view over raw watch", "ms", over.iter().copied());
     for (name, values) in [("raw watch", &raw), ("view", &view), ("view over raw watch", &over)] {
-        println!("{:<44} {:>9.2} ms", format!("change/{name}/p99"), quantile(values, 0.99));
+        println!("{:<52} {:>9.2} ms", format!("change/{name}/p99"), quantile(values, 0.99));
     }
     Ok(())
 }
@@ -83,7 +83,7 @@ pub(crate) async fn both(kubeconfig: &str, namespace: &str) -> Outcome {
 
 /// The first moment at which a state is shown.
 fn note(told: &watch::Sender<(bool, Duration)>, shown: bool) {
-    let at = clock::now();
+    let at = sides::now();
     told.send_if_modified(|last| {
         let is_new = last.0 != shown;
         if is_new {

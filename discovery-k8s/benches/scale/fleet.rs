@@ -92,12 +92,9 @@ impl Fleet {
         Ok(fleet)
     }
 
-    pub(crate) fn kubeconfig(&self) -> &str {
-        self.plane.kubeconfig_path().to_str().unwrap_or_default()
-    }
-
-    pub(crate) fn namespace(&self) -> &str {
-        &self.namespace
+    /// What a side has to be told to find it: the configuration of a client, and the namespace.
+    pub(crate) fn place(&self) -> [&str; 2] {
+        [self.plane.kubeconfig_path().to_str().unwrap_or_default(), &self.namespace]
     }
 
     fn pods(&self) -> Api<Pod> {

@@ -6,14 +6,14 @@
 //! need: a control plane's programs on PATH, or Go.
 
 mod change;
-mod clock;
 mod fleet;
-mod process;
 mod raw;
 mod roll;
 mod sync;
 
 use std::process::ExitCode;
+
+use discovery_testbed::sides;
 
 use crate::fleet::Fleet;
 
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let done = runtime.expect("a runtime").block_on(async {
         match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            [process::ROLE, name, kubeconfig, namespace] => side(name, kubeconfig, namespace).await,
+            [sides::ROLE, name, kubeconfig, namespace] => side(name, kubeconfig, namespace).await,
             ref wanted => compare(wanted).await,
         }
     });

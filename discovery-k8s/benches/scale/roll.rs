@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use discovery_core::ViewChange;
 use discovery_dynamo::Endpoint;
+use discovery_testbed::sides::{self, Side, measured, millis, ready, report};
 use futures_util::StreamExt;
 
 use crate::fleet::{Fleet, all, connect, discovery, generation_of, pod_of};
-use crate::process::{Side, measured, millis, ready, report};
-use crate::{Outcome, PODS, clock, raw as direct};
+use crate::{Outcome, PODS, raw as direct};
 
 const ROUNDS: usize = 3;
 
@@ -16,23 +16,24 @@ const ROUNDS: usize = 3;
 pub(crate) async fn compare(fleet: &mut Fleet) -> Outcome {
     let (mut raw, mut view, mut took) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let (mut direct, mut ours) = (Side::start("roll-raw", fleet).await?, Side::start("roll-view", fleet).await?);
-        let began = clock::now();
+        let (mut direct, mut ours) =
+            (Side::start("roll-raw", &fleet.place()).await?, Side::start("roll-view", &fleet.place()).await?);
+        let began = sides::now();
         fleet.roll().await?;
-        took.push(millis(clock::now() - began) / 1_000.0);
+        took.push(millis(sides::now() - began) / 1_000.0);
         raw.push(direct.hear().await?[0]);
         view.push(ours.hear().await?[0]);
     }
-    report("roll/rollout of all", "s", &took);
-    report("roll/processor/raw", "ms", &raw);
-    report("roll/processor/view", "ms", &view);
+    report("roll/rollout of all", "s", took.iter().copied());
+    report("roll/processor/raw", "ms", raw.iter().copied());
+    report("roll/processor/view", "ms", view.iter().copied());
     let over: Vec<f64> = raw.iter().zip(&view).map(|(raw, view)| view / raw).collect();
-    report("roll/processor/view over raw", "times", &over);
+    report("roll/processor/view over raw", "times", over.iter().copied());
     Ok(())
 }
 
 fn end(before: Duration) {
-    measured(&[millis(clock::processor() - before)]);
+    measured(&[millis(sides::processor() - before)]);
 }
 
 /// Keeps both resources until they hold the next generation and nothing else.
@@ -42,7 +43,7 @@ pub(crate) async fn raw(kubeconfig: &str, namespace: &str) -> Outcome {
     tokio::try_join!(slices.list(), resources.list())?;
     let old = resources.known.keys().find_map(|name| generation_of(name)).ok_or("no pods")?;
     let (mut of_slices, mut of_resources) = tokio::try_join!(slices.watch(), resources.watch())?;
-    let before = clock::processor();
+    let before = sides::processor();
     ready();
     // Counted as they come, so that to look for the end costs nothing.
     let mut left = PODS;
@@ -76,7 +77,7 @@ pub(crate) async fn view(kubeconfig: &str, namespace: &str) -> Outcome {
     let mut changes = view.changes();
     // What was there before; a batch without changes brings news of freshness alone.
     while changes.next().await.is_some_and(|batch| batch.changes().is_empty()) {}
-    let before = clock::processor();
+    let before = sides::processor();
     ready();
     let (mut added, mut removed) = (0, 0);
     while let Some(batch) = changes.next().await {

@@ -1,10 +1,10 @@
 //! The first sync, and the memory that stays.
 
 use discovery_dynamo::Endpoint;
+use discovery_testbed::sides::{self, Side, measured, millis, ready, report};
 
 use crate::fleet::{Fleet, all, connect, discovery};
-use crate::process::{Side, measured, millis, ready, report};
-use crate::{Outcome, PODS, clock, raw as direct};
+use crate::{Outcome, PODS, raw as direct};
 
 const ROUNDS: usize = 7;
 
@@ -12,13 +12,13 @@ pub(crate) async fn compare(fleet: &Fleet) -> Outcome {
     for name in ["sync-raw", "sync-view"] {
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
-            rounds.push(Side::start(name, fleet).await?.hear().await?);
+            rounds.push(Side::start(name, &fleet.place()).await?.hear().await?);
         }
         for (column, (what, unit)) in
             [("time", "ms"), ("processor", "ms"), ("memory per pod", "KiB")].iter().enumerate()
         {
             let column: Vec<f64> = rounds.iter().map(|round| round[column]).collect();
-            report(&format!("first_sync/{what}/{name}"), unit, &column);
+            report(&format!("first_sync/{what}/{name}"), unit, column);
         }
     }
     Ok(())
@@ -40,14 +40,14 @@ struct Meter {
 impl Meter {
     fn start() -> Outcome<Self> {
         ready();
-        Ok(Self { time: clock::now(), cost: clock::processor(), memory: resident()? })
+        Ok(Self { time: sides::now(), cost: sides::processor(), memory: resident()? })
     }
 
     fn end(self, pods: usize) -> Outcome {
         if pods != PODS {
             return Err(format!("saw {pods} of {PODS} pods").into());
         }
-        let (time, cost) = (clock::now() - self.time, clock::processor() - self.cost);
+        let (time, cost) = (sides::now() - self.time, sides::processor() - self.cost);
         measured(&[millis(time), millis(cost), (resident()? - self.memory) / pods as f64]);
         Ok(())
     }
