@@ -3,11 +3,11 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_util::Stream;
-use futures_util::future::BoxFuture;
 use tokio::sync::watch;
+use tokio_util::sync::ReusableBoxFuture;
 
 use crate::freshness::Freshness;
 use crate::key::Key;
@@ -160,11 +160,19 @@ pub(crate) type BoundedBases<T> = Mutex<Vec<Weak<BoundedBase<T>>>>;
 /// of the transport.
 pub struct Changes<T> {
     view: View<T>,
-    wake: watch::Receiver<()>,
+    /// Away while a call waits for it.
+    wake: Option<watch::Receiver<()>>,
+    /// What brings it back once there is something new. One allocation for all waits.
+    waiting: ReusableBoxFuture<'static, watch::Receiver<()>>,
     base: Base<T>,
     synced: bool,
     freshness: Freshness,
-    waiting: Option<BoxFuture<'static, watch::Receiver<()>>>,
+}
+
+async fn news(mut wake: watch::Receiver<()>) -> watch::Receiver<()> {
+    // The slot holds the sender, and the stream holds the slot.
+    let _ = wake.changed().await;
+    wake
 }
 
 impl<T: Send + Sync + 'static> Changes<T> {
@@ -177,7 +185,10 @@ impl<T: Send + Sync + 'static> Changes<T> {
                 Base::Bounded(bounded)
             }
         };
-        Self { wake: view.slot.subscribe(), view, base, synced: false, freshness: Freshness::Syncing, waiting: None }
+        // The first call looks at what there is, whatever is new.
+        let waiting = ReusableBoxFuture::new(news(view.slot.subscribe()));
+        let wake = Some(view.slot.subscribe());
+        Self { view, wake, waiting, base, synced: false, freshness: Freshness::Syncing }
     }
 
     /// The view that this stream follows.
@@ -193,29 +204,21 @@ impl<T: Send + Sync + 'static> Changes<T> {
 
     fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Batch<T>>> {
         loop {
-            if let Some(waiting) = &mut self.waiting {
-                match waiting.as_mut().poll(context) {
-                    Poll::Ready(wake) => {
-                        self.wake = wake;
-                        self.waiting = None;
-                    }
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
+            let wake = match &mut self.wake {
+                Some(wake) => wake,
+                None => self.wake.insert(ready!(self.waiting.poll(context))),
+            };
             // Marked as seen before the state is read, so that a change in between wakes again.
-            self.wake.borrow_and_update();
+            wake.borrow_and_update();
             if let Some(batch) = self.difference() {
                 return Poll::Ready(Some(batch));
             }
             if self.view.slot.ended().is_some() {
                 return Poll::Ready(None);
             }
-            let mut wake = self.wake.clone();
-            self.waiting = Some(Box::pin(async move {
-                // The slot holds the sender, and the stream holds the slot.
-                let _ = wake.changed().await;
-                wake
-            }));
+            if let Some(wake) = self.wake.take() {
+                self.waiting.set(news(wake));
+            }
         }
     }
 

@@ -20,6 +20,7 @@ use super::slots::SlotIndex;
 use super::{Command, Feed, FeedContext, FeedSettings, Progress, Released, closed};
 use crate::backend::{Change, Entry, Lineage, Position, WatchEvent, WatchStream};
 use crate::backoff::Backoff;
+use crate::deadline::later;
 use crate::error::{Error, ErrorKind, Result};
 use crate::freshness::Freshness;
 use crate::store::{AnySlot, Effective, LastGood, RawStore, Source};
@@ -223,6 +224,10 @@ impl Task {
         let mut interrupted = false;
         self.interrupted = None;
         let mut barrier: Option<BoxFuture<'static, Result<Option<Position>>>> = None;
+        // Not set anew with each event: when it is due too soon, it waits for the rest.
+        let mut heard = Instant::now();
+        let silent_at = sleep_until(later(heard, self.settings.open_timeout));
+        tokio::pin!(silent_at);
         loop {
             let settled = started && staging.is_none();
             // A snapshot under way is never thrown away: lists that keep coming would starve each other.
@@ -230,13 +235,11 @@ impl Task {
                 return Ok(Leave::Reopen);
             }
             let limit = if settled { silence } else { Some(self.settings.open_timeout) };
+            let due = limit.map(|limit| later(heard, limit));
+            if let Some(due) = due.filter(|due| *due < silent_at.deadline()) {
+                silent_at.as_mut().reset(due);
+            }
             let next = async {
-                let silence = async {
-                    match limit {
-                        Some(limit) => sleep(limit).await,
-                        None => pending().await,
-                    }
-                };
                 let answer = async {
                     match &mut barrier {
                         Some(barrier) => barrier.await,
@@ -248,10 +251,19 @@ impl Task {
                     event = stream.next() => Next::Event(event),
                     answer = answer => Next::Barrier(answer),
                     () = feed.reopen.notified() => Next::Reopen,
-                    () = silence => Next::Silence,
+                    () = silent_at.as_mut(), if due.is_some() => Next::Silence,
                 }
             };
-            let event = match self.alongside(next).await? {
+            let next = self.alongside(next).await?;
+            let now = Instant::now();
+            match (&next, due) {
+                (Next::Silence, Some(due)) if now < due => {
+                    silent_at.as_mut().reset(due);
+                    continue;
+                }
+                _ => heard = now,
+            }
+            let event = match next {
                 Next::Event(Some(Ok(event))) => event,
                 Next::Event(Some(Err(error))) => return Ok(Leave::Failed(error)),
                 Next::Event(None) => {

@@ -4,6 +4,7 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
+use crate::key::Path;
 use crate::store::{AnySlot, Effective};
 
 /// A slot for as long as a view uses it, with the type that it decodes to.
@@ -45,19 +46,29 @@ impl SlotIndex {
         let mut found: Vec<(Arc<dyn AnySlot>, Vec<&'a Effective>)> = Vec::new();
         let mut places: HashMap<*const (), usize> = HashMap::new();
         for change in changes {
-            for scope in change.key().path().scopes() {
-                let Some(slots) = self.by_scope.get(scope) else { continue };
-                for slot in slots.iter().filter_map(|(_, slot)| slot.upgrade()) {
-                    let address = Arc::as_ptr(&slot).cast::<()>();
-                    let place = *places.entry(address).or_insert_with(|| {
-                        found.push((slot, Vec::new()));
-                        found.len() - 1
-                    });
+            for (_, slot) in self.holding(change.key().path()) {
+                // Most changes come alone, and nothing has to be found again for one.
+                let known = if changes.len() == 1 { None } else { places.get(&slot.as_ptr().cast()).copied() };
+                if let Some(place) = known {
                     found[place].1.push(change);
+                } else if let Some(slot) = slot.upgrade() {
+                    if changes.len() > 1 {
+                        places.insert(Arc::as_ptr(&slot).cast(), found.len());
+                    }
+                    found.push((slot, vec![change]));
                 }
             }
         }
         found
+    }
+
+    /// Those of the scopes that hold this path. Where there are fewer scopes than the path has, none is hashed.
+    fn holding<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Held> {
+        const FEW: usize = 4;
+        let few = self.by_scope.len() <= FEW;
+        let scanned = self.by_scope.iter().filter(move |(scope, _)| few && path.as_str().starts_with(&***scope));
+        let looked_up = path.scopes().filter_map(move |scope| if few { None } else { self.by_scope.get(scope) });
+        scanned.map(|(_, slots)| slots).chain(looked_up).flatten()
     }
 
     /// Forgets the slots that nobody uses any more.

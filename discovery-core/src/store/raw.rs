@@ -57,11 +57,11 @@ impl RawStore {
         for change in changes {
             match change {
                 Change::Put(entry) => {
-                    let ghost = self.is_ghost_no_more(&entry.key);
-                    let held = self.tree.get(&entry.key);
-                    let entry = match held {
-                        Some(held) if ghost => self.welcome_back(&Arc::clone(held), entry),
-                        _ => self.shown(entry),
+                    let lost =
+                        if self.is_ghost_no_more(&entry.key) { self.tree.get(&entry.key).cloned() } else { None };
+                    let entry = match lost {
+                        Some(held) => self.welcome_back(&held, entry),
+                        None => self.shown(entry),
                     };
                     let held = self.tree.get(&entry.key);
                     if held.is_some_and(|held| is_same(held, &entry)) {

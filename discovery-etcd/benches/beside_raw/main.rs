@@ -13,6 +13,7 @@ mod watch;
 
 use std::process::ExitCode;
 
+use discovery_core::ExecutorKind;
 use discovery_testbed::{Etcd, sides};
 
 fn main() -> ExitCode {
@@ -41,7 +42,9 @@ type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 async fn side(name: &str, endpoint: &str, count: usize) -> Outcome {
     match name {
         "watch-raw" => watch::raw(endpoint, count).await,
-        "watch-view" => watch::view(endpoint, count).await,
+        "watch-raw-apart" => watch::raw_apart(endpoint, count).await,
+        "watch-view" => watch::view(endpoint, count, ExecutorKind::Dedicated).await,
+        "watch-view-shared" => watch::view(endpoint, count, ExecutorKind::Current).await,
         "sync-raw" => sync::raw(endpoint, count).await,
         "sync-view" => sync::view(endpoint, count).await,
         "register-raw" => register::raw(endpoint, count).await,

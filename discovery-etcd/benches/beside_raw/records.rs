@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use discovery_core::{Discovery, Environment, Query};
+use discovery_core::{Discovery, Environment, ExecutorKind, Query};
 use discovery_dynamo::Endpoint;
 
 use crate::Outcome;
@@ -38,6 +38,10 @@ pub(crate) fn stored(number: usize, told: Duration) -> Outcome<(String, Vec<u8>)
 }
 
 pub(crate) async fn discovery(endpoint: &str) -> Outcome<Discovery> {
+    discovery_on(endpoint, ExecutorKind::default()).await
+}
+
+pub(crate) async fn discovery_on(endpoint: &str, executor: ExecutorKind) -> Outcome<Discovery> {
     let environment = Environment::default().with(discovery_etcd::ENDPOINTS_VARIABLE, endpoint);
-    Ok(Discovery::builder().environment(environment).backend(discovery_etcd::NAME).build().await?)
+    Ok(Discovery::builder().environment(environment).backend(discovery_etcd::NAME).executor(executor).build().await?)
 }

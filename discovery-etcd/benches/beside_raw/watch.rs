@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use discovery_core::ViewChange;
+use discovery_core::{ExecutorKind, ViewChange};
 use discovery_dynamo::Endpoint;
 use discovery_testbed::Etcd;
 use discovery_testbed::sides::{self, Side, beside, measured, micros, quantile, ready, report};
 use etcd_client::{EventType, WatchOptions};
 
-use crate::records::{PREFIX, all, discovery, told};
+use crate::records::{PREFIX, all, discovery_on, told};
 use crate::{Outcome, raw as direct};
 
 const ROUNDS: usize = 7;
@@ -25,15 +25,19 @@ pub(crate) enum Pace {
     Burst,
 }
 
+/// Both sides on one thread, as a client in a program of its own is; and both with the consumer on another thread than the
+/// connection, so that a consumer that blocks delays no renewal, as ours is by default.
+const SIDES: [&str; 4] = ["watch-raw", "watch-view-shared", "watch-raw-apart", "watch-view"];
+
 pub(crate) async fn compare(etcd: &Etcd, name: &str, pace: Pace) -> Outcome {
     let client = direct::client(&etcd.endpoint()).await?;
     direct::load(&client, ENDPOINTS + 1).await?;
     let changes = if pace == Pace::Burst { 20_000 } else { 1_000 };
-    let (mut halves, mut tails, mut costs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rounds = Vec::new();
     // The first round warms the server up.
     for round in 0..=ROUNDS {
         let mut results = Vec::new();
-        for side in ["watch-raw", "watch-view"] {
+        for side in SIDES {
             let side = Side::start(side, &[&etcd.endpoint(), &changes.to_string()]).await?;
             let numbers = (0..changes).map(|change| change % ENDPOINTS);
             match pace {
@@ -49,18 +53,25 @@ pub(crate) async fn compare(etcd: &Etcd, name: &str, pace: Pace) -> Outcome {
             direct::put(&client, std::iter::once(ENDPOINTS), 1).await?;
             results.push(side.end().await?);
         }
-        if let ([raw, ours], true) = (&results[..], round > 0) {
-            halves.push((raw[0], ours[0]));
-            tails.push((raw[1], ours[1]));
-            costs.push((raw[2], ours[2]));
+        if round > 0 {
+            rounds.push(results);
         }
     }
-    if pace == Pace::OneByOne {
-        beside(&format!("{name}/median"), "us", &halves);
-        report(&format!("{name}/median/ours less raw"), "us", halves.iter().map(|(raw, ours)| ours - raw));
-        beside(&format!("{name}/p99"), "us", &tails);
+    for (threads, raw, ours) in [("one thread", 0, 1), ("a thread apart", 2, 3)] {
+        let pairs =
+            |figure: usize| rounds.iter().map(|round| (round[raw][figure], round[ours][figure])).collect::<Vec<_>>();
+        if pace == Pace::OneByOne {
+            let halves = pairs(0);
+            beside(&format!("{name}/{threads}/median"), "us", &halves);
+            report(
+                &format!("{name}/{threads}/median/ours less raw"),
+                "us",
+                halves.iter().map(|(raw, ours)| ours - raw),
+            );
+            beside(&format!("{name}/{threads}/p99"), "us", &pairs(1));
+        }
+        beside(&format!("{name}/{threads}/processor per change"), "us", &pairs(2));
     }
-    beside(&format!("{name}/processor per change"), "us", &costs);
     Ok(())
 }
 
@@ -91,36 +102,83 @@ impl Meter {
     }
 }
 
-/// A watcher that keeps the decoded endpoints in a map, as a client without this backend would.
-pub(crate) async fn raw(endpoint: &str, count: usize) -> Outcome {
-    let mut client = direct::client(endpoint).await?;
-    let mut known: HashMap<Vec<u8>, Endpoint> = HashMap::new();
-    let mut stream = client.watch(PREFIX, Some(WatchOptions::new().with_prefix())).await?;
-    // The server's word that the watch is there.
-    stream.message().await?;
-    let mut meter = Meter::start(count);
-    while let Some(message) = stream.message().await? {
-        for event in message.events() {
-            let Some(record) = event.kv() else { continue };
-            if event.event_type() == EventType::Delete {
-                known.remove(record.key());
-                continue;
-            }
-            let endpoint: Endpoint = serde_json::from_slice(record.value())?;
-            let told = told(&endpoint);
-            known.insert(record.key().to_vec(), endpoint);
-            let path = record.key_str()?.rsplit_once('/').map_or("", |(path, _)| path);
-            if meter.is_last(told, path) {
-                meter.end();
-                return Ok(());
-            }
-        }
-    }
-    Err("the watch ended".into())
+/// What the watch of a client without this backend tells, kept decoded in a map.
+struct Raw {
+    stream: etcd_client::WatchStream,
+    known: HashMap<Vec<u8>, Endpoint>,
 }
 
-pub(crate) async fn view(endpoint: &str, count: usize) -> Outcome {
-    let discovery = discovery(endpoint).await?;
+impl Raw {
+    async fn open(endpoint: &str) -> Outcome<Self> {
+        let mut client = direct::client(endpoint).await?;
+        let mut stream = client.watch(PREFIX, Some(WatchOptions::new().with_prefix())).await?;
+        // The server's word that the watch is there.
+        stream.message().await?;
+        Ok(Self { stream, known: HashMap::new() })
+    }
+
+    /// Shows each changed endpoint, with its key, until it is told that this was the last.
+    async fn follow(&mut self, mut show: impl FnMut(&str, &Endpoint) -> bool) -> Outcome {
+        while let Some(message) = self.stream.message().await? {
+            for event in message.events() {
+                let Some(record) = event.kv() else { continue };
+                if event.event_type() == EventType::Delete {
+                    self.known.remove(record.key());
+                    continue;
+                }
+                let endpoint: Endpoint = serde_json::from_slice(record.value())?;
+                let last = show(record.key_str()?, &endpoint);
+                self.known.insert(record.key().to_vec(), endpoint);
+                if last {
+                    return Ok(());
+                }
+            }
+        }
+        Err("the watch ended".into())
+    }
+}
+
+fn path_of(key: &str) -> &str {
+    key.rsplit_once('/').map_or("", |(path, _)| path)
+}
+
+/// The map and the watch on the consumer's thread.
+pub(crate) async fn raw(endpoint: &str, count: usize) -> Outcome {
+    let mut raw = Raw::open(endpoint).await?;
+    let mut meter = Meter::start(count);
+    raw.follow(|key, endpoint| meter.is_last(told(endpoint), path_of(key))).await?;
+    meter.end();
+    Ok(())
+}
+
+/// The map and the watch on a thread of their own, which hands each change on.
+pub(crate) async fn raw_apart(endpoint: &str, count: usize) -> Outcome {
+    let (changed, mut changes) = tokio::sync::mpsc::unbounded_channel();
+    let endpoint = endpoint.to_owned();
+    let watching = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let followed = runtime.block_on(async {
+            let mut raw = Raw::open(&endpoint).await?;
+            let _ = changed.send(None);
+            // The consumer hangs up after the last.
+            raw.follow(|key, endpoint| changed.send(Some((path_of(key).to_owned(), endpoint.clone()))).is_err()).await
+        });
+        followed.map_err(|error| error.to_string())
+    });
+    changes.recv().await.ok_or("the watch ended")?;
+    let mut meter = Meter::start(count);
+    while let Some(Some((path, endpoint))) = changes.recv().await {
+        if meter.is_last(told(&endpoint), &path) {
+            meter.end();
+            return Ok(());
+        }
+    }
+    drop(changes);
+    Err(format!("the watch ended: {:?}", watching.join()).into())
+}
+
+pub(crate) async fn view(endpoint: &str, count: usize, executor: ExecutorKind) -> Outcome {
+    let discovery = discovery_on(endpoint, executor).await?;
     let view = discovery.view::<Endpoint>(all()).await?;
     let mut changes = view.changes();
     // What was there before; a batch without changes brings news of freshness alone.
