@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::key::Key;
+use crate::key::{Key, Path};
 
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -163,6 +163,14 @@ impl Error {
             return self;
         }
         self.edit(|inner| inner.key = Some(key.clone()))
+    }
+
+    /// Names the path alone, for a key that nobody asked for.
+    pub(crate) fn of_path(self, path: &Path) -> Self {
+        self.edit(|inner| {
+            inner.key = None;
+            inner.message = format!("{path}: {}", inner.message);
+        })
     }
 
     /// Keeps the cause.

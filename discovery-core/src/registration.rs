@@ -92,6 +92,11 @@ impl<T> Registration<T> {
         self.claim
     }
 
+    /// The number of the newest wish that was stored.
+    pub(crate) fn change(&self) -> u64 {
+        self.newest().change
+    }
+
     /// The instance id that the record is stored under.
     pub fn instance(&self) -> InstanceId {
         self.key.instance()
@@ -143,7 +148,8 @@ impl<T: Record> Registration<T> {
     /// # Errors
     /// [`ErrorKind::Refused`] where the kind forbids the change, [`ErrorKind::InvalidKey`] where the new value belongs
     /// under another key, [`ErrorKind::Conflict`] where a neighbour excludes it, [`ErrorKind::Closed`] where the record
-    /// was withdrawn; what the store says. After an error without effect the value before is still stored.
+    /// was withdrawn; what the store says. After an error without effect the value before, or that of a later update, is
+    /// stored.
     pub async fn update(&self, next: T) -> Result<Stamp> {
         let same_instance = next.instance().is_none_or(|instance| instance == self.key.instance());
         if next.path()? != *self.key.path() || next.suffix() != self.key.suffix() || !same_instance {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::event::Position;
 use crate::error::{Error, Result};
@@ -152,6 +153,13 @@ pub trait Session: Send + Sync + 'static {
     /// [`SessionLost`](crate::ErrorKind::SessionLost) where the session is known to be gone, as in
     /// [`Session::renew`]; else where the store cannot be asked, and the core tries again.
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>>;
+
+    /// By when this session wants to be verified, where that may be sooner than the core does it by itself; asked after
+    /// each publish. For a store without `[exclusive]`, where a write is acknowledged before its rivals show. `None`, and
+    /// a moment before the newest verification began, ask for nothing.
+    fn verify_by(&self) -> Option<Instant> {
+        None
+    }
 
     /// Resolves when the backend learns by itself that the session is lost. May stay pending for ever.
     async fn lost(&self) -> Error;

@@ -12,7 +12,7 @@ use crate::backend::Stamp;
 use crate::backoff::Backoff;
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::key::{InstanceId, Key, Path};
-use crate::reconcile::{Waiter, Wish, closed};
+use crate::reconcile::{TakenBack, Waiter, Wish, closed};
 use crate::record::Record;
 use crate::registration::{Registration, Stored};
 use crate::store::same_value;
@@ -66,6 +66,21 @@ fn check_update<T: Record>(key: &Key, held: Option<&Bytes>, next: &T, bytes: &By
     }
 }
 
+/// Waits for what the ledger was asked to take back. Answers whether it is certain.
+async fn confirmed(key: &Key, taken_back: TakenBack, answer: oneshot::Receiver<Result<Stamp>>) -> bool {
+    match taken_back {
+        TakenBack::Already => true,
+        TakenBack::Unknown => false,
+        TakenBack::Asked => match answer.await.unwrap_or_else(|_| Err(closed())) {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(key = %key, error = %error, "not taken back");
+                false
+            }
+        },
+    }
+}
+
 fn withdrawn(key: &Key) -> Error {
     Error::new(ErrorKind::Closed, "the registration was withdrawn or has failed: register again").with_key(key)
 }
@@ -111,15 +126,15 @@ impl Inner {
         };
         // Any id shows whether the path and the value can be stored at all, if the store can hold it: some have 53 bits.
         let trial = key_of(instance.unwrap_or(InstanceId((1 << 53) - 1)))?;
-        let refused = |error: Error| error.with_key(&trial);
-        self.backend.admit(&trial, encode(&value, &trial)?.len()).map_err(refused)?;
+        let tried = encode(&value, &trial).and_then(|bytes| self.backend.admit(&trial, bytes.len()));
+        tried.map_err(|error| if instance.is_some() { error.with_key(&trial) } else { error.of_path(&path) })?;
         let instance = match instance {
             Some(instance) => instance,
             None => self.reconciler.instance().await?,
         };
         let key = key_of(instance)?;
         let bytes = encode(&value, &key)?;
-        self.backend.admit(&key, bytes.len()).map_err(refused)?;
+        self.backend.admit(&key, bytes.len()).map_err(|error| error.with_key(&key))?;
         Ok(Placed { key, bytes, value, checked: None })
     }
 
@@ -150,8 +165,8 @@ impl Inner {
         // Two neighbours that were written at the same time see each other now, and both step back.
         for one in &placed {
             if let Err(error) = self.check_neighbours(&one.key, &*one.value).await {
-                self.step_back(registrations).await;
-                return Err(error);
+                let confirmed = self.step_back(&placed, registrations).await;
+                return Err(if confirmed { error } else { error.with_effect(Effect::Unknown) });
             }
         }
         Ok(registrations)
@@ -163,16 +178,23 @@ impl Inner {
         self.store_all(&[placed], false).await?.and_then(|mut stored| stored.pop()).ok_or_else(closed)
     }
 
-    /// Withdraws what this call alone has registered, and waits until it is gone: the loser of a conflict leaves
-    /// nothing. A record that others hold too is theirs.
-    async fn step_back<T>(&self, registrations: Vec<Registration<T>>) {
-        for registration in &registrations {
-            let (key, claim) = (registration.key(), registration.claim());
-            let sole = self.reconciler.ledger().is_sole(key, claim);
-            if sole && let Err(error) = self.reconciler.withdraw(key, claim).await {
-                tracing::warn!(key = %key, error = %error, "not withdrawn yet: the withdrawal goes on");
-            }
+    /// Takes back what this call has stored, and waits until it is gone: the loser of a conflict leaves nothing. A record
+    /// that others hold too is theirs, with the value that it had before. Answers whether that is certain.
+    async fn step_back<T>(&self, placed: &[Placed<T>], registrations: Vec<Registration<T>>) -> bool {
+        let mut asked = Vec::with_capacity(registrations.len());
+        for (one, registration) in placed.iter().zip(&registrations) {
+            let before = one.checked.clone().flatten().filter(|before| !same_value(before, &one.bytes));
+            let (waiter, answer) = oneshot::channel();
+            let (claim, change) = (registration.claim(), registration.change());
+            let taken_back = self.reconciler.ledger().step_back(&one.key, claim, change, before, waiter);
+            asked.push((&one.key, taken_back, answer));
         }
+        self.reconciler.notify();
+        let mut certain = true;
+        for (key, taken_back, answer) in asked {
+            certain &= confirmed(key, taken_back, answer).await;
+        }
+        certain
     }
 
     /// Reads the neighbours and asks the record about each. Temporary failures are tried again: the caller has the
@@ -261,37 +283,37 @@ impl Inner {
             inner.check_neighbours(&key, &*next).await?;
             let before = inner.reconciler.ledger().wanted(&key).cloned();
             check_update(&key, before.as_ref(), &*next, &bytes)?;
-            let (change, stamp) = inner.replace(&key, claim, before.as_ref(), bytes, &*next).await?;
-            if let (Err(error), Some(before)) = (inner.check_neighbours(&key, &*next).await, before) {
+            let (replaced, change, stamp) = inner.replace(&key, claim, before, bytes.clone(), &*next).await?;
+            if let Err(error) = inner.check_neighbours(&key, &*next).await {
+                let Some(before) = replaced.filter(|before| !same_value(before, &bytes)) else { return Err(error) };
                 let (waiter, answer) = oneshot::channel();
-                if inner.reconciler.ledger().change(&key, claim, before, waiter).is_some() {
-                    inner.reconciler.notify();
-                    answer.await.unwrap_or_else(|_| Err(closed()))?;
-                }
-                return Err(error);
+                let taken_back = inner.reconciler.ledger().restore(&key, claim, change, before, waiter);
+                inner.reconciler.notify();
+                let certain = confirmed(&key, taken_back, answer).await;
+                return Err(if certain { error } else { error.with_effect(Effect::Unknown) });
             }
             Ok((change, stamp))
         })
         .await
     }
 
-    /// Wants `bytes` in the place of what the rules were asked about, asking again where that has changed.
+    /// Wants `bytes` in the place of what the rules were asked about, asking again where that has changed. Answers what it
+    /// has replaced, too.
     async fn replace<T: Record>(
         &self,
         key: &Key,
         claim: u64,
-        before: Option<&Bytes>,
+        mut before: Option<Bytes>,
         bytes: Bytes,
         next: &T,
-    ) -> Result<(u64, Stamp)> {
-        let mut before = before.cloned();
+    ) -> Result<(Option<Bytes>, u64, Stamp)> {
         loop {
             let (waiter, answer) = oneshot::channel();
             match self.want_instead(key, claim, before.as_ref(), bytes.clone(), waiter)? {
                 Ok(change) => {
                     self.reconciler.notify();
                     let answer = answer.await.unwrap_or_else(|_| Err(closed().with_effect(Effect::Unknown)));
-                    return answer.map(|stamp| (change, stamp));
+                    return answer.map(|stamp| (before, change, stamp));
                 }
                 Err(wanted) => {
                     check_update(key, wanted.as_ref(), next, &bytes)?;

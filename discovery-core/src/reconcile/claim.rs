@@ -5,7 +5,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::backend::Stamp;
 use crate::backoff::Backoff;
-use crate::error::{Effect, Error, Result};
+use crate::error::Result;
 use crate::registration::RegistrationState;
 
 /// Whoever waits for a write.
@@ -79,10 +79,5 @@ impl Claim {
                 self.for_delete.push((change, waiter));
             }
         }
-    }
-
-    /// The error with the effect of all the attempts that were made, and not of the last one alone.
-    pub(super) fn with_effects(&self, error: Error) -> Error {
-        if self.unsure { error.with_effect(Effect::Unknown) } else { error }
     }
 }

@@ -39,7 +39,7 @@ pub(super) async fn keep_alive(session: &dyn Session, opened: Instant, recovery:
             };
         }
         // An attempt that hangs leaves time for another one: at no more than half of what is left.
-        let attempt = sent + (left / 2).min(recovery).max(SHORTEST);
+        let attempt = (sent + (left / 2).min(recovery).max(SHORTEST)).min(valid_until);
         let renewed = tokio::select! {
             biased;
             cause = &mut lost => return cause,

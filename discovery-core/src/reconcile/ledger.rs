@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::claim::{Claim, Waiter};
 use crate::backend::{Desired, Stamp, Write, WriteBatch};
 use crate::backoff::Backoff;
-use crate::error::{Effect, Error, ErrorKind, Result};
+use crate::error::{Effect, Error, ErrorKind};
 use crate::key::Key;
 use crate::registration::RegistrationState;
 use crate::store::same_value;
@@ -26,46 +26,44 @@ pub(crate) struct Wish {
     pub(crate) state: watch::Receiver<RegistrationState>,
 }
 
+/// Whether something that was stored is gone again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TakenBack {
+    Already,
+    /// Once the waiter hears of it.
+    Asked,
+    Unknown,
+}
+
 /// What to publish next.
 pub(crate) struct Work {
     pub(crate) batch: WriteBatch,
     /// For each write, the number of its wish, and whether something may have been stored before.
-    changes: Vec<(u64, bool)>,
-}
-
-/// What a publish's outcome asks for.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    /// Some writes are tried again later.
-    pub(crate) retry: Option<Error>,
-    /// Some may have had an effect: read before writing again.
-    pub(crate) recheck: bool,
-    /// The session is gone.
-    pub(crate) lost: Option<Error>,
-    /// Records that are stored again after a loss.
-    pub(crate) put_back: u64,
+    pub(super) changes: Vec<(u64, bool)>,
 }
 
 /// Keys that are to be written as one transaction.
-struct Group {
-    keys: Vec<Key>,
-    not_before: Option<Instant>,
+pub(super) struct Group {
+    pub(super) keys: Vec<Key>,
+    pub(super) not_before: Option<Instant>,
 }
 
 pub(crate) struct Ledger {
-    claims: BTreeMap<Key, Claim>,
+    pub(super) claims: BTreeMap<Key, Claim>,
     /// Keys to be written now.
-    dirty: BTreeSet<Key>,
+    pub(super) dirty: BTreeSet<Key>,
     /// Keys to be tried again at a time.
-    delayed: BTreeSet<(Instant, Key)>,
+    pub(super) delayed: BTreeSet<(Instant, Key)>,
     /// Transactions, oldest first. Their callers wait, so they are few.
-    groups: VecDeque<Group>,
-    /// The transaction that is being written.
-    flying: Option<Vec<Key>>,
+    pub(super) groups: VecDeque<Group>,
+    /// What is being written.
+    pub(super) flying: Vec<Key>,
+    /// Whether that is a transaction, or the newest writes were: single ones have their turn next.
+    transaction: bool,
     next: u64,
     /// All that the owner wants stored, as of the newest collected work. Shared with the publish in flight only, so
     /// that it is not copied for each write.
-    desired: Arc<Desired>,
+    pub(super) desired: Arc<Desired>,
     /// Whether anything was ever handed out to be stored.
     used: bool,
     /// The longest delay between two tries of one key.
@@ -79,7 +77,8 @@ impl Ledger {
             dirty: BTreeSet::new(),
             delayed: BTreeSet::new(),
             groups: VecDeque::new(),
-            flying: None,
+            flying: Vec::new(),
+            transaction: false,
             next: 0,
             desired: Arc::default(),
             used: false,
@@ -87,7 +86,7 @@ impl Ledger {
         }
     }
 
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
@@ -163,9 +162,34 @@ impl Ledger {
         self.claims.get(key).is_some_and(|claim| claim.id == id && claim.wanted.is_some())
     }
 
-    /// Whether only one guard or caller holds this claim.
-    pub(crate) fn is_sole(&self, key: &Key, id: u64) -> bool {
-        self.claims.get(key).is_some_and(|claim| claim.id == id && claim.holders == 1)
+    /// Takes back what a call that holds a claim did by its wish `change`: withdraws the record where nobody else holds
+    /// it, and else wants again what was there `before` it. `None`: nothing that the others would miss.
+    pub(crate) fn step_back(
+        &mut self,
+        key: &Key,
+        id: u64,
+        change: u64,
+        before: Option<Bytes>,
+        waiter: Waiter,
+    ) -> TakenBack {
+        if self.claims.get(key).is_some_and(|claim| claim.id == id && claim.holders == 1) {
+            self.withdraw(key, id, Some(waiter));
+            return TakenBack::Asked;
+        }
+        before.map_or(TakenBack::Already, |before| self.restore(key, id, change, before, waiter))
+    }
+
+    /// Wants `before` again, where `change` is still the newest wish: what came after it is not taken back with it.
+    pub(crate) fn restore(&mut self, key: &Key, id: u64, change: u64, before: Bytes, waiter: Waiter) -> TakenBack {
+        match self.claims.get(key) {
+            None => TakenBack::Already,
+            Some(claim) if claim.id == id && claim.change == change && claim.wanted.is_some() => {
+                self.wish(key, before, waiter);
+                TakenBack::Asked
+            }
+            // It may be stored until what came after it is.
+            Some(_) => TakenBack::Unknown,
+        }
     }
 
     /// A guard was dropped, or a caller gave up: the last one withdraws the record.
@@ -200,13 +224,17 @@ impl Ledger {
         let effect = if claim.maybe_stored { Effect::Unknown } else { Effect::None };
         let closed = Error::new(ErrorKind::Closed, "the registration was withdrawn meanwhile").with_key(key);
         claim.answer_puts(number - 1, &Err(closed.with_effect(effect)));
+        let maybe_stored = claim.maybe_stored;
+        for group in &mut self.groups {
+            group.keys.retain(|grouped| grouped != key);
+        }
+        if !maybe_stored {
+            return self.forget(key);
+        }
         self.dirty.insert(key.clone());
         // A store that writes all that is wanted at once must not bring it back before it is deleted.
         if self.desired.contains_key(key) {
             Arc::make_mut(&mut self.desired).remove(key);
-        }
-        for group in &mut self.groups {
-            group.keys.retain(|grouped| grouped != key);
         }
     }
 
@@ -248,12 +276,30 @@ impl Ledger {
             }
             self.dirty.insert(key);
         }
-        self.groups.retain(|group| !group.keys.is_empty());
-        let due = self.groups.iter().position(|group| group.not_before.is_none_or(|at| at <= now));
-        if let Some(group) = due.and_then(|due| self.groups.remove(due)) {
-            self.flying = Some(group.keys.clone());
-            return Some(self.work(group.keys, true));
+        // In turns: neither may keep the other waiting for ever.
+        let work = if self.transaction {
+            self.singles().or_else(|| self.transaction(now))
+        } else {
+            self.transaction(now).or_else(|| self.singles())
+        }?;
+        self.transaction = work.batch.atomic;
+        self.flying = work.batch.writes.iter().map(|write| write.key().clone()).collect();
+        Some(work)
+    }
+
+    fn transaction(&mut self, now: Instant) -> Option<Work> {
+        loop {
+            self.groups.retain(|group| !group.keys.is_empty());
+            let due = self.groups.iter().position(|group| group.not_before.is_none_or(|at| at <= now))?;
+            let group = self.groups.remove(due)?;
+            let work = self.work(group.keys, true);
+            if !work.batch.writes.is_empty() {
+                return Some(work);
+            }
         }
+    }
+
+    fn singles(&mut self) -> Option<Work> {
         while !self.dirty.is_empty() {
             let keys: Vec<Key> = self.dirty.iter().take(GROUP).cloned().collect();
             let work = self.work(keys, false);
@@ -290,151 +336,8 @@ impl Ledger {
         work
     }
 
-    /// Takes note of what came of some writes.
-    pub(crate) fn settle(&mut self, work: Work, results: Vec<Result<Stamp>>) -> Outcome {
-        let mut outcome = Outcome::default();
-        let missing = || {
-            let error = Error::new(ErrorKind::Internal, "the backend answered too few results: please report it");
-            Err(error.with_effect(Effect::Unknown))
-        };
-        let results = results.into_iter().chain(std::iter::repeat_with(missing));
-        for ((write, (change, stored_before)), result) in work.batch.writes.into_iter().zip(work.changes).zip(results) {
-            match result {
-                Ok(stamp) => outcome.put_back += u64::from(self.stored(write, change, stamp)),
-                Err(error) => {
-                    let key = write.key().clone();
-                    self.failed(&key, change, stored_before, error.with_key(&key), &mut outcome);
-                }
-            }
-        }
-        self.regroup();
-        outcome
-    }
-
-    /// A transaction that was not written stays one.
-    fn regroup(&mut self) {
-        let Some(keys) = self.flying.take() else { return };
-        let now = Instant::now();
-        let mut not_before = None;
-        let waiting: BTreeMap<Key, Instant> = self.delayed.iter().map(|(at, key)| (key.clone(), *at)).collect();
-        let mut group = Vec::new();
-        for key in keys {
-            if let Some(at) = waiting.get(&key) {
-                self.delayed.remove(&(*at, key.clone()));
-                not_before = not_before.max(Some(*at));
-                group.push(key);
-            } else if self.dirty.remove(&key) {
-                group.push(key);
-            }
-        }
-        if !group.is_empty() {
-            self.groups.push_front(Group { keys: group, not_before: not_before.filter(|at| *at > now) });
-        }
-    }
-
-    /// Answers whether the record is back after a loss.
-    fn stored(&mut self, write: Write, change: u64, stamp: Stamp) -> bool {
-        let Some(claim) = self.claims.get_mut(write.key()) else { return false };
-        claim.backoff = None;
-        claim.answer_deletes(change, &Ok(stamp.clone()));
-        match write {
-            Write::Put { value, .. } => {
-                claim.answer_puts(change, &Ok(stamp.clone()));
-                claim.last = Some((value, stamp));
-                claim.sure = true;
-                if claim.change != change {
-                    return false;
-                }
-                claim.stored = change;
-                claim.unsure = false;
-                let back = matches!(*claim.state.borrow(), RegistrationState::Lost(_));
-                claim.state.send_replace(RegistrationState::Registered);
-                back
-            }
-            Write::Delete { key } => {
-                (claim.last, claim.sure, claim.maybe_stored) = (None, false, false);
-                if claim.change == change {
-                    self.claims.remove(&key);
-                }
-                false
-            }
-        }
-    }
-
-    fn failed(&mut self, key: &Key, change: u64, stored_before: bool, error: Error, outcome: &mut Outcome) {
-        let unknown = error.effect() == Effect::Unknown;
-        outcome.recheck |= unknown;
-        if error.kind() == ErrorKind::SessionLost {
-            outcome.lost = Some(error.clone());
-        }
-        let number = self.number();
-        let Some(claim) = self.claims.get_mut(key) else { return };
-        claim.unsure |= unknown;
-        if unknown {
-            claim.sure = false;
-        } else {
-            claim.maybe_stored = stored_before;
-        }
-        let error = claim.with_effects(error);
-        let newest = claim.change == change;
-        if error.is_temporary() || !newest {
-            if !newest {
-                claim.answer_puts(change, &Err(error.clone()));
-            }
-            self.delay(key);
-            outcome.retry = Some(error);
-            return;
-        }
-        let Some(wanted) = claim.wanted.clone() else {
-            claim.answer_deletes(change, &Err(error.clone()));
-            self.delay(key);
-            outcome.retry = Some(error);
-            return;
-        };
-        let asked = !claim.for_put.is_empty();
-        claim.answer_puts(change, &Err(error.clone()));
-        let hopeless = is_hopeless(error.kind());
-        let last = claim.last.clone().map(|(value, _)| value);
-        match last {
-            // A refused update: the value before it stays.
-            Some(last) if (asked || hopeless) && !same_value(&wanted, &last) && error.kind() != ErrorKind::Conflict => {
-                Arc::make_mut(&mut self.desired).insert(key.clone(), last.clone());
-                claim.wanted = Some(last);
-                claim.change = number;
-                claim.unsure = false;
-                if claim.sure {
-                    claim.stored = number;
-                } else {
-                    self.delay(key);
-                }
-            }
-            // A record that was stored once is put back for as long as it takes.
-            Some(_) if !hopeless => {
-                claim.state.send_replace(RegistrationState::Lost(error.clone()));
-                self.delay(key);
-                outcome.retry = Some(error);
-            }
-            _ => self.give_up(key, error),
-        }
-    }
-
-    /// Ends a claim that cannot be stored. What may be stored of it is withdrawn, while its guards go on saying why.
-    fn give_up(&mut self, key: &Key, error: Error) {
-        let Some(claim) = self.claims.get_mut(key) else { return };
-        claim.state.send_replace(RegistrationState::Failed(error));
-        if claim.maybe_stored {
-            let id = claim.id;
-            claim.state = watch::Sender::new(RegistrationState::Withdrawn);
-            self.withdraw(key, id, None);
-        } else {
-            claim.answer_deletes(u64::MAX, &Ok(Stamp::unordered()));
-            self.claims.remove(key);
-            Arc::make_mut(&mut self.desired).remove(key);
-        }
-    }
-
     /// Tries a key again later, each time after a longer delay.
-    fn delay(&mut self, key: &Key) {
+    pub(super) fn delay(&mut self, key: &Key) {
         let patience = self.patience;
         if let Some(claim) = self.claims.get_mut(key) {
             let backoff = claim.backoff.get_or_insert_with(|| Box::new(Backoff::new(patience)));
@@ -454,7 +357,16 @@ impl Ledger {
             self.dirty.insert(key.clone());
         }
         self.delayed.clear();
-        self.regroup();
+        // What was under way was cut short: it may have had an effect, and may still have one.
+        let flown = std::mem::take(&mut self.flying);
+        for key in &flown {
+            if let Some(claim) = self.claims.get_mut(key) {
+                claim.unsure = true;
+            }
+        }
+        if self.transaction {
+            self.regroup(flown);
+        }
         for key in self.groups.iter().flat_map(|group| &group.keys) {
             self.dirty.remove(key);
         }
@@ -484,41 +396,4 @@ impl Ledger {
             self.dirty.insert(key.clone());
         }
     }
-
-    /// Another owner holds the key for good, and with it whatever was to be written in one transaction with it.
-    pub(crate) fn taken(&mut self, key: &Key, conflict: &Error) {
-        let waiting = self.groups.iter().position(|group| group.keys.contains(key));
-        let group = waiting.and_then(|at| self.groups.remove(at)).map(|group| group.keys).unwrap_or_default();
-        for other in group.iter().filter(|other| *other != key) {
-            if let Some(claim) = self.claims.get_mut(other) {
-                let error = claim.with_effects(conflict.clone());
-                claim.answer_puts(u64::MAX, &Err(error));
-            }
-            self.give_up(other, conflict.clone());
-        }
-        if let Some(mut claim) = self.claims.remove(key) {
-            Arc::make_mut(&mut self.desired).remove(key);
-            self.dirty.remove(key);
-            let error = claim.with_effects(conflict.clone());
-            claim.answer_puts(u64::MAX, &Err(error));
-            // What is there is not this owner's, so nothing of it is left.
-            claim.answer_deletes(u64::MAX, &Ok(Stamp::unordered()));
-            if claim.wanted.is_some() {
-                claim.state.send_replace(RegistrationState::Failed(conflict.clone()));
-            }
-        }
-    }
-}
-
-/// Whether trying the same write again can never help.
-fn is_hopeless(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::Conflict
-            | ErrorKind::TooLarge
-            | ErrorKind::Refused
-            | ErrorKind::InvalidKey
-            | ErrorKind::InvalidValue
-            | ErrorKind::Unsupported
-    )
 }

@@ -4,20 +4,22 @@ mod claim;
 mod keepalive;
 mod ledger;
 mod run;
+mod schedule;
+mod settle;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 
-use crate::backend::{Backend, Stamp};
+use crate::backend::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::TaskScope;
-use crate::key::{InstanceId, Key};
+use crate::key::InstanceId;
 use crate::telemetry::OwnerMeter;
 pub(crate) use claim::Waiter;
 use ledger::Ledger;
-pub(crate) use ledger::Wish;
+pub(crate) use ledger::{TakenBack, Wish};
 
 /// What is known of the owner's session.
 #[derive(Clone, Debug, Default)]
@@ -145,20 +147,12 @@ impl Reconciler {
         }
     }
 
-    /// Withdraws a key and waits until it is gone.
-    pub(crate) async fn withdraw(&self, key: &Key, claim: u64) -> Result<Stamp> {
-        let (waiter, answer) = oneshot::channel();
-        self.ledger().withdraw(key, claim, Some(waiter));
-        self.notify();
-        answer.await.unwrap_or_else(|_| Err(closed()))
-    }
-
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.is_closing() { Err(closed()) } else { Ok(()) }
     }
 }
 
-/// The longest pause between two tries, and the usual one between two looks at what is stored: half of R.
+/// The longest pause between two tries: half of R.
 fn patience(backend: &dyn Backend) -> Duration {
     (backend.bounds().recovery / 2).max(Duration::from_millis(100))
 }

@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument;
 
 use super::keepalive::keep_alive;
-use super::ledger::Outcome;
+use super::schedule::Schedule;
+use super::settle::Outcome;
 use super::{Reconciler, patience};
 use crate::backend::{Drift, Session, SessionRequest};
 use crate::backoff::Backoff;
@@ -129,18 +130,21 @@ impl Reconciler {
     /// Publishes what is wanted and verifies it now and then, until the session is lost or everything is withdrawn.
     async fn write(&self, session: &dyn Session) -> End {
         let patience = patience(&*self.backend);
-        let mut verify_at = Instant::now() + patience;
+        let mut reads = Schedule::new(self.backend.bounds().recovery, patience);
         loop {
             if self.is_closing() && self.ledger().is_empty() {
                 return End::Closing;
             }
-            if Instant::now() >= verify_at {
+            if reads.is_due() {
+                let sent = Instant::now();
                 match self.verify(session).await {
                     Err(error) if error.kind() == ErrorKind::SessionLost => return End::Lost(error),
-                    Err(error) => tracing::debug!(error = %error, "records not verified: trying again"),
-                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::debug!(error = %error, "records not verified: trying again");
+                        reads.failed(sent);
+                    }
+                    Ok(()) => reads.done(sent),
                 }
-                verify_at = Instant::now() + patience;
             }
             let (work, next_try) = {
                 let mut ledger = self.ledger();
@@ -149,7 +153,7 @@ impl Reconciler {
             let Some(work) = work else {
                 tokio::select! {
                     () = self.work.notified() => {}
-                    () = sleep_until(next_try.map_or(verify_at, |at| at.min(verify_at))) => {}
+                    () = sleep_until(next_try.map_or(reads.at(), |at| at.min(reads.at()))) => {}
                 }
                 continue;
             };
@@ -173,7 +177,10 @@ impl Reconciler {
             }
             if recheck {
                 // What may have been written is read before it is written again.
-                verify_at = Instant::now();
+                reads.now();
+            }
+            if let Some(by) = session.verify_by() {
+                reads.by(by);
             }
         }
     }

@@ -1,6 +1,8 @@
 #![allow(missing_docs, missing_debug_implementations, unused_must_use)]
 //! Interleavings that once went wrong, on a backend whose failures are scripted.
+mod pacing;
 mod reading;
+mod refusals;
 mod writing;
 
 use std::collections::HashMap;
@@ -15,6 +17,7 @@ use discovery_memory::{Cluster, MemoryBackend};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
@@ -52,6 +55,8 @@ pub struct Plan {
     pub early: bool,
     /// All incarnations are the same.
     pub flat: bool,
+    /// The snapshot is read when the watch is opened, whenever it is delivered.
+    pub eager: bool,
 }
 
 type PublishHook = Box<dyn FnMut(&WriteBatch) -> Option<(bool, Error)> + Send>;
@@ -67,6 +72,9 @@ pub struct Hooks {
     pub closes: Mutex<Vec<usize>>,
     pub max_watches: Mutex<usize>,
     pub list_fails: Mutex<Option<Error>>,
+    /// How long a list takes before it reads.
+    pub list_delay: Mutex<Duration>,
+    pub barrier_fails: Mutex<Option<Error>>,
     /// (apply first?, error)
     pub publish: Mutex<Option<PublishHook>>,
     pub batches: Mutex<Vec<WriteBatch>>,
@@ -74,6 +82,12 @@ pub struct Hooks {
     pub desired: Mutex<Vec<Desired>>,
     /// How long a publish takes.
     pub publish_delay: Mutex<Duration>,
+    /// What is published has its effect, and no answer comes.
+    pub answers_lost: Mutex<bool>,
+    /// When each verification was asked for.
+    pub verified: Mutex<Vec<Instant>>,
+    pub verify_fails: Mutex<Option<Error>>,
+    pub verify_by: Mutex<Option<Instant>>,
     pub lose_at_once: Mutex<bool>,
     pub close_hangs: Mutex<bool>,
     pub by_revision: Mutex<bool>,
@@ -104,10 +118,16 @@ impl Scripted {
                 closes: Mutex::default(),
                 max_watches: Mutex::new(64),
                 list_fails: Mutex::default(),
+                list_delay: Mutex::default(),
+                barrier_fails: Mutex::default(),
                 publish: Mutex::default(),
                 batches: Mutex::default(),
                 desired: Mutex::default(),
                 publish_delay: Mutex::default(),
+                answers_lost: Mutex::default(),
+                verified: Mutex::default(),
+                verify_fails: Mutex::default(),
+                verify_by: Mutex::default(),
                 lose_at_once: Mutex::default(),
                 close_hangs: Mutex::default(),
                 by_revision: Mutex::default(),
@@ -212,6 +232,17 @@ impl Watcher for Scripted {
                 })
                 .boxed());
         }
+        if plan.eager {
+            let mut read = Vec::new();
+            while let Some(event) = inner.next().await {
+                let whole = !matches!(event, Ok(WatchEvent::SnapshotStart { .. } | WatchEvent::SnapshotChunk(_)));
+                read.push(event);
+                if whole {
+                    break;
+                }
+            }
+            inner = stream::iter(read).chain(inner).boxed();
+        }
         if plan.early {
             let position = self.inner.barrier(scope).await?.unwrap();
             inner = stream::iter([Ok(WatchEvent::Progress(position))])
@@ -263,12 +294,17 @@ impl Watcher for Scripted {
         if let Some(error) = self.hooks.list_fails.lock().unwrap().clone() {
             return Err(error);
         }
+        let delay = *self.hooks.list_delay.lock().unwrap();
+        tokio::time::sleep(delay).await;
         self.inner.list(scope).await
     }
     fn coarsen(&self, scope: &Scope) -> Scope {
         scope.clone()
     }
     async fn barrier(&self, scope: &Scope) -> Result<Option<Position>> {
+        if let Some(error) = self.hooks.barrier_fails.lock().unwrap().clone() {
+            return Err(error);
+        }
         let delay = *self.hooks.barrier_delay.lock().unwrap();
         let at = self.inner.barrier(scope).await?;
         tokio::time::sleep(delay).await;
@@ -321,6 +357,9 @@ impl Session for ScriptedSession {
         match fault {
             None => {
                 let results = self.inner.publish(batch, desired).await;
+                if *self.hooks.answers_lost.lock().unwrap() {
+                    std::future::pending::<()>().await;
+                }
                 if *self.hooks.lose_at_once.lock().unwrap() {
                     let hooks = Arc::clone(&self.hooks);
                     tokio::spawn(async move {
@@ -340,7 +379,14 @@ impl Session for ScriptedSession {
         }
     }
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
+        self.hooks.verified.lock().unwrap().push(Instant::now());
+        if let Some(error) = self.hooks.verify_fails.lock().unwrap().clone() {
+            return Err(error);
+        }
         self.inner.verify(desired).await
+    }
+    fn verify_by(&self) -> Option<Instant> {
+        *self.hooks.verify_by.lock().unwrap()
     }
     async fn lost(&self) -> Error {
         tokio::select! {

@@ -296,7 +296,7 @@ fn shutdown_needs_no_runtime() {
     });
 }
 
-fn futures_executor_block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn futures_executor_block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
         fn wake(self: Arc<Self>) {

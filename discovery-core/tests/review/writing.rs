@@ -1,8 +1,8 @@
 use super::*;
 
-const LONG: Duration = Duration::from_secs(10);
+pub(crate) const LONG: Duration = Duration::from_secs(10);
 
-async fn handle_on(backend: &MemoryBackend) -> Discovery {
+pub(crate) async fn handle_on(backend: &MemoryBackend) -> Discovery {
     let builder = Discovery::builder().with_backend(Arc::new(backend.clone()));
     builder.executor(ExecutorKind::Current).build().await.unwrap()
 }
@@ -223,9 +223,9 @@ async fn a_refused_put_leaves_the_delete_before_it_standing() {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Leader {
-    name: String,
-    term: u32,
+pub(crate) struct Leader {
+    pub name: String,
+    pub term: u32,
 }
 impl Record for Leader {
     const KIND: &'static str = "leader";
@@ -256,7 +256,7 @@ impl Record for Fixed {
         if self == next { Ok(()) } else { Err(Error::new(ErrorKind::Refused, "for good")) }
     }
 }
-fn leader(name: &str, term: u32) -> Leader {
+pub(crate) fn leader(name: &str, term: u32) -> Leader {
     Leader { name: name.into(), term }
 }
 
