@@ -83,6 +83,8 @@ impl Link {
         let mut failures: Vec<Error> = Vec::new();
         for step in 0..members {
             let index = (first + step) % members;
+            // Whoever gives up meanwhile has the next dial go elsewhere.
+            self.state().next = (index + 1) % members;
             match dial(&self.config, index).await {
                 Ok((endpoint, client)) => {
                     let mut state = self.state();
