@@ -10,7 +10,8 @@ use etcd_client::KeyValue;
 const REMEMBERED: usize = 16;
 
 /// A record as it stood at some revision. A store that was wiped and filled again may give the same revisions to the
-/// same keys; it does not give out the same leases, whose ids hold the time.
+/// same keys; it does not give out the same leases, whose ids hold the time. Or that there was none: see
+/// [`Witness::of_nothing`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Witness {
     pub(crate) stored: Bytes,
@@ -27,6 +28,16 @@ impl Witness {
             created: record.create_revision(),
             lease: record.lease(),
         }
+    }
+
+    /// That there was nothing below `root` at `revision`: a history of which that is true, too, leads from there to what is
+    /// there now.
+    pub(crate) fn of_nothing(root: Vec<u8>, revision: i64) -> Self {
+        Self { stored: root.into(), modified: revision, created: 0, lease: 0 }
+    }
+
+    pub(crate) fn is_of_nothing(&self) -> bool {
+        self.created == 0
     }
 }
 
@@ -137,7 +148,7 @@ mod tests {
     #[test]
     fn a_position_round_trips() {
         let witness = Witness { stored: Bytes::from_static(b"v1/a/b/1"), modified: 7, created: 5, lease: -1 };
-        for witness in [None, Some(witness)] {
+        for witness in [None, Some(witness), Some(Witness::of_nothing(b"v1/".to_vec(), 9))] {
             let place = Place { revision: i64::MAX, handle: 7, epoch: u64::MAX, named: 3, witness };
             assert_eq!(Place::parse(&place.position()), Some(place));
         }

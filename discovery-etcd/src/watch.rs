@@ -16,7 +16,7 @@ use crate::follow::{Following, Heard};
 use crate::history::{History, compare};
 use crate::link::{Attempt, Link};
 use crate::names::Range;
-use crate::place::{Place, Witnesses};
+use crate::place::{Place, Witness, Witnesses};
 use crate::snapshot::{Pages, RESTARTS};
 use crate::store::Store;
 
@@ -70,6 +70,8 @@ pub(crate) struct Watch {
     /// The epoch that incarnations are named after.
     named: u64,
     witnesses: Witnesses,
+    /// What proved the history to begin with, where that is no record of the range: nothing more is heard of it.
+    elsewhere: Option<Witness>,
     /// No snapshot is older than this, in the same history.
     floor: i64,
     restarts: usize,
@@ -90,6 +92,7 @@ impl Watch {
             epoch: store.epoch(),
             named: store.epoch(),
             witnesses: Witnesses::default(),
+            elsewhere: None,
             floor: 0,
             restarts: 0,
             ready: VecDeque::new(),
@@ -102,7 +105,9 @@ impl Watch {
         self.told = place.revision;
         self.floor = place.revision;
         (self.epoch, self.named) = (place.epoch, place.named);
-        self.witnesses = Witnesses::with(place.witness);
+        let own = place.witness.as_ref().is_some_and(|witness| self.range.holds(&witness.stored));
+        let (own, elsewhere) = if own { (place.witness, None) } else { (None, place.witness) };
+        (self.witnesses, self.elsewhere) = (Witnesses::with(own), elsewhere);
         self.stage = Stage::Joining { resumed: true };
     }
 
@@ -110,7 +115,7 @@ impl Watch {
     async fn resume(&mut self, place: Place) -> Result<(), Fault> {
         self.floor = place.revision;
         (self.epoch, self.named) = (place.epoch, place.named);
-        match compare(&self.store, &place).await? {
+        match compare(&self.store, &self.range, &place).await? {
             History::Continues => {
                 let lost = self.store.is_of_lost_history(&place);
                 self.join(place);
@@ -152,7 +157,8 @@ impl Watch {
     }
 
     fn place(&self) -> Place {
-        let witness = self.witnesses.newest().filter(|witness| witness.modified <= self.told).cloned();
+        let witness = self.witnesses.newest().filter(|witness| witness.modified <= self.told);
+        let witness = witness.or(self.elsewhere.as_ref()).cloned();
         Place { witness, named: self.named, ..self.store.place(self.epoch, self.told) }
     }
 
@@ -223,7 +229,7 @@ impl Watch {
             }
             (self.epoch, self.named) = (self.epoch.max(epoch), self.named.max(epoch));
             *started = true;
-            self.witnesses = Witnesses::default();
+            (self.witnesses, self.elsewhere) = (Witnesses::default(), None);
             self.ready.push_back(WatchEvent::SnapshotStart { lineage: *lineage });
         }
         match page {
@@ -253,7 +259,7 @@ impl Watch {
     /// Finds out which history the watch is of, after a loss of data was proven elsewhere.
     async fn place_anew(&mut self) -> Result<(), Fault> {
         let epoch = self.store.epoch();
-        match compare(&self.store, &self.place()).await? {
+        match compare(&self.store, &self.range, &self.place()).await? {
             // It began after the loss, or had not come to what was lost.
             History::Continues => self.epoch = epoch,
             _ => self.reset(),

@@ -64,7 +64,7 @@ async fn a_watch_that_is_compacted_on_the_server_goes_on_with_a_snapshot() {
     put(&*session, &key(2), "end").await.unwrap();
     fold.until("the end", |fold| fold.values().get(&key(2)).is_some_and(|value| value == "end")).await;
     assert_eq!(fold.values(), desired([(key(1), "1"), (key(2), "end")]));
-    // A position without a record to compare leads to the server's own refusal.
+    // The position is of a history that is no longer kept.
     let second = Fold::open(&reader, &endpoints(), Some(&token)).await;
     assert_eq!(second.values(), fold.values());
 }
