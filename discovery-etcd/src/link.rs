@@ -15,7 +15,7 @@ use crate::fault::{Fault, is_without_users};
 /// How long one member may take to accept a connection and a user.
 const DIAL: Duration = Duration::from_secs(2);
 /// One page of a snapshot, or one watch response: a revoked lease may have many keys.
-const LARGEST_MESSAGE: usize = 512 << 20;
+pub(crate) const LARGEST_MESSAGE: usize = 512 << 20;
 /// A caller that gives up sooner does not blame the connection.
 const PATIENCE: Duration = Duration::from_millis(500);
 
