@@ -43,7 +43,14 @@ pub(crate) async fn compare(store: &Arc<Store>, range: &Range, place: &Place) ->
     let places = if own { [Some(place.revision), None] } else { [Some(witness.modified), Some(place.revision)] };
     for (tried, revision) in places.into_iter().flatten().enumerate() {
         match find(store, witness, revision).await? {
-            Found::Record(record, _) if is(witness, record.as_ref()) => return Ok(History::Continues),
+            Found::Record(record, _) if is(witness, record.as_ref()) => {
+                let known = place.held.filter(|_| own);
+                return Ok(if is_held(store, range, revision, known).await? {
+                    History::Continues
+                } else {
+                    History::Other
+                });
+            }
             Found::Record(..) if tried > 0 => return Ok(History::Unproven),
             Found::Record(..) | Found::Future => return Ok(History::Other),
             Found::Compacted => {}
@@ -54,6 +61,26 @@ pub(crate) async fn compare(store: &Arc<Store>, range: &Range, place: &Place) ->
         Found::Record(record, _) if is(witness, record.as_ref()) => Ok(History::Compacted),
         _ => Ok(History::Unproven),
     }
+}
+
+/// Whether a range had as many keys at `revision` as a watch knew there. A store that went back to before the last of what the
+/// watch was told, and has come further since, may still hold the witness.
+async fn is_held(store: &Arc<Store>, range: &Range, revision: i64, known: Option<u64>) -> Result<bool, Fault> {
+    let Some(known) = known else { return Ok(true) };
+    let options = GetOptions::new().with_range(range.end.clone()).with_revision(revision).with_count_only();
+    let count = |mut wire: Wire| {
+        let (start, options) = (range.start.clone(), options.clone());
+        async move {
+            match wire.kv.get(start, Some(options)).await {
+                Ok(answer) => Ok(Some(answer.count())),
+                // Since the witness was found.
+                Err(error) if is_compacted(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        }
+    };
+    let found = store.control.read(CALL, count).await?;
+    Ok(found.is_none_or(|found| u64::try_from(found) == Ok(known)))
 }
 
 fn is(witness: &Witness, record: Option<&KeyValue>) -> bool {
