@@ -1,6 +1,6 @@
 //! The backends that a program has linked in.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -20,18 +20,29 @@ pub struct BackendContext {
     pub tasks: TaskScope,
     /// How long connecting may take at most, as the handle was configured.
     pub connect_timeout: Duration,
+    allowed: Arc<OnceLock<Duration>>,
 }
 
 impl BackendContext {
     /// A context of `environment` and `tasks`, with a time-out of ten seconds.
     pub fn new(environment: Environment, tasks: TaskScope) -> Self {
-        Self { environment, tasks, connect_timeout: Duration::from_secs(10) }
+        Self { environment, tasks, connect_timeout: Duration::from_secs(10), allowed: Arc::default() }
     }
 
     /// The same context with another time-out for connecting.
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
+    }
+
+    /// For a backend of which a setting of its own says how long connecting waits for the store: that is how long it may take,
+    /// where the handle's own time-out is shorter. The first call counts.
+    pub fn allow(&self, time: Duration) {
+        let _ = self.allowed.set(time);
+    }
+
+    pub(crate) fn allowed(&self) -> Option<Duration> {
+        self.allowed.get().copied()
     }
 }
 

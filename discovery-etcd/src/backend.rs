@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use discovery_core::backend::{
@@ -47,8 +48,8 @@ impl EtcdBackend {
         Self::with_config(config.map_err(|error| named(error, "connect"))?, context).await
     }
 
-    /// A handle on an etcd. Where [`Config::startup`] is set, waits until a member answers, for as long as that and the
-    /// context's time-out allow; else connects with the first operation.
+    /// A handle on an etcd. Where [`Config::startup`] is set, waits until a member answers, for as long as that allows; else
+    /// connects with the first operation.
     ///
     /// # Errors
     /// What kept the members from answering. [`ErrorKind::InvalidConfig`] without endpoints.
@@ -59,9 +60,9 @@ impl EtcdBackend {
         let startup = config.startup;
         let store = Arc::new(Store::new(config));
         if let Some(startup) = startup {
-            // Part of the time is left for the error to be told.
-            let limit = startup.min(context.connect_timeout * 9 / 10);
-            reach(&store, Instant::now() + limit).await.map_err(|error| named(error, "connect"))?;
+            // With time for the error to be told.
+            context.allow(startup + Duration::from_secs(1));
+            reach(&store, Instant::now() + startup).await.map_err(|error| named(error, "connect"))?;
         }
         Ok(Self { store, owner: Arc::new(Owner::new()) })
     }
@@ -91,7 +92,7 @@ fn named(error: Error, operation: &'static str) -> Error {
 
 /// Waits until a member answers.
 async fn reach(store: &Store, until: Instant) -> Result<()> {
-    let mut pause = std::time::Duration::from_millis(50);
+    let mut pause = Duration::from_millis(50);
     let mut last = None;
     loop {
         match timeout_at(until, store.now()).await {
@@ -108,7 +109,7 @@ async fn reach(store: &Store, until: Instant) -> Result<()> {
             }
         }
         let _ = timeout_at(until, sleep(pause)).await;
-        pause = (pause * 2).min(std::time::Duration::from_secs(1));
+        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The settings, from an injected environment.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use discovery_core::{Environment, Error, ErrorKind, Result};
@@ -40,6 +40,8 @@ const DEFAULT_MIN_TTL: Duration = Duration::from_secs(2);
 const DEFAULT_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 /// etcd ends connections that ping more often: `GRPCKeepAliveMinTime`, 5 s by default.
 const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(5);
+/// The longest path that errors repeat.
+const LONGEST_PATH: usize = 255;
 
 /// A certificate or a key.
 #[derive(Clone, PartialEq, Eq)]
@@ -52,11 +54,8 @@ pub enum Pem {
 
 impl Pem {
     fn parse(value: &str) -> Self {
-        if value.trim_start().starts_with("-----BEGIN") {
-            Self::Text(value.to_owned())
-        } else {
-            Self::File(PathBuf::from(value))
-        }
+        // Tools write words before the first block.
+        if value.contains("-----BEGIN") { Self::Text(value.to_owned()) } else { Self::File(PathBuf::from(value)) }
     }
 
     /// The text. Blocks for a file.
@@ -67,7 +66,10 @@ impl Pem {
         let text = match self {
             Self::Text(text) => text.clone(),
             Self::File(path) => std::fs::read_to_string(path).map_err(|error| {
-                let message = format!("{variable}: cannot read {}: name a readable PEM file", path.display());
+                let message = match shown(path) {
+                    Some(path) => format!("{variable}: cannot read {path}: name a readable PEM file"),
+                    None => format!("{variable} is neither PEM text nor the path of a readable file: give one of them"),
+                };
                 Error::new(ErrorKind::InvalidConfig, message).with_source(error)
             })?,
         };
@@ -85,9 +87,17 @@ impl fmt::Debug for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(_) => f.write_str("Text(..)"),
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::File(path) => f.debug_tuple("File").field(&shown(path).unwrap_or("..")).finish(),
         }
     }
+}
+
+/// A path that may be told. What was meant as one may be a key by mistake: a damaged PEM, or one in base64, which has neither
+/// dots nor a slash at its beginning.
+fn shown(path: &Path) -> Option<&str> {
+    let text = path.to_str().filter(|text| text.len() <= LONGEST_PATH)?;
+    let plain = !text.chars().any(|c| c.is_whitespace() || c.is_control());
+    (plain && (text.starts_with('/') || text.contains('.'))).then_some(text)
 }
 
 /// A user's name and password.
@@ -351,5 +361,35 @@ mod tests {
         ];
         let shown = format!("{:?}", config(&variables).unwrap());
         assert!(shown.contains("worker") && !shown.contains("hush"), "{shown}");
+        // As `openssl pkcs12 -nodes` writes them.
+        let bagged =
+            |pem: &str| format!("Bag Attributes\n    friendlyName: worker\nKey Attributes: <No Attributes>\n{pem}");
+        let bagged = [(CERTIFICATE_VARIABLE, bagged(certificate)), (KEY_VARIABLE, bagged(key))];
+        let config = Config::from_environment(&bagged.into_iter().collect()).unwrap();
+        assert!(!format!("{config:?}").contains("hush"), "{config:?}");
+        assert!(config.tls.read().unwrap().1.is_some_and(|(_, key)| key.contains("hush")));
+    }
+
+    #[test]
+    fn what_may_be_a_key_is_not_told_where_it_is_no_path() {
+        // A key of Ed25519 as a Kubernetes secret has it, the text between the lines of its PEM, and a PEM cut short.
+        let encoded = "LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0tCk1DNENBUUF3QlFZREsyVndCQ0lFSUh1c2ghaHVzaCFodXNoIQ==";
+        for secret in
+            [encoded, "MC4CAQAwBQYDK2VwBCIEIHVzaC9odXNoL2h1c2g", "BEGIN PRIVATE KEY\n/hush.hush\n", "/hush hush.pem"]
+        {
+            let variables = [(CERTIFICATE_VARIABLE, "/nowhere/tls.crt"), (KEY_VARIABLE, secret), (CA_VARIABLE, secret)];
+            let error = config(&variables).unwrap_err();
+            assert!(
+                error.to_string().contains(CA_VARIABLE) && !format!("{error} {error:?}").contains(secret),
+                "{error:?}"
+            );
+            let shown = format!("{:?}", Pem::parse(secret));
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        for path in ["/run/secrets/tls", "tls.key", "./certs/tls.key"] {
+            let error = config(&[(CA_VARIABLE, path)]).unwrap_err();
+            assert!(error.to_string().contains(path), "{error}");
+            assert!(format!("{:?}", Pem::parse(path)).contains(path));
+        }
     }
 }

@@ -48,13 +48,15 @@ impl Epochs {
         }
     }
 
-    /// A watch that was in `epoch` has proven a loss. The same one is counted once, whoever finds it.
-    pub(crate) fn lost(&self, epoch: u64) -> u64 {
+    /// A watch that was in `epoch` has proven a loss. The same one is counted once, whoever finds it: answers the epoch since,
+    /// and whether this is the first to find it.
+    pub(crate) fn lost(&self, epoch: u64) -> (u64, bool) {
         let mut known = self.lock();
-        if known.epoch <= epoch {
+        let first = known.epoch <= epoch;
+        if first {
             *known = Known { epoch: epoch + 1, newest: 0 };
         }
-        known.epoch
+        (known.epoch, first)
     }
 }
 
@@ -72,13 +74,13 @@ mod tests {
         assert_eq!(epochs.answered(start, 9), (0, false));
         assert_eq!(epochs.answered(before, 4), (1, true));
         assert_eq!(epochs.answered(before, 3), (1, false));
-        assert_eq!(epochs.lost(0), 1);
+        assert_eq!(epochs.lost(0), (1, false));
         let after = epochs.known();
         assert_eq!(epochs.answered(after, 4), (1, false));
         epochs.told(0, 99);
         assert_eq!(epochs.answered(epochs.known(), 5), (1, false));
         epochs.told(1, 7);
         assert_eq!(epochs.answered(epochs.known(), 6), (2, true));
-        assert_eq!(epochs.lost(2), 3);
+        assert_eq!(epochs.lost(2), (3, true));
     }
 }

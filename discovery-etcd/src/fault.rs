@@ -82,9 +82,10 @@ impl Fault {
                 new(ErrorKind::TooLarge, none, false, "write less at once, or raise the server's limits")
             }
             Code::InvalidArgument => new(ErrorKind::Internal, none, false, "please report it"),
+            // What crosses the quota is done and answered like this all the same (`quotaApplierV3` in etcd's `quota.go`).
             Code::ResourceExhausted if text.contains("database space exceeded") => new(
                 ErrorKind::Unavailable,
-                none,
+                unknown,
                 false,
                 "compact and defragment etcd, raise its quota, then disarm the alarm",
             ),
@@ -218,7 +219,13 @@ mod tests {
             (Code::InvalidArgument, "etcdserver: authentication failed", ErrorKind::PermissionDenied, none, false),
             (Code::InvalidArgument, "etcdserver: request is too large", ErrorKind::TooLarge, none, false),
             (Code::Unauthenticated, "etcdserver: invalid auth token", ErrorKind::Unavailable, none, true),
-            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", ErrorKind::Unavailable, none, false),
+            (
+                Code::ResourceExhausted,
+                "etcdserver: mvcc: database space exceeded",
+                ErrorKind::Unavailable,
+                unknown,
+                false,
+            ),
             (
                 Code::OutOfRange,
                 "etcdserver: mvcc: required revision has been compacted",

@@ -18,7 +18,7 @@ use crate::place::Witness;
 const BEAT: Duration = Duration::from_millis(1_250);
 /// How long that look may take.
 const PROBE: Duration = Duration::from_millis(1_500);
-/// How long the watch may then be behind what the leader has.
+/// For how long the watch may then be behind what the leader has, and be told nothing.
 const LAG: Duration = Duration::from_secs(2);
 /// The first pause between two requests for progress; it doubles up to [`RAREST`].
 const SOONEST: Duration = Duration::from_millis(5);
@@ -48,8 +48,10 @@ pub(crate) struct Following {
     target: i64,
     /// A beat ends when the watch has reached this revision.
     beat: Option<(i64, Option<Witness>)>,
-    /// When it is too late for that.
+    /// When it is too late for that, where the watch has not come further.
     late: Instant,
+    /// How far it was when that was said.
+    seen: i64,
     next_beat: Instant,
     /// With how far the watch was when it was sent.
     probe: Option<(i64, Probe)>,
@@ -78,6 +80,7 @@ impl Following {
             target,
             beat: None,
             late: now,
+            seen: 0,
             next_beat: now,
             probe: None,
             next_request: now,
@@ -103,6 +106,10 @@ impl Following {
         }
         if let Some(answer) = self.held.take() {
             return self.heard(answer);
+        }
+        if self.beat.is_some() && told > self.seen {
+            // etcd tells what was missed a thousand revisions at a time: a long backlog is no silence.
+            (self.late, self.seen) = (Instant::now() + LAG, told);
         }
         let behind = self.target > told;
         let beating = self.probe.is_some() || self.beat.is_some();
@@ -132,7 +139,7 @@ impl Following {
                     return Ok(Heard::WentBack);
                 }
                 self.beat = Some((revision, witness.filter(|_| told <= revision)));
-                self.late = Instant::now() + LAG;
+                (self.late, self.seen) = (Instant::now() + LAG, told);
                 self.expect(revision, told);
                 Ok(Heard::Nothing)
             }
@@ -220,4 +227,71 @@ fn probe_of(mut wire: Wire, range: Range, find_witness: bool) -> Probe {
         Ok((revision, answer.kvs().first().map(Witness::of)))
     }
     .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use discovery_testbed::Etcd;
+    use etcd_client::WatchOptions;
+
+    use tokio::time::timeout_at;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::store::Store;
+
+    async fn following(etcd: &Etcd) -> (Arc<Store>, Following) {
+        let store = Arc::new(Store::new(Config::new([etcd.endpoint()])));
+        let wire = store.watching.wire().await.unwrap();
+        let range = store.names.everything();
+        let options = WatchOptions::new().with_range(range.end.clone());
+        let stream = wire.watch.clone().watch(range.start.clone(), Some(options)).await.unwrap();
+        let following = Following::new(wire, stream, range, store.awaited.subscribe());
+        (store, following)
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_does_not_catch_up_is_given_up_in_time() {
+        let etcd = Etcd::start().await.unwrap();
+        let (_store, mut following) = following(&etcd).await;
+        let begun = Instant::now();
+        let fault = loop {
+            // Whatever the server says, nothing of it is taken note of.
+            match timeout(PROBE + LAG * 2, following.hear(0, false)).await.expect("it is given up") {
+                Ok(Heard::InStep { .. } | Heard::WentBack) => panic!("it has been told nothing"),
+                Ok(_) => {}
+                Err(fault) => break fault,
+            }
+        };
+        assert!(fault.broken && begun.elapsed() >= LAG, "{fault:?} after {:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_catches_up_slowly_is_not_given_up() {
+        const REVISIONS: i64 = 10;
+        let etcd = Etcd::start().await.unwrap();
+        let mut client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+        for _ in 1..REVISIONS {
+            client.put("elsewhere", "", None).await.unwrap();
+        }
+        let (_store, mut following) = following(&etcd).await;
+        let begun = Instant::now();
+        for told in 0..=REVISIONS {
+            // This is how long it takes to be told one more.
+            let more = Instant::now() + LAG / 4;
+            while let Ok(heard) = timeout_at(more, following.hear(told, false)).await {
+                match heard.unwrap() {
+                    Heard::InStep { .. } => {
+                        assert!(told == REVISIONS && begun.elapsed() > LAG * 2, "{told} after {:?}", begun.elapsed());
+                        return;
+                    }
+                    Heard::WentBack => panic!("it went forward alone"),
+                    Heard::Message(_) | Heard::Nothing => {}
+                }
+            }
+        }
+        panic!("it has caught up, and does not know");
+    }
 }

@@ -10,7 +10,6 @@ use futures_util::{StreamExt, stream};
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::link::Wire;
-use crate::names::Range;
 use crate::snapshot::{Pages, RESTARTS};
 use crate::store::{CALL, Store};
 
@@ -94,15 +93,10 @@ pub async fn leases(config: &Config) -> Result<Leases, Error> {
 
 /// The leases of all records, each with how many and the key of one.
 async fn owners(store: &Arc<Store>, found: &mut Leases) -> Result<HashMap<i64, (usize, String)>, Fault> {
-    let start = store.names.root();
-    let mut end = start.clone();
-    // It ends with a slash, so its successor is that of its last byte.
-    if let Some(last) = end.last_mut() {
-        *last += 1;
-    }
+    let range = store.names.everything();
     let mut restarts = 0;
     'again: loop {
-        let mut pages = Pages::new(store, &Range { start: start.clone(), end: end.clone() });
+        let mut pages = Pages::new(store, &range);
         let mut held: HashMap<i64, (usize, String)> = HashMap::new();
         *found = Leases::default();
         loop {

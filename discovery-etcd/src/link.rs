@@ -15,7 +15,7 @@ use crate::fault::{Fault, is_without_users};
 /// How long one member may take to accept a connection and a user.
 const DIAL: Duration = Duration::from_secs(2);
 /// One page of a snapshot, or one watch response: a revoked lease may have many keys.
-const LARGEST_MESSAGE: usize = 512 << 20;
+pub(crate) const LARGEST_MESSAGE: usize = 512 << 20;
 /// A caller that gives up sooner does not blame the connection.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -83,6 +83,8 @@ impl Link {
         let mut failures: Vec<Error> = Vec::new();
         for step in 0..members {
             let index = (first + step) % members;
+            // Whoever gives up meanwhile has the next dial go elsewhere.
+            self.state().next = (index + 1) % members;
             match dial(&self.config, index).await {
                 Ok((endpoint, client)) => {
                     let mut state = self.state();

@@ -8,9 +8,9 @@ use discovery_core::{Error, ErrorKind, Result, Scope};
 use futures_util::stream::{self, BoxStream};
 
 use crate::backend::EtcdBackend;
-use crate::history::{History, compare};
+use crate::history::{Found, History, compare, first};
 use crate::link::Link;
-use crate::place::Place;
+use crate::place::{Place, Witness};
 use crate::watch::Watch;
 
 type Item = Result<(Vec<Change>, Position)>;
@@ -24,8 +24,16 @@ fn expired() -> Error {
 impl ChangeLog for EtcdBackend {
     async fn now(&self) -> Result<Position> {
         let store = self.store();
-        let now = store.now().await.map_err(|fault| self.name_error(fault.error, "changes"))?;
-        Ok(now.position())
+        let (everything, before) = (store.names.everything(), store.known());
+        let found =
+            first(store, everything.clone(), 0).await.map_err(|fault| self.name_error(fault.error, "changes"))?;
+        let (record, revision) = match found {
+            Found::Record(record, revision) => (record, revision),
+            Found::Compacted | Found::Future => return Err(self.name_error(expired(), "changes")),
+        };
+        let nothing = || Witness::of_nothing(everything.start, revision);
+        let witness = Some(record.as_ref().map_or_else(nothing, Witness::of));
+        Ok(Place { witness, ..store.answered(before, revision) }.position())
     }
 
     async fn changes_since(&self, scope: &Scope, token: &Position) -> Result<BoxStream<'static, Item>> {
@@ -36,9 +44,8 @@ impl ChangeLog for EtcdBackend {
         if store.is_of_lost_history(&place) {
             return Err(named(expired()));
         }
-        match compare(store, &place).await.map_err(|fault| named(fault.error))? {
-            History::Continues | History::Unproven => {}
-            History::Compacted | History::Other => return Err(named(expired())),
+        if compare(store, &range, &place).await.map_err(|fault| named(fault.error))? != History::Continues {
+            return Err(named(expired()));
         }
         // A connection of its own: what is not read must not hold up watches.
         let link = Arc::new(Link::new(&store.config, fastrand::usize(..store.config.endpoints.len())));

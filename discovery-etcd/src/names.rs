@@ -13,6 +13,12 @@ pub(crate) struct Range {
     pub(crate) end: Vec<u8>,
 }
 
+impl Range {
+    pub(crate) fn holds(&self, stored: &[u8]) -> bool {
+        *self.start <= *stored && *stored < *self.end
+    }
+}
+
 /// The names in one store, below one prefix.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
@@ -43,13 +49,12 @@ impl Names {
 
     /// The stored keys of a scope's records.
     pub(crate) fn range(&self, scope: &Scope) -> Result<Range> {
-        let start = format!("{}{}", self.prefix, layout::stored_prefix(scope)?).into_bytes();
-        let mut end = start.clone();
-        // It ends with a slash, so its successor is that of its last byte.
-        if let Some(last) = end.last_mut() {
-            *last += 1;
-        }
-        Ok(Range { start, end })
+        Ok(below(format!("{}{}", self.prefix, layout::stored_prefix(scope)?).into_bytes()))
+    }
+
+    /// The stored keys of all records, and of what else is kept beside them.
+    pub(crate) fn everything(&self) -> Range {
+        below(self.root())
     }
 
     /// What every record's key starts with: itself the key of nothing, to be read where any read will do.
@@ -72,6 +77,16 @@ impl Names {
     }
 }
 
+/// What starts with `start`, which ends with a slash.
+fn below(start: Vec<u8>) -> Range {
+    let mut end = start.clone();
+    // The successor of a text is that of its last byte.
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    Range { start, end }
+}
+
 #[cfg(test)]
 mod tests {
     use discovery_core::{InstanceId, Path};
@@ -88,7 +103,7 @@ mod tests {
                 let key = Key::new(Path::new("endpoint", path).unwrap(), InstanceId(7));
                 let stored = names.stored(&key).unwrap().into_bytes();
                 assert_eq!(names.parse(&stored), Some(key));
-                range.start <= stored && stored < range.end
+                range.holds(&stored)
             };
             assert!(holds(&["foo", "a", "b"]));
             assert!(!holds(&["foo_other", "a", "b"]));

@@ -34,7 +34,7 @@ impl Owner {
         self.sessions.load(Ordering::Acquire)
     }
 
-    /// Takes note of a lease that was granted.
+    /// Takes note of a session's lease, before anything is written under it.
     pub(crate) fn granted(&self, lease: i64) {
         let mut leases = self.leases();
         leases.push(lease);

@@ -10,7 +10,8 @@ use etcd_client::KeyValue;
 const REMEMBERED: usize = 16;
 
 /// A record as it stood at some revision. A store that was wiped and filled again may give the same revisions to the
-/// same keys; it does not give out the same leases, whose ids hold the time.
+/// same keys; it does not give out the same leases, whose ids hold the time. Or that there was none: see
+/// [`Witness::of_nothing`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Witness {
     pub(crate) stored: Bytes,
@@ -28,6 +29,16 @@ impl Witness {
             lease: record.lease(),
         }
     }
+
+    /// That there was nothing below `root` at `revision`: a history of which that is true, too, leads from there to what is
+    /// there now.
+    pub(crate) fn of_nothing(root: Vec<u8>, revision: i64) -> Self {
+        Self { stored: root.into(), modified: revision, created: 0, lease: 0 }
+    }
+
+    pub(crate) fn is_of_nothing(&self) -> bool {
+        self.created == 0
+    }
 }
 
 /// A revision of one history.
@@ -40,6 +51,8 @@ pub(crate) struct Place {
     pub(crate) epoch: u64,
     /// The epoch that incarnations are named after: an earlier one where a watch began after a loss and before its proof.
     pub(crate) named: u64,
+    /// How many keys a watch knows in its range. `None` where that is not known.
+    pub(crate) held: Option<u64>,
     /// A record that was there at that revision. `None` where none was seen.
     pub(crate) witness: Option<Witness>,
 }
@@ -47,11 +60,12 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn position(&self) -> Position {
         let stored = self.witness.as_ref().map_or(0, |witness| witness.stored.len());
-        let mut bytes = BytesMut::with_capacity(56 + stored);
+        let mut bytes = BytesMut::with_capacity(64 + stored);
         bytes.put_i64(self.revision);
         bytes.put_u64(self.handle);
         bytes.put_u64(self.epoch);
         bytes.put_u64(self.named);
+        bytes.put_u64(self.held.map_or(0, |held| held + 1));
         if let Some(witness) = &self.witness {
             bytes.put_i64(witness.modified);
             bytes.put_i64(witness.created);
@@ -68,17 +82,18 @@ impl Place {
             Some(i64::from_be_bytes(bytes.try_into().ok()?))
         };
         let witness = match position.0.len() {
-            32 => None,
-            length if length > 56 => Some(Witness {
-                stored: position.0.slice(56..),
-                modified: number(4)?,
-                created: number(5)?,
-                lease: number(6)?,
+            40 => None,
+            length if length > 64 => Some(Witness {
+                stored: position.0.slice(64..),
+                modified: number(5)?,
+                created: number(6)?,
+                lease: number(7)?,
             }),
             _ => return None,
         };
         let unsigned = |index| number(index).map(i64::cast_unsigned);
-        Some(Self { revision: number(0)?, handle: unsigned(1)?, epoch: unsigned(2)?, named: unsigned(3)?, witness })
+        let (revision, handle, epoch, named) = (number(0)?, unsigned(1)?, unsigned(2)?, unsigned(3)?);
+        Some(Self { revision, handle, epoch, named, held: unsigned(4)?.checked_sub(1), witness })
     }
 
     /// Whether everything that was there at `target` is known here. Two handles have no name in common for what came
@@ -137,9 +152,12 @@ mod tests {
     #[test]
     fn a_position_round_trips() {
         let witness = Witness { stored: Bytes::from_static(b"v1/a/b/1"), modified: 7, created: 5, lease: -1 };
-        for witness in [None, Some(witness)] {
-            let place = Place { revision: i64::MAX, handle: 7, epoch: u64::MAX, named: 3, witness };
-            assert_eq!(Place::parse(&place.position()), Some(place));
+        for witness in [None, Some(witness), Some(Witness::of_nothing(b"v1/".to_vec(), 9))] {
+            for held in [None, Some(0), Some(9)] {
+                let witness = witness.clone();
+                let place = Place { revision: i64::MAX, handle: 7, epoch: u64::MAX, named: 3, held, witness };
+                assert_eq!(Place::parse(&place.position()), Some(place));
+            }
         }
         for foreign in [&b""[..], b"12345678", b"12345678901234567890123456789012345678901234567890123456"] {
             assert_eq!(Place::parse(&Position(Bytes::from_static(foreign))), None);
@@ -148,7 +166,7 @@ mod tests {
 
     #[test]
     fn revisions_are_compared_within_one_history() {
-        let at = |handle, epoch, revision| Place { revision, handle, epoch, named: 0, witness: None };
+        let at = |handle, epoch, revision| Place { revision, handle, epoch, named: 0, held: None, witness: None };
         assert!(at(1, 0, 5).reached(&at(1, 0, 5)) && !at(1, 0, 5).reached(&at(1, 0, 6)));
         assert!(!at(1, 0, 5).reached(&at(1, 1, 2)) && at(1, 1, 2).reached(&at(1, 0, 5)));
         assert!(at(1, 0, 5).reached(&at(2, 0, 5)) && !at(1, 0, 5).reached(&at(2, 0, 6)));

@@ -1,7 +1,7 @@
 //! A batch of writes, as few transactions as possible.
 
 use discovery_core::backend::{Stamp, Write, WriteBatch};
-use discovery_core::{Error, ErrorKind, Result};
+use discovery_core::{Effect, Error, ErrorKind, Result};
 use etcd_client::{GetResponse, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse};
 use futures_util::{StreamExt, stream};
 
@@ -27,11 +27,13 @@ pub(crate) struct Publishing<'a> {
     session: &'a EtcdSession,
     ground: &'a mut Ground,
     results: Vec<Option<Result<Stamp>>>,
+    /// Whether a transaction had no answer.
+    unanswered: bool,
 }
 
 impl<'a> Publishing<'a> {
     pub(crate) fn new(session: &'a EtcdSession, ground: &'a mut Ground) -> Self {
-        Self { session, ground, results: Vec::new() }
+        Self { session, ground, results: Vec::new(), unanswered: false }
     }
 
     /// Writes, and answers one result for each write.
@@ -51,19 +53,28 @@ impl<'a> Publishing<'a> {
             let error = self.results.iter().find_map(|result| result.clone()?.err());
             return self.all(error.unwrap_or_else(unreadable));
         }
-        match self.settle().await {
-            Err(error) => return self.all(error),
-            // Until every answer is there, something may still arrive, also after this call was given up.
-            Ok(()) => self.ground.unsettled = true,
+        if let Err(error) = self.settle().await {
+            // What was sent before may still arrive.
+            return self.all(error);
         }
-        if batch.atomic {
-            if let Err(error) = self.together(orders).await {
-                return self.all(error);
-            }
+        // Until every answer is there, something may still arrive, also after this call was given up.
+        self.ground.unsettled = true;
+        let written = if batch.atomic {
+            self.together(orders).await
         } else {
             self.apart(orders).await;
+            Ok(())
+        };
+        self.ground.unsettled = self.unanswered;
+        if let Err(error) = written {
+            return self.all(error);
         }
         self.results.into_iter().map(|result| result.unwrap_or_else(|| Err(restless()))).collect()
+    }
+
+    /// Takes note of a transaction of which it is not known what came. One that was answered does not arrive any more.
+    fn failed(&mut self, fault: &Fault) {
+        self.unanswered |= fault.broken && fault.error.effect() == Effect::Unknown;
     }
 
     fn all(self, error: Error) -> Vec<Result<Stamp>> {
@@ -124,6 +135,7 @@ impl<'a> Publishing<'a> {
                         orders.extend(group);
                     }
                     Err(fault) => {
+                        self.failed(&fault);
                         for order in group {
                             self.ground.held.remove(&order.stored);
                             self.results[order.index] = Some(Err(fault.error.clone()));
@@ -194,6 +206,7 @@ impl<'a> Publishing<'a> {
             let answer = match send(session, txn).await {
                 Ok(answer) => answer,
                 Err(fault) => {
+                    self.failed(&fault);
                     for order in &orders {
                         self.ground.held.remove(&order.stored);
                     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use discovery_core::backend::{Desired, Drift, Session, SessionRequest, Stamp, WriteBatch};
-use discovery_core::{Effect, Error, ErrorKind, InstanceId, Key, Result};
+use discovery_core::{Error, ErrorKind, InstanceId, Key, Result};
 use etcd_client::{LeaseGrantOptions, LeaseGrantResponse};
 use tokio::sync::{Mutex, watch};
 
@@ -54,12 +54,20 @@ impl EtcdSession {
         let wanted = whole_seconds(wanted).as_secs().min(LONGEST_TTL);
         let session = owner.next_session();
         // A lease that was lost is never granted again: late writes under it must fail.
-        let chosen = request.instance.filter(|_| session == 1).and_then(|instance| i64::try_from(instance.0).ok());
-        let granted = grant(store, wanted.cast_signed(), chosen.filter(|id| *id > 0)).await?;
+        let chosen = request.instance.filter(|_| owner.newest_lease().is_none());
+        let chosen = chosen.and_then(|instance| i64::try_from(instance.0).ok()).filter(|id| *id > 0);
+        let granted = grant(store, wanted.cast_signed(), chosen).await?;
         let lease = granted.id();
-        owner.granted(lease);
         let fence = Fence { stored: store.names.fence(owner.handle), lease, session };
-        let revision = fence.raise(store, None).await?;
+        let revision = match fence.raise(store, None).await {
+            Ok(revision) => revision,
+            Err(error) => {
+                // Nobody uses it, and the next try is granted another. Where this fails, too, it ends by itself.
+                let _ = revoke(store, lease).await;
+                return Err(error);
+            }
+        };
+        owner.granted(lease);
         Ok(Self {
             store: Arc::clone(store),
             owner: Arc::clone(owner),
@@ -93,11 +101,10 @@ impl EtcdSession {
         }
         if self.owner.newest_session() > self.fence.session { Err(superseded()) } else { Ok(()) }
     }
+}
 
-    async fn revoke(&self) -> Result<(), Fault> {
-        let lease = self.lease;
-        self.store.control.read(CALL, |mut wire: Wire| async move { wire.lease.revoke(lease).await.map(drop) }).await
-    }
+async fn revoke(store: &Store, lease: i64) -> Result<(), Fault> {
+    store.control.read(CALL, |mut wire: Wire| async move { wire.lease.revoke(lease).await.map(drop) }).await
 }
 
 async fn grant(store: &Store, ttl: i64, id: Option<i64>) -> Result<LeaseGrantResponse> {
@@ -148,11 +155,7 @@ impl Session for EtcdSession {
             return batch.writes.iter().map(|write| Err(error.clone().with_key(write.key()))).collect();
         }
         let results = Publishing::new(self, &mut ground).write(batch).await;
-        ground.unsettled = false;
-        for error in results.iter().filter_map(|result| result.as_ref().err()) {
-            ground.unsettled |= error.effect() == Effect::Unknown;
-            self.note(error);
-        }
+        results.iter().filter_map(|result| result.as_ref().err()).for_each(|error| self.note(error));
         results
     }
 
@@ -172,7 +175,7 @@ impl Session for EtcdSession {
 
     async fn close(&self) -> Result<()> {
         drop(self.keeper.lock().await.take());
-        match self.revoke().await {
+        match revoke(&self.store, self.lease).await {
             // It is gone already, and its records with it.
             Err(fault) if fault.error.kind() == ErrorKind::SessionLost => Ok(()),
             outcome => outcome.map_err(|fault| fault.error),

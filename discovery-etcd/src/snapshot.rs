@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use discovery_core::ErrorKind;
 use discovery_core::backend::Entry;
 use etcd_client::{GetOptions, GetResponse, KeyValue};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, poll};
 
 use crate::fault::Fault;
+use crate::link::{LARGEST_MESSAGE, Wire};
 use crate::names::Range;
 use crate::store::Store;
 
@@ -17,6 +19,8 @@ const PAGE: Duration = Duration::from_secs(10);
 /// How many records the first page has; the next ones have as many as fill [`FULL`].
 const FIRST: i64 = 256;
 const MOST: i64 = 10_000;
+/// How many times as many records a page has as the one before at most: what follows may be far larger.
+const GROWTH: i64 = 4;
 /// The size of a page in bytes, about: large enough to be few, small enough to be decoded while the next one comes.
 const FULL: i64 = 2 << 20;
 /// How often a read begins again because what it reads is compacted meanwhile.
@@ -32,12 +36,19 @@ pub(crate) struct Pages {
     next: Option<Fetch>,
     /// The revision that all pages are of; known from the first one on.
     revision: i64,
+    /// How many bytes a page may have.
+    largest: usize,
 }
 
 impl Pages {
     pub(crate) fn new(store: &Arc<Store>, range: &Range) -> Self {
-        let first = fetch(Arc::clone(store), range.start.clone(), range.end.clone(), 0, FIRST);
-        Self { store: Arc::clone(store), end: range.end.clone(), next: Some(first), revision: 0 }
+        Self::of_at_most(LARGEST_MESSAGE, store, range)
+    }
+
+    fn of_at_most(largest: usize, store: &Arc<Store>, range: &Range) -> Self {
+        let mut pages = Self { store: Arc::clone(store), end: range.end.clone(), next: None, revision: 0, largest };
+        pages.next = Some(pages.fetch(range.start.clone(), FIRST));
+        pages
     }
 
     pub(crate) fn revision(&self) -> i64 {
@@ -58,11 +69,10 @@ impl Pages {
         let records = page.take_kvs();
         if let (true, Some(last)) = (more, records.last()) {
             let bytes: usize = records.iter().map(|record| record.key().len() + record.value().len() + 32).sum();
-            let each = (bytes / records.len()).max(1) as i64;
-            let limit = (FULL / each).clamp(16, MOST);
+            let limit = next_limit(records.len(), bytes);
             // The successor of a key is the key with a zero byte.
             let from = [last.key(), &[0]].concat();
-            let mut fetch = fetch(Arc::clone(&self.store), from, self.end.clone(), self.revision, limit);
+            let mut fetch = self.fetch(from, limit);
             // Sends the request, so that the answer comes while this page is looked at.
             self.next = Some(match poll!(&mut fetch) {
                 std::task::Poll::Ready(done) => std::future::ready(done).boxed(),
@@ -71,18 +81,40 @@ impl Pages {
         }
         Ok(Some(records))
     }
+
+    fn fetch(&self, from: Vec<u8>, limit: i64) -> Fetch {
+        let (store, largest) = (Arc::clone(&self.store), self.largest);
+        let options = GetOptions::new().with_range(self.end.clone()).with_revision(self.revision);
+        async move {
+            let (mut limit, mut left) = (limit, store.config.endpoints.len());
+            loop {
+                let page = |wire: Wire| {
+                    let (from, options) = (from.clone(), options.clone().with_limit(limit));
+                    async move { wire.kv.max_decoding_message_size(largest).get(from, Some(options)).await }
+                };
+                let fault = match store.bulk.call(PAGE, page).await {
+                    Ok(page) => return Ok(page),
+                    Err(fault) => fault,
+                };
+                match fault.error.kind() {
+                    ErrorKind::TooLarge if limit > 1 => {}
+                    _ if fault.broken && left > 0 => left -= 1,
+                    _ => return Err(fault),
+                }
+                // A page that takes too long may be too large, too.
+                if matches!(fault.error.kind(), ErrorKind::TooLarge | ErrorKind::Timeout) {
+                    limit = (limit / 2).max(1);
+                }
+            }
+        }
+        .boxed()
+    }
 }
 
-fn fetch(store: Arc<Store>, from: Vec<u8>, end: Vec<u8>, revision: i64, limit: i64) -> Fetch {
-    async move {
-        let options = GetOptions::new().with_range(end).with_limit(limit).with_revision(revision);
-        let page = |mut wire: crate::link::Wire| {
-            let (from, options) = (from.clone(), options.clone());
-            async move { wire.kv.get(from, Some(options)).await }
-        };
-        store.bulk.read(PAGE, page).await
-    }
-    .boxed()
+/// How many records the page after one of `records` and `bytes` has.
+fn next_limit(records: usize, bytes: usize) -> i64 {
+    let each = (bytes / records).max(1) as i64;
+    (FULL / each).min(GROWTH * records as i64).clamp(16, MOST)
 }
 
 /// All records of a range and the revision that they are of.
@@ -98,12 +130,56 @@ pub(crate) async fn read(store: &Arc<Store>, range: &Range) -> Result<(Vec<Entry
                     entries.extend(records.into_iter().filter_map(|record| store.entry(epoch, record)));
                 }
                 Ok(None) => return Ok((entries, pages.revision())),
-                Err(fault) if fault.error.kind() == discovery_core::ErrorKind::Expired && restarts < RESTARTS => {
+                Err(fault) if fault.error.kind() == ErrorKind::Expired && restarts < RESTARTS => {
                     restarts += 1;
                     continue 'again;
                 }
                 Err(fault) => return Err(fault),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use discovery_core::Scope;
+    use discovery_testbed::Etcd;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_page_has_few_times_as_many_records_as_the_one_before() {
+        // Endpoints, which may be followed by cards of models that are hundreds of times as large.
+        assert_eq!(next_limit(256, 256 * 230), 1_024);
+        assert_eq!(next_limit(1_024, 1_024 * 230), 4_096);
+        assert_eq!(next_limit(4_096, 4_096 * 230), 9_118);
+        assert_eq!(next_limit(9_118, 9_118 * 230), 9_118);
+        assert_eq!(next_limit(9_118, 9_118 * 60_000), 34);
+        assert_eq!((next_limit(16, 16 << 20), next_limit(1, 0)), (16, 16));
+    }
+
+    #[tokio::test]
+    async fn a_page_that_is_too_large_is_asked_for_in_parts() {
+        let etcd = Etcd::start().await.unwrap();
+        let mut client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+        let cards = (1..=40).map(|number| (format!("v1/mdc/x/y/{number:x}"), vec![b'1'; 50_000]));
+        let endpoints = (1..=300).map(|number| (format!("v1/instances/x/y/z/{number:x}"), vec![b'1'; 100]));
+        let mut wanted: Vec<_> = endpoints.chain(cards).collect();
+        for (key, value) in &wanted {
+            client.put(key.as_str(), value.clone(), None).await.unwrap();
+        }
+        let store = Arc::new(Store::new(Config::new([etcd.endpoint()])));
+        let range = store.names.range(&Scope::all()).unwrap();
+        let mut pages = Pages::of_at_most(500_000, &store, &range);
+        let mut read = Vec::new();
+        while let Some(page) = pages.next().await.unwrap() {
+            read.extend(page.into_iter().map(|record| {
+                let (key, value) = record.into_key_value();
+                (String::from_utf8(key).unwrap(), value)
+            }));
+        }
+        wanted.sort();
+        assert_eq!(read, wanted);
     }
 }

@@ -78,7 +78,7 @@ impl Store {
 
     /// A place of this handle's.
     pub(crate) fn place(&self, epoch: u64, revision: i64) -> Place {
-        Place { revision, handle: self.handle, epoch, named: epoch, witness: None }
+        Place { revision, handle: self.handle, epoch, named: epoch, held: None, witness: None }
     }
 
     /// Whether a place is one of this handle's, before a loss of data that was proven since.
@@ -93,8 +93,11 @@ impl Store {
 
     /// A watch that was in `epoch` has proven that the store lost data. Answers the epoch that it is in now.
     pub(crate) fn lost_data(&self, epoch: u64) -> u64 {
-        self.begin_anew();
-        self.epochs.lost(epoch)
+        let (epoch, lost) = self.epochs.lost(epoch);
+        if lost {
+            self.begin_anew();
+        }
+        epoch
     }
 
     fn begin_anew(&self) {

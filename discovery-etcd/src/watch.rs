@@ -16,7 +16,7 @@ use crate::follow::{Following, Heard};
 use crate::history::{History, compare};
 use crate::link::{Attempt, Link};
 use crate::names::Range;
-use crate::place::{Place, Witnesses};
+use crate::place::{Place, Witness, Witnesses};
 use crate::snapshot::{Pages, RESTARTS};
 use crate::store::Store;
 
@@ -70,6 +70,12 @@ pub(crate) struct Watch {
     /// The epoch that incarnations are named after.
     named: u64,
     witnesses: Witnesses,
+    /// What proved the history to begin with, where that is no record of the range: nothing more is heard of it.
+    elsewhere: Option<Witness>,
+    /// How many keys the range has, where it is known.
+    held: Option<u64>,
+    /// Whether it went on from a place, and has read no snapshot since.
+    joined: bool,
     /// No snapshot is older than this, in the same history.
     floor: i64,
     restarts: usize,
@@ -90,6 +96,9 @@ impl Watch {
             epoch: store.epoch(),
             named: store.epoch(),
             witnesses: Witnesses::default(),
+            elsewhere: None,
+            held: None,
+            joined: false,
             floor: 0,
             restarts: 0,
             ready: VecDeque::new(),
@@ -102,7 +111,10 @@ impl Watch {
         self.told = place.revision;
         self.floor = place.revision;
         (self.epoch, self.named) = (place.epoch, place.named);
-        self.witnesses = Witnesses::with(place.witness);
+        (self.held, self.joined) = (place.held, true);
+        let own = place.witness.as_ref().is_some_and(|witness| self.range.holds(&witness.stored));
+        let (own, elsewhere) = if own { (place.witness, None) } else { (None, place.witness) };
+        (self.witnesses, self.elsewhere) = (Witnesses::with(own), elsewhere);
         self.stage = Stage::Joining { resumed: true };
     }
 
@@ -110,21 +122,22 @@ impl Watch {
     async fn resume(&mut self, place: Place) -> Result<(), Fault> {
         self.floor = place.revision;
         (self.epoch, self.named) = (place.epoch, place.named);
-        match compare(&self.store, &place).await? {
-            History::Continues => {
-                let lost = self.store.is_of_lost_history(&place);
-                self.join(place);
-                if lost {
-                    // It is of the history that came after the loss, or from before what was lost.
-                    self.epoch = self.store.epoch();
-                }
-            }
+        match compare(&self.store, &self.range, &place).await? {
+            History::Continues if self.store.is_of_lost_history(&place) => self.begin_in_doubt(),
+            History::Continues => self.join(place),
             _ if self.store.is_of_lost_history(&place) => self.reset(),
             History::Compacted => self.begin(Lineage::Same),
             History::Unproven => self.begin(Lineage::Unknown),
             History::Other => self.reset(),
         }
         Ok(())
+    }
+
+    /// Begins a snapshot where a place may be of the history that came after a loss, or from before what was lost: what
+    /// proves a record proves nothing of what came and went between it and the place.
+    fn begin_in_doubt(&mut self) {
+        self.epoch = self.store.epoch();
+        self.begin(Lineage::Same);
     }
 
     /// Begins a snapshot.
@@ -152,8 +165,9 @@ impl Watch {
     }
 
     fn place(&self) -> Place {
-        let witness = self.witnesses.newest().filter(|witness| witness.modified <= self.told).cloned();
-        Place { witness, named: self.named, ..self.store.place(self.epoch, self.told) }
+        let witness = self.witnesses.newest().filter(|witness| witness.modified <= self.told);
+        let witness = witness.or(self.elsewhere.as_ref()).cloned();
+        Place { witness, named: self.named, held: self.held, ..self.store.place(self.epoch, self.told) }
     }
 
     fn position(&self) -> Position {
@@ -221,14 +235,19 @@ impl Watch {
                 self.reset();
                 return Ok(());
             }
-            (self.epoch, self.named) = (self.epoch.max(epoch), self.named.max(epoch));
+            self.epoch = self.epoch.max(epoch);
+            if *lineage != Lineage::Same {
+                self.named = self.named.max(epoch);
+            }
             *started = true;
-            self.witnesses = Witnesses::default();
+            (self.witnesses, self.elsewhere) = (Witnesses::default(), None);
+            (self.held, self.joined) = (Some(0), false);
             self.ready.push_back(WatchEvent::SnapshotStart { lineage: *lineage });
         }
         match page {
             Some(records) => {
                 records.iter().for_each(|record| self.witnesses.saw(record));
+                self.held = self.held.map(|held| held + records.len() as u64);
                 let entries: Vec<_> =
                     records.into_iter().filter_map(|record| self.store.entry(self.named, record)).collect();
                 if !entries.is_empty() {
@@ -253,7 +272,8 @@ impl Watch {
     /// Finds out which history the watch is of, after a loss of data was proven elsewhere.
     async fn place_anew(&mut self) -> Result<(), Fault> {
         let epoch = self.store.epoch();
-        match compare(&self.store, &self.place()).await? {
+        match compare(&self.store, &self.range, &self.place()).await? {
+            History::Continues if self.joined => self.begin_in_doubt(),
             // It began after the loss, or had not come to what was lost.
             History::Continues => self.epoch = epoch,
             _ => self.reset(),
@@ -357,8 +377,10 @@ impl Watch {
             let revision = record.mod_revision();
             if revision > known {
                 if record.create_revision() == 0 {
+                    self.held = self.held.map(|held| held.saturating_sub(1));
                     self.witnesses.gone(record.key());
                 } else {
+                    self.held = self.held.map(|held| held + u64::from(record.version() == 1));
                     self.witnesses.saw(record);
                 }
                 changes.extend(self.store.change(self.named, record));

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use discovery_core::backend::{Backend, Lineage, Watcher};
-use discovery_core::{ErrorKind, InstanceId, Key, Path};
+use discovery_core::{Discovery, ErrorKind, InstanceId, Key, Path};
 use discovery_testbed::{Direction, Etcd, Proxy};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 
 #[tokio::test]
 async fn a_watch_resumes_where_it_was_and_repeats_nothing() {
@@ -64,7 +64,7 @@ async fn a_watch_that_is_compacted_on_the_server_goes_on_with_a_snapshot() {
     put(&*session, &key(2), "end").await.unwrap();
     fold.until("the end", |fold| fold.values().get(&key(2)).is_some_and(|value| value == "end")).await;
     assert_eq!(fold.values(), desired([(key(1), "1"), (key(2), "end")]));
-    // A position without a record to compare leads to the server's own refusal.
+    // The position is of a history that is no longer kept.
     let second = Fold::open(&reader, &endpoints(), Some(&token)).await;
     assert_eq!(second.values(), fold.values());
 }
@@ -104,6 +104,83 @@ async fn a_wiped_store_is_another_history_however_far_it_has_come() {
     // From there on it goes on as usual.
     let resumed = open(further.position.as_ref()).await;
     assert!(resumed.resumed);
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// A store goes back to a backup, and then further than a watch had come, which holds a record from before the backup. Whoever
+/// goes on from there shows what is there now. `known`: whether the handle sees the store while it is still behind.
+async fn a_store_that_went_back_and_has_come_further_is_shown_as_it_is(known: bool) {
+    let etcd = Etcd::start().await.unwrap();
+    let reader = backend(&etcd.endpoint()).await;
+    let connect = || etcd_client::Client::connect([etcd.endpoint()], None);
+    let mut client = connect().await.unwrap();
+    for id in 1..=2 {
+        client.put(stored(id), "1", None).await.unwrap();
+    }
+    etcd.kill().await.unwrap();
+    let backup = tempfile::tempdir().unwrap();
+    copy(&etcd.data(), backup.path());
+    etcd.restart().await.unwrap();
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    let mut client = connect().await.unwrap();
+    // What is lost is of no concern to the watch, which comes as far all the same.
+    for _ in 0..10 {
+        client.put("elsewhere", "", None).await.unwrap();
+    }
+    let barrier = reader.barrier(&endpoints()).await.unwrap().unwrap();
+    fold.until("the lost revisions", |fold| reader.reached(fold.position.as_ref().unwrap(), &barrier)).await;
+    let before = fold.position.clone();
+    let incarnation = fold.entries[&key(2)].incarnation;
+    etcd.kill().await.unwrap();
+    std::fs::remove_dir_all(etcd.data()).unwrap();
+    copy(backup.path(), &etcd.data());
+    etcd.restart().await.unwrap();
+    let mut wanted = vec![(key(1), "1"), (key(2), "1"), (key(3), "1")];
+    if known {
+        until("the loss to be seen", || async { reader.barrier(&endpoints()).await.is_ok() }).await;
+    }
+    let mut client = connect().await.unwrap();
+    client.put(stored(3), "1", None).await.unwrap();
+    if known {
+        // As many as there were.
+        client.delete(stored(1), None).await.unwrap();
+        wanted.remove(0);
+    }
+    for _ in 0..20 {
+        client.put("elsewhere", "", None).await.unwrap();
+    }
+    let after = Fold::open(&reader, &endpoints(), before.as_ref()).await;
+    assert!(!after.resumed, "{:?}", after.values());
+    assert_eq!(after.values(), desired(wanted));
+    let lineage = if known { Lineage::Same } else { Lineage::Reset };
+    assert_eq!(
+        (after.lineages.as_slice(), known),
+        ([lineage].as_slice(), after.entries[&key(2)].incarnation == incarnation)
+    );
+    // From there on it goes on as usual.
+    assert!(Fold::open(&reader, &endpoints(), after.position.as_ref()).await.resumed);
+}
+
+#[tokio::test]
+async fn a_store_that_was_seen_to_go_back_is_read_anew_however_far_it_has_come() {
+    a_store_that_went_back_and_has_come_further_is_shown_as_it_is(true).await;
+}
+
+#[tokio::test]
+async fn a_store_that_went_back_unseen_is_told_by_how_much_it_holds() {
+    a_store_that_went_back_and_has_come_further_is_shown_as_it_is(false).await;
 }
 
 #[tokio::test]
@@ -307,6 +384,48 @@ async fn nothing_that_answers_is_an_error_that_names_every_endpoint() {
 }
 
 #[tokio::test]
+async fn a_start_up_time_that_is_set_outlasts_the_handles_own_patience() {
+    let etcd = Etcd::start().await.unwrap();
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    network.cut();
+    let environment =
+        environment(&format!("http://{}", network.address())).with("ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS", "50");
+    let patience = Duration::from_millis(300);
+    let building = Discovery::builder().environment(environment).backend("etcd").connect_timeout(patience).build();
+    let mut building = std::pin::pin!(building);
+    let early = tokio::time::timeout(patience * 5, &mut building).await.map(|built| built.map(drop));
+    assert!(early.is_err(), "it waits for the store: {early:?}");
+    network.heal();
+    within("the store", building).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_long_backlog_is_no_silence() {
+    // etcd tells a watch that is behind a thousand revisions in each tenth of a second.
+    const BACKLOG: usize = 40_000;
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let session = session(&owner).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    let fold = Fold::open(&reader, &endpoints(), None).await;
+    let log = reader.change_log().unwrap();
+    let token = log.now().await.unwrap();
+    let client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+    let writes = (1..=BACKLOG).map(|number| {
+        let mut client = client.clone();
+        async move { client.put(stored(2), number.to_string(), None).await.unwrap() }
+    });
+    let written = futures_util::stream::iter(writes).buffer_unordered(64).collect::<Vec<_>>();
+    within("the backlog", written).await;
+    let mut second = Fold::open(&reader, &endpoints(), fold.position.as_ref()).await;
+    assert!(second.resumed);
+    second.until("the backlog", |fold| fold.batches.iter().map(Vec::len).sum::<usize>() == BACKLOG).await;
+    let told = log.changes_since(&endpoints(), &token).await.unwrap();
+    let told = within("the log", told.take(BACKLOG).collect::<Vec<_>>()).await;
+    assert!(told.iter().all(Result::is_ok), "{:?}", told.last());
+}
+
+#[tokio::test]
 async fn a_watch_sees_what_comes_after_a_restart_of_the_server() {
     let etcd = Etcd::start().await.unwrap();
     let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
@@ -339,11 +458,14 @@ async fn a_full_store_is_a_temporary_error_that_says_what_to_do() {
         }
     }
     let error = full.expect("two megabytes are full sooner");
-    assert!(error.is_temporary() && error.effect() == discovery_core::Effect::None, "{error:?}");
+    // etcd does what crosses the quota, and answers as if it had not.
+    assert!(error.is_temporary() && error.effect() == discovery_core::Effect::Unknown, "{error:?}");
     assert!(error.to_string().contains("defragment"), "{error}");
     let health = backend.health().await.unwrap();
     assert!(health.detail.contains("NOSPACE"), "{}", health.detail);
-    // Renewals and reads go on.
+    // Renewals, reads and withdrawals go on.
     session.renew().await.unwrap();
-    assert!(!listed(&backend, &endpoints()).await.is_empty());
+    assert!(listed(&backend, &endpoints()).await.contains_key(&key(0)));
+    delete(&*session, &key(0)).await.unwrap();
+    assert!(!listed(&backend, &endpoints()).await.contains_key(&key(0)));
 }

@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use common::*;
-use discovery_core::backend::{Backend, Change, Drift, Lineage, Registrar, SessionRequest, Watcher, Write};
+use discovery_core::backend::{
+    Backend, Change, ChangeLog, Drift, Lineage, Position, Registrar, SessionRequest, Watcher, Write,
+};
 use discovery_core::{ErrorKind, InstanceId, Key, Path, Scope};
 use discovery_dynamo::layout;
 use discovery_testbed::Etcd;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 
 const GOLDEN: &str = include_str!("../../discovery-dynamo/tests/golden/etcd.jsonl");
 
@@ -307,12 +309,68 @@ async fn the_change_log_tells_everything_after_a_token_or_that_it_cannot() {
     assert!(matches!(&changes[..], [Change::Put(entry)] if entry.value == "3"));
     put(&*session, &key(2), "1").await.unwrap();
     etcd.compact().await.unwrap();
-    // A token without a record to compare is found out by the server's first answer.
+    // At once, or by the server's first answer.
     let error = match log.changes_since(&endpoints(), &token).await {
         Ok(mut late) => within("an error", late.next()).await.unwrap().unwrap_err(),
         Err(error) => error,
     };
     assert_eq!(error.kind(), ErrorKind::Expired);
+}
+
+async fn expires(log: &dyn ChangeLog, token: &Position) {
+    let error = match log.changes_since(&Scope::all(), token).await {
+        Ok(mut late) => within("an error", late.next()).await.unwrap().unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(error.kind(), ErrorKind::Expired, "{error}");
+}
+
+#[tokio::test]
+async fn a_token_of_another_history_is_expired_however_far_that_has_come() {
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, fresh) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let first = session(&owner).await;
+    for value in 0..5 {
+        put(&*first, &key(1), value.to_string()).await.unwrap();
+    }
+    let now = owner.change_log().unwrap().now().await.unwrap();
+    // Of what came after `now`, a deletion alone was seen.
+    put(&*first, &key(2), "1").await.unwrap();
+    delete(&*first, &key(2)).await.unwrap();
+    let mut log = owner.change_log().unwrap().changes_since(&endpoints(), &now).await.unwrap();
+    within("the record", log.next()).await.unwrap().unwrap();
+    let (_, after) = within("its deletion", log.next()).await.unwrap().unwrap();
+    drop(log);
+    for token in [&now, &after] {
+        let mut rest = fresh.change_log().unwrap().changes_since(&endpoints(), token).await.unwrap();
+        assert!(rest.next().now_or_never().is_none_or(|item| item.unwrap().is_ok()), "the history is the same");
+    }
+    etcd.wipe().await.unwrap();
+    // A handle that knows nothing of the loss, and a history that is longer.
+    let stranger = backend(&etcd.endpoint()).await;
+    let second = session(&stranger).await;
+    for value in 0..20 {
+        put(&*second, &key(1), value.to_string()).await.unwrap();
+    }
+    for token in [&now, &after] {
+        expires(stranger.change_log().unwrap(), token).await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_an_empty_store_is_followed_by_everything() {
+    let etcd = Etcd::start().await.unwrap();
+    let backend = backend(&etcd.endpoint()).await;
+    let token = backend.change_log().unwrap().now().await.unwrap();
+    let session = session(&backend).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    let mut log = backend.change_log().unwrap().changes_since(&Scope::all(), &token).await.unwrap();
+    let (changes, _) = within("the record", log.next()).await.unwrap().unwrap();
+    assert!(matches!(&changes[..], [Change::Put(entry)] if entry.key == key(1)), "{changes:?}");
+    drop(log);
+    session.close().await.unwrap();
+    drop(etcd.compact().await);
+    expires(backend.change_log().unwrap(), &token).await;
 }
 
 #[tokio::test]

@@ -3,13 +3,13 @@
 mod common;
 
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::*;
 use discovery_core::backend::{Backend, Registrar, SessionRequest, Watcher};
-use discovery_core::{Environment, Error, ErrorKind};
+use discovery_core::{Environment, Error, ErrorKind, InstanceId};
 use discovery_etcd::EtcdBackend;
-use discovery_testbed::{Authority, Certificate, Etcd, EtcdOptions, EtcdTls};
+use discovery_testbed::{Authority, Certificate, Etcd, EtcdOptions, EtcdTls, Proxy};
 
 const PASSWORD: &str = "correct-horse-battery";
 
@@ -94,6 +94,45 @@ async fn a_user_works_with_no_more_than_its_prefix() {
             tells_nothing(&format!("{error} {error:?}"), &[PASSWORD, "guessed-password"]);
         }
     }
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_opened_leaves_no_lease_and_its_id_is_the_next_ones() {
+    let etcd = demanding().await;
+    etcd.ctl(["role", "revoke-permission", "discovery", "--prefix", "v1/"]).await.unwrap();
+    etcd.ctl(["role", "grant-permission", "discovery", "read", "--prefix", "v1/"]).await.unwrap();
+    let backend = connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap();
+    let request = SessionRequest::new(None, Some(InstanceId(77)));
+    for _ in 0..3 {
+        let error = backend.open(&request).await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    }
+    assert_eq!(etcd.ctl(["lease", "list"]).await.unwrap().lines().count(), 1, "the headline alone");
+    assert_eq!(backend.lease(), None);
+    etcd.ctl(["role", "grant-permission", "discovery", "readwrite", "--prefix", "v1/"]).await.unwrap();
+    until("a session", || async { backend.open(&request).await.is_ok() }).await;
+    assert_eq!(backend.lease(), Some(77));
+}
+
+#[tokio::test]
+async fn who_gives_up_waiting_for_a_silent_member_comes_to_the_next_one() {
+    let etcd = demanding().await;
+    let silent = Proxy::to_port(etcd.port()).unwrap();
+    silent.stall();
+    // Signing in takes an answer, so that connecting takes two seconds there.
+    let list = format!("http://{},{}", silent.address(), etcd.endpoint());
+    let backend = with_first_of(as_user(&list, "worker", PASSWORD)).await;
+    let patience = Duration::from_millis(1_200);
+    until("a list from the other member", || async {
+        tokio::time::timeout(patience, backend.list(&endpoints())).await.is_ok_and(|listed| listed.is_ok())
+    })
+    .await;
+    until("a session at the other member", || async {
+        tokio::time::timeout(patience, backend.open(&SessionRequest::default()))
+            .await
+            .is_ok_and(|opened| opened.is_ok())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::*;
 use discovery_core::backend::{Backend, Change, Registrar, SessionRequest, Watcher};
-use discovery_core::{Effect, ErrorKind};
+use discovery_core::{Effect, ErrorKind, InstanceId, Key, Path};
 use discovery_testbed::{Direction, Etcd, Proxy};
 
 async fn revoke(etcd: &Etcd, lease: u64) {
@@ -103,18 +103,6 @@ async fn what_another_handle_holds_is_a_conflict_until_its_lease_ends() {
     put(&*second, &key(1), "2").await.unwrap();
 }
 
-/// A handle whose calls go to the first endpoint until that fails. On a runtime of one thread.
-async fn with_first(endpoints: &str) -> discovery_etcd::EtcdBackend {
-    for seed in 0.. {
-        fastrand::seed(seed);
-        if fastrand::usize(..endpoints.split(',').count()) == 0 {
-            fastrand::seed(seed);
-            break;
-        }
-    }
-    backend(endpoints).await
-}
-
 #[tokio::test]
 async fn a_creation_that_arrives_late_does_not_bring_a_withdrawn_record_back() {
     let etcd = Etcd::start().await.unwrap();
@@ -139,6 +127,62 @@ async fn a_creation_that_arrives_late_does_not_bring_a_withdrawn_record_back() {
     assert!(backend.reached(fold.position.as_ref().unwrap(), &barrier));
     assert_eq!(fold.values(), desired([(key(2), "end")]));
     assert_eq!(fold.batches.concat().len(), 3, "{:?}", fold.batches);
+}
+
+/// What a publish on the way to the fence may fail at.
+enum Hindrance {
+    /// The fence cannot be written.
+    Network,
+    /// Nothing is sent, for one of the writes cannot be.
+    Refusal,
+}
+
+/// One write is on its way for eight seconds, and the next publish fails before it writes anything. What is written then must
+/// stay, when the first one arrives.
+async fn a_late_write_has_no_effect_after(hindrance: Hindrance) {
+    const UNDER_WAY: Duration = Duration::from_secs(8);
+    let etcd = Etcd::start().await.unwrap();
+    let (slow, other) = (Proxy::to_port(etcd.port()).unwrap(), Proxy::to_port(etcd.port()).unwrap());
+    let backend = with_first(&format!("http://{},http://{}", slow.address(), other.address())).await;
+    let session = backend.open(&SessionRequest::new(Some(Duration::from_secs(60)), None)).await.unwrap();
+    put(&*session, &key(1), "first").await.unwrap();
+    let mut witness = etcd_client::Client::connect([format!("http://{}", slow.address())], None).await.unwrap();
+    slow.delay_only(Direction::ToServer, UNDER_WAY);
+    let error = put(&*session, &key(1), "late").await.unwrap_err();
+    assert_eq!(error.effect(), Effect::Unknown, "{error}");
+    // Sent two seconds later, with as long a way: once this is answered, the write has arrived.
+    let arrived = witness.get("v1/", None);
+    let meanwhile = async {
+        match hindrance {
+            Hindrance::Network => {
+                other.cut();
+                let error = put(&*session, &key(1), "lost").await.unwrap_err();
+                assert_eq!(error.effect(), Effect::None, "{error}");
+                other.heal();
+            }
+            Hindrance::Refusal => {
+                let long = Key::new(Path::new("endpoint", ["x".repeat(5_000)]).unwrap(), InstanceId(1));
+                for result in publish(&*session, vec![put_of(&key(1), "lost"), put_of(&long, "lost")], true).await {
+                    assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidKey);
+                }
+            }
+        }
+        // A network that heals need not accept connections at once.
+        until("the next write", || async { put(&*session, &key(1), "new").await.is_ok() }).await;
+    };
+    let (arrived, ()) = tokio::join!(within("the late write to arrive", arrived), meanwhile);
+    arrived.unwrap();
+    assert_eq!(listed(&common::backend(&etcd.endpoint()).await, &endpoints()).await, desired([(key(1), "new")]));
+}
+
+#[tokio::test]
+async fn a_fence_that_could_not_be_written_is_written_before_anything_else() {
+    a_late_write_has_no_effect_after(Hindrance::Network).await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_before_it_is_sent_settles_nothing() {
+    a_late_write_has_no_effect_after(Hindrance::Refusal).await;
 }
 
 #[tokio::test]

@@ -102,7 +102,8 @@ impl Builder {
         self
     }
 
-    /// How long connecting and opening a watch may take before it is tried again. The default is 10 seconds.
+    /// How long connecting and opening a watch may take before it is tried again. The default is 10 seconds. Connecting
+    /// takes longer where a setting of the backend's says so.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -138,9 +139,16 @@ impl Builder {
                 let factory = *self.registry.find(&selection.backend)?;
                 let context = BackendContext::new(environment, executor.scope().clone())
                     .with_connect_timeout(self.connect_timeout);
-                let limit = self.connect_timeout;
+                let mut limit = self.connect_timeout;
                 let connect = async move {
-                    timeout(limit, (factory.connect)(context)).await.unwrap_or_else(|_| {
+                    let asked = context.clone();
+                    let mut connecting = (factory.connect)(context);
+                    let mut connected = timeout(limit, &mut connecting).await;
+                    if let (Err(_), Some(longer)) = (&connected, asked.allowed().filter(|longer| *longer > limit)) {
+                        connected = timeout(longer - limit, connecting).await;
+                        limit = longer;
+                    }
+                    connected.unwrap_or_else(|_| {
                         Err(Error::new(
                             ErrorKind::Timeout,
                             format!("not connected within {limit:?}: is the store reachable?"),

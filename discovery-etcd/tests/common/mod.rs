@@ -31,6 +31,29 @@ pub async fn connect(environment: Environment) -> Result<EtcdBackend> {
     EtcdBackend::with_config(config, &BackendContext::new(environment, TaskScope::current())).await
 }
 
+/// Makes the next handle of this thread begin with the first of its endpoints.
+fn begin_with_the_first_of(endpoints: &str) {
+    for seed in 0.. {
+        fastrand::seed(seed);
+        if fastrand::usize(..endpoints.split(',').count()) == 0 {
+            fastrand::seed(seed);
+            break;
+        }
+    }
+}
+
+/// A handle whose calls go to the first endpoint until that fails. On a runtime of one thread.
+pub async fn with_first(endpoints: &str) -> EtcdBackend {
+    begin_with_the_first_of(endpoints);
+    backend(endpoints).await
+}
+
+/// [`with_first`] with more settings than the endpoints.
+pub async fn with_first_of(environment: Environment) -> EtcdBackend {
+    begin_with_the_first_of(environment.get("ETCD_ENDPOINTS").unwrap());
+    connect(environment).await.unwrap()
+}
+
 pub fn key(id: u64) -> Key {
     Key::new(Path::new("endpoint", ["dynamo", "backend", "generate"]).unwrap(), InstanceId(id))
 }
