@@ -16,6 +16,7 @@ mod probe;
 pub mod report;
 mod run;
 mod trial;
+mod witness;
 mod world;
 pub mod wrappers;
 

@@ -8,6 +8,7 @@ mod ord;
 mod plain;
 mod rdy;
 mod reg;
+mod retry;
 mod trust;
 mod wat;
 mod wire;
@@ -22,6 +23,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         wat::CASES,
         ord::CASES,
         flt::CASES,
+        retry::CASES,
         trust::CASES,
         con::CASES,
         key::CASES,

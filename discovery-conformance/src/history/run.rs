@@ -19,9 +19,9 @@ use super::log::{Log, Recorder};
 use super::owner::{LENSES, Lane};
 use super::validators::VALIDATORS;
 use super::watcher::Watcher;
-use super::witness::Witness;
 use super::{Config, Summary};
 use crate::probe::{Call, Probe};
+use crate::witness::Witness;
 use crate::world::{Clock, Factory};
 
 /// How many lanes an owner has.
