@@ -175,7 +175,8 @@ fn again(backend: &str) -> String {
     // Cargo tells a test which package it belongs to: the suite's own, or that of a backend.
     let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| env!("CARGO_PKG_NAME").to_owned());
     let mut arguments = std::env::args();
-    let target = arguments.next().as_deref().and_then(target).map_or_else(String::new, |name| format!(" --test {name}"));
+    let target =
+        arguments.next().as_deref().and_then(target).map_or_else(String::new, |name| format!(" --test {name}"));
     // A backend in the suite's own package may be a feature of it.
     let feature = if package == env!("CARGO_PKG_NAME") { format!(" --features {backend}") } else { String::new() };
     let given: Vec<_> = arguments.collect();
@@ -281,7 +282,8 @@ mod tests {
 
     #[test]
     fn a_verdict_worse_than_expected_fails_the_run() {
-        let changed = |hooks: &[Hook], expects| Changed { hooks: hooks.to_vec(), does: true, impossible: false, expects };
+        let changed =
+            |hooks: &[Hook], expects| Changed { hooks: hooks.to_vec(), does: true, impossible: false, expects };
         assert!(green(changed(&ALL, Verdict::Passed), &[]));
         assert!(!green(changed(&[Hook::Cut], Verdict::Passed), &[]));
         assert!(green(changed(&[Hook::Cut], Verdict::PassedBlackBox), &[]));

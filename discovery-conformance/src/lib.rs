@@ -7,6 +7,7 @@
 pub mod backends;
 mod case;
 mod cases;
+mod counts;
 mod follow;
 #[cfg(feature = "harness")]
 pub mod harness;

@@ -6,9 +6,11 @@ use discovery_core::{Query, Registration, RegistrationState};
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
+use super::con::EFFORT;
 use crate::case::{CaseResult, cases, ensure, fail};
 use crate::follow::{Follow, Told};
 use crate::item::Item;
+use crate::probe::Call;
 use crate::trial::{Set, Trial, registered, shown};
 use crate::world::Fault;
 
@@ -97,17 +99,19 @@ async fn flt_02_forgotten_history_is_resynchronised(t: &Trial) -> CaseResult {
 }
 
 async fn flt_03_resync_is_never_partial(t: &Trial) -> CaseResult {
-    const SIZE: u64 = 3_000;
+    const SIZE: usize = 3_000;
+    const LEAST: usize = 512;
     let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
-    let mut held = Vec::new();
-    // A few at a time: a slow store answers each in its time.
-    for from in (0..SIZE).step_by(250) {
-        let some = (from..from + 250).map(|n| writer.register(Item::at(["x"]).id(n + 1)));
-        held.extend(try_join_all(some).await?);
+    let (began, mut held) = (std::time::Instant::now(), Vec::new());
+    // A few at a time, and of a slow store as many as it takes in its time.
+    while held.len() < SIZE && (held.len() < LEAST || began.elapsed() < EFFORT) {
+        let next = held.len() as u64..held.len() as u64 + 64;
+        held.extend(try_join_all(next.map(|n| writer.register(Item::at(["x"]).id(n + 1)))).await?);
     }
+    let size = held.len();
     let view = t.view(&reader).await?;
-    t.eventually(t.propagation(), "the view is whole", async || match view.load().len() as u64 {
-        SIZE => Ok(()),
+    t.eventually(t.propagation(), "the view is whole", async || match view.load().len() {
+        count if count == size => Ok(()),
         count => Err(count.to_string()),
     })
     .await?;
@@ -120,7 +124,7 @@ async fn flt_03_resync_is_never_partial(t: &Trial) -> CaseResult {
         let until = Instant::now() + t.recovery();
         loop {
             let snapshot = view.load();
-            ensure!(snapshot.len() as u64 == SIZE, "a reader sees {} of {SIZE} records", snapshot.len());
+            ensure!(snapshot.len() == size, "a reader sees {} of {size} records", snapshot.len());
             if snapshot.get(held[0].key()).is_some_and(|item| item.n == round + 100) {
                 break;
             }
@@ -128,7 +132,7 @@ async fn flt_03_resync_is_never_partial(t: &Trial) -> CaseResult {
             // Between any two steps of the core where tasks share a thread, now and then where they do not.
             for _ in 0..50 {
                 tokio::task::yield_now().await;
-                ensure!(view.load().len() as u64 == SIZE, "a reader sees {} of {SIZE} records", view.load().len());
+                ensure!(view.load().len() == size, "a reader sees {} of {size} records", view.load().len());
             }
             sleep(Duration::from_millis(1)).await;
         }
@@ -204,15 +208,23 @@ async fn flt_06_half_open_watch_is_found(t: &Trial) -> CaseResult {
 }
 
 async fn flt_06_half_open_renewals_are_found(t: &Trial) -> CaseResult {
-    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    // An hour: whoever waits for a part of the time to live finds nothing.
+    let writer = t.build(t.builder(0).await?.ttl(Duration::from_secs(3_600))).await?;
     let one = writer.register(Item::at(["x"])).await?;
-    let mut follow = t.follow(&reader).await?;
+    let mut follow = t.follow(&t.owner(1).await?).await?;
+    let probe = t.backend(0).await?;
     t.inject(Fault::HalfOpen(0)).await?;
-    let lost = one.wait_for(|state| matches!(state, RegistrationState::Lost(_)));
-    t.within(t.ttl() + t.propagation(), "the registration says that it is lost", lost).await?;
-    follow.folds_to(t.death(), &Set::new()).await?;
+    let (asked, given_up) = (probe.count(Call::Renew), probe.count(Call::GivenUp));
+    let nth = |call, n: usize| probe.times(call).get(n).copied().ok_or_else(|| "not yet".to_owned());
+    t.eventually(t.recovery(), "a renewal on the dead connection", async || nth(Call::Renew, asked)).await?;
+    t.eventually(t.recovery(), "it is given up", async || nth(Call::GivenUp, given_up)).await?;
+    let again = probe.count(Call::Renew);
+    t.eventually(t.recovery(), "the next renewal", async || nth(Call::Renew, again)).await?;
+    ensure!(one.state().is_registered(), "an hour's session is {} within R", one.state().as_str());
     t.inject(Fault::Heal(0)).await?;
-    follow.folds_to(t.recovery(), &registered([&one])).await
+    let renewed = probe.count(Call::Renewed);
+    t.eventually(t.recovery(), "a renewal once the connection is whole", async || nth(Call::Renewed, renewed)).await?;
+    follow.quiet(t.a_while()).await
 }
 
 /// Three owners, which use each another member of three where clients spread over them, and so do their watches.

@@ -9,9 +9,10 @@ mod plain;
 mod rdy;
 mod reg;
 mod retry;
+mod scale;
 mod trust;
 mod wat;
-mod wire;
+mod withdraw;
 
 use crate::case::Case;
 
@@ -19,6 +20,7 @@ use crate::case::Case;
 pub fn all() -> impl Iterator<Item = &'static Case> {
     let sections = [
         reg::CASES,
+        withdraw::CASES,
         liv::CASES,
         wat::CASES,
         ord::CASES,
@@ -26,9 +28,9 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         retry::CASES,
         trust::CASES,
         con::CASES,
+        scale::CASES,
         key::CASES,
         rdy::CASES,
-        wire::CASES,
     ];
     sections.into_iter().flatten()
 }

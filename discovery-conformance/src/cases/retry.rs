@@ -120,8 +120,10 @@ async fn flt_13_reconnects_back_off(t: &Trial) -> CaseResult {
     let longest = gaps.iter().max().copied().unwrap_or_default();
     ensure!(longest <= t.bounds().recovery.mul_f64(1.2), "a pause of {longest:?} is longer than R");
     ensure!(gaps[0] * 4 <= longest, "the pauses do not grow: {gaps:?}");
+    // Those at the cap differ by their jitter alone, and by more than a timer's delays.
     let late = &gaps[gaps.len() / 2..];
-    ensure!(late.iter().any(|gap| *gap != late[0]), "the pauses have no jitter: {late:?}");
+    let spread = longest - late.iter().min().copied().unwrap_or_default();
+    ensure!(spread * 20 >= longest, "the pauses have no jitter: {late:?}");
     probe.spoil_watches(None);
     let until = Instant::now() + t.recovery();
     while !follow.view().freshness().is_live() {
@@ -148,12 +150,19 @@ async fn flt_13_only_progress_resets_the_delay(t: &Trial) -> CaseResult {
     follow.folds_to(t.recovery(), &registered([&one])).await?;
     one.update(Item::at(["x"]).n(1)).await?;
     follow.folds_to(t.propagation(), &registered([&one])).await?;
-    let before = probe.count(Call::Watch);
-    probe.break_watches();
-    let again = t.eventually(t.recovery(), "the watch is opened again", async || {
-        probe.times(Call::Watch).get(before).copied().ok_or_else(|| "not yet".to_owned())
-    });
-    let (began, again) = (Instant::now(), again.await?);
-    ensure!(again - began <= t.bounds().recovery / 4, "after progress the first delay is {:?}", again - began);
+    // A busy machine makes a try late, never early: what was due shows in the best of a few.
+    let mut first = Duration::MAX;
+    for n in 2..=4 {
+        let before = probe.count(Call::Watch);
+        let began = Instant::now();
+        probe.break_watches();
+        let again = t.eventually(t.recovery(), "the watch is opened again", async || {
+            probe.times(Call::Watch).get(before).copied().ok_or_else(|| "not yet".to_owned())
+        });
+        first = first.min(again.await? - began);
+        one.update(Item::at(["x"]).n(n)).await?;
+        follow.folds_to(t.recovery(), &registered([&one])).await?;
+    }
+    ensure!(first <= t.bounds().recovery / 4, "after progress the first delay is {first:?}");
     Ok(())
 }

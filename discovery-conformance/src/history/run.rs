@@ -76,6 +76,7 @@ async fn play(factory: &dyn Factory, config: &Config) -> Result<Summary, Error> 
         foreign: Arc::default(),
         owners: Mutex::default(),
         watchers: (config.owners..observer).collect(),
+        member_lost: false.into(),
     });
     let mut cast = Cast {
         config,
