@@ -112,7 +112,7 @@ pub struct Elsewhere {
 }
 
 /// The statements that this suite has no case for, and where they are judged.
-pub const ELSEWHERE: [Elsewhere; 3] = [
+pub const ELSEWHERE: [Elsewhere; 4] = [
     Elsewhere {
         statement: "KEY 7",
         why: "EndpointSlices exist on Kubernetes only",
@@ -152,6 +152,20 @@ pub const ELSEWHERE: [Elsewhere; 3] = [
         proofs: &[
             ("peers/compare/src/interop/records.rs", &["bytes", "late", "update", "withdraw"]),
             ("peers/compare/src/interop/fleet.rs", &["leave", "crash", "idle", "replaced"]),
+        ],
+    },
+    Elsewhere {
+        statement: "WIRE 3",
+        why: "a finished run shows it: its report has a verdict, and what is claimed and was not looked at",
+        proofs: &[
+            (
+                "discovery-conformance/tests/reports.rs",
+                &["a_verdict_is_the_worst_that_happened", "every_format_says_the_same"],
+            ),
+            (
+                "discovery-conformance/src/harness.rs",
+                &["a_hook_that_does_nothing_fails_the_run", "a_verdict_worse_than_expected_fails_the_run"],
+            ),
         ],
     },
 ];

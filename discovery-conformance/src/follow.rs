@@ -25,6 +25,9 @@ impl Told {
     }
 }
 
+/// Sets up to this size are compared with what `load()` shows, after each batch.
+const COMPARED: usize = 1_000;
+
 /// A stream, the set that its batches fold to, and all that it told.
 pub(crate) struct Follow {
     changes: Changes<Item>,
@@ -116,9 +119,20 @@ impl Follow {
                 }
             }
         }
-        let loaded = self.changes.view().load().version();
+        let snapshot = self.changes.view().load();
+        let loaded = snapshot.version();
         ensure!(loaded >= self.version, "load() is at {loaded} after a batch that leads to {}", self.version);
+        if loaded == self.version && snapshot.len() <= COMPARED {
+            let shown: Set = snapshot.iter().map(|item| (item.key().clone(), item.n)).collect();
+            let difference = || difference(&self.fold, &shown);
+            ensure!(shown == self.fold, "the batch leads to version {loaded}, and its fold does not: {}", difference());
+        }
         Ok(())
+    }
+
+    /// The version that the last batch leads to.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     /// Follows until `right` says yes to the fold.

@@ -1,5 +1,6 @@
 //! The suite as a test target: the command line and the output of `cargo test`.
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -8,7 +9,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::case::Case;
 use crate::cases::all;
-use crate::report::Report;
+use crate::report::{Report, Verdict};
 use crate::run::{Claims, Outcome, Ran, claims, run};
 use crate::world::{Absent, Clock, Factory};
 
@@ -19,13 +20,18 @@ pub const REPORTS_VARIABLE: &str = "DISCOVERY_CONFORMANCE_REPORTS";
 struct Sheet {
     backend: String,
     claims: Claims,
+    /// The worst verdict that its factory allows.
+    expects: Verdict,
     ran: Mutex<Vec<Ran>>,
 }
 
 /// Runs every case on every factory, as `cargo test` would: names can be filtered, `--list` lists. A case is called
 /// `backend::case`. A case that does not run is ignored, with its reason; where no store can be had the run fails or its
-/// cases are ignored, as [`Factory::absent`] says, whatever the filter is. Reports are written where
-/// [`REPORTS_VARIABLE`] says.
+/// cases are ignored, as [`Factory::absent`] says, whatever the filter is.
+///
+/// The verdict on each backend is printed last, and decides the exit code: a whole run fails where it is worse than
+/// [`Factory::expects`], one of some cases alone where one of them failed or came to no judgement. Reports are written
+/// where [`REPORTS_VARIABLE`] says.
 ///
 /// ```no_run
 /// # use discovery_conformance::Factory;
@@ -35,42 +41,67 @@ struct Sheet {
 /// }
 /// ```
 pub fn main(factories: Vec<Arc<dyn Factory>>) -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    let (mut trials, mut sheets, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    let suite: Vec<_> = all().collect();
+    let reports = std::env::var_os(REPORTS_VARIABLE);
+    let right = judged(&Arguments::from_args(), factories, &suite, reports.as_deref());
+    if right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs these cases on these factories. Answers whether all is as it should be.
+fn judged(
+    arguments: &Arguments,
+    factories: Vec<Arc<dyn Factory>>,
+    suite: &[&'static Case],
+    reports: Option<&OsStr>,
+) -> bool {
+    let mut errors = Vec::new();
+    let (mut sheets, mut paused, mut real, mut ignored) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for factory in factories {
         // To list the cases takes no store.
         if arguments.list {
-            trials.extend(ignored(&*factory, "listed"));
+            ignored.extend(not_run(&*factory, suite, "listed"));
             continue;
         }
         match store(&*factory) {
             Ok(claims) => {
-                let sheet = Arc::new(Sheet { backend: factory.name().to_owned(), claims, ran: Mutex::default() });
-                trials.extend(all().map(|case| trial(&factory, &sheet, case)));
+                let (backend, expects) = (factory.name().to_owned(), factory.expects());
+                let sheet = Arc::new(Sheet { backend, claims, expects, ran: Mutex::default() });
+                let trials = if sheet.claims.clock == Clock::Paused { &mut paused } else { &mut real };
+                trials.extend(suite.iter().map(|case| trial(&factory, &sheet, case)));
                 sheets.push(sheet);
             }
-            Err(Absent::Ignored(why)) => trials.extend(ignored(&*factory, &why)),
-            Err(Absent::Fails(why)) => missing.push(format!("{}: no store: {why}", factory.name())),
+            Err(Absent::Ignored(why)) => ignored.extend(not_run(&*factory, suite, &why)),
+            Err(Absent::Fails(why)) => errors.push(format!("{}: no store: {why}", factory.name())),
         }
     }
-    // On a real clock cases mostly wait: more of them at once than there are processors.
-    if arguments.test_threads.is_none() && sheets.iter().any(|sheet| sheet.claims.clock == Clock::Real) {
-        arguments.test_threads = Some(std::thread::available_parallelism().map_or(4, |count| count.get() * 4));
-    }
     let began = Instant::now();
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    if let Some(directory) = std::env::var_os(REPORTS_VARIABLE) {
-        for sheet in sheets {
-            let report = sheet.report(began);
-            if let Err(error) = write(&report, directory.as_ref()) {
-                eprintln!("the reports were not written: {error}");
-                return ExitCode::FAILURE;
+    // What computes comes first and alone: beside it, what waits by a real clock would wait for the processor.
+    let waiting = std::thread::available_parallelism().map_or(4, |count| count.get() * 4);
+    for (trials, threads) in [(paused, None), (real, Some(waiting)), (ignored, None)] {
+        if !trials.is_empty() {
+            // On a real clock cases mostly wait: more of them at once than there are processors.
+            let arguments = Arguments { test_threads: arguments.test_threads.or(threads), ..arguments.clone() };
+            if libtest_mimic::run(&arguments, trials).has_failed() {
+                errors.push("a case failed".to_owned());
             }
         }
     }
-    // Last, where it is seen: none of the lines above is about these backends.
-    missing.iter().for_each(|line| eprintln!("error: {line}"));
-    if missing.is_empty() { conclusion.exit_code() } else { ExitCode::FAILURE }
+    for sheet in sheets {
+        let report = sheet.report(suite, began);
+        if report.cases.is_empty() {
+            continue;
+        }
+        println!("{}: {}", report.backend, report.conclusion());
+        errors.extend(unexpected(&report, sheet.expects).map(|why| format!("{}: {why}", report.backend)));
+        if let Some(directory) = reports
+            && let Err(error) = write(&report, directory.as_ref())
+        {
+            errors.push(format!("the reports were not written: {error}"));
+        }
+    }
+    // Last, where it is seen.
+    errors.iter().for_each(|line| eprintln!("error: {line}"));
+    errors.is_empty()
 }
 
 /// What the backend says of itself, in a first world.
@@ -98,25 +129,65 @@ fn trial(factory: &Arc<dyn Factory>, sheet: &Arc<Sheet>, case: &'static Case) ->
 }
 
 /// The cases of a backend that none of them runs on.
-fn ignored(factory: &dyn Factory, why: &str) -> Vec<Trial> {
-    let ignored = |case: &Case| {
+fn not_run(factory: &dyn Factory, suite: &[&'static Case], why: &str) -> Vec<Trial> {
+    let ignored = |case: &&Case| {
         let why = why.to_owned();
         Trial::ignorable_test(format!("{}::{}", factory.name(), case.name), || Ok(Completion::ignored_with(why)))
     };
-    all().map(ignored).collect()
+    suite.iter().map(ignored).collect()
+}
+
+/// Why a run is no success, where its report says so.
+fn unexpected(report: &Report, expects: Verdict) -> Option<String> {
+    let skipped: Vec<_> = report.cases.iter().filter(|ran| matches!(ran.outcome, Outcome::Skipped(_))).collect();
+    if let Some(first) = skipped.first() {
+        let why = "came to no judgement: an offered hook must do its fault, or not be offered";
+        return Some(format!("{} and {} more {why}", first.name, skipped.len() - 1));
+    }
+    // Of a few cases that somebody picked, none may be about this backend.
+    if report.is_filtered() || report.verdict.reaches(expects) {
+        return None;
+    }
+    let mut why = format!("the verdict is {}, and its factory expects {expects}", report.verdict);
+    if !report.missing_hooks.is_empty() {
+        let missing: Vec<_> = report.missing_hooks.iter().map(ToString::to_string).collect();
+        why.push_str(&format!("; missing hooks: {}", missing.join(", ")));
+    }
+    if !report.unproven.is_empty() {
+        let unproven: Vec<_> = report.unproven.iter().copied().collect();
+        why.push_str(&format!("; claimed, and no case ran: {}", unproven.join(", ")));
+    }
+    Some(why)
 }
 
 impl Sheet {
-    fn report(&self, began: Instant) -> Report {
+    fn report(&self, suite: &[&'static Case], began: Instant) -> Report {
         let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Cases end in any order; the contract has one.
-        let place = |name| all().position(|case| case.name == name);
+        let place = |name| suite.iter().position(|case| case.name == name);
         ran.sort_by_key(|ran| place(ran.name));
-        // Cargo tells a test which package it belongs to: the suite's own, or that of a backend.
-        let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| env!("CARGO_PKG_NAME").to_owned());
-        let again = format!("DYN_DISCOVERY_BACKEND={} cargo test -p {package}", self.backend);
-        Report::new(&self.backend, self.claims.clone(), ran, all().count(), began.elapsed(), again)
+        Report::new(&self.backend, self.claims.clone(), ran, suite.len(), began.elapsed(), again(&self.backend))
     }
+}
+
+/// The command that does this run again: what was given to the test target, and which that is.
+fn again(backend: &str) -> String {
+    // Cargo tells a test which package it belongs to: the suite's own, or that of a backend.
+    let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| env!("CARGO_PKG_NAME").to_owned());
+    let mut arguments = std::env::args();
+    let target =
+        arguments.next().as_deref().and_then(target).map_or_else(String::new, |name| format!(" --test {name}"));
+    // A backend in the suite's own package may be a feature of it.
+    let feature = if package == env!("CARGO_PKG_NAME") { format!(" --features {backend}") } else { String::new() };
+    let given: Vec<_> = arguments.collect();
+    let given = if given.is_empty() { String::new() } else { format!(" -- {}", given.join(" ")) };
+    format!("DYN_DISCOVERY_BACKEND={backend} cargo test -p {package}{feature}{target}{given}")
+}
+
+/// The test target that this program is: its name without what Cargo adds to it.
+fn target(program: &str) -> Option<&str> {
+    let name = std::path::Path::new(program).file_stem()?.to_str()?;
+    Some(name.rsplit_once('-').map_or(name, |(target, _)| target))
 }
 
 fn write(report: &Report, directory: &std::path::Path) -> std::io::Result<()> {
@@ -128,4 +199,114 @@ fn write(report: &Report, directory: &std::path::Path) -> std::io::Result<()> {
         std::fs::write(directory.join(format!("{}.{extension}", report.backend)), text)?;
     }
     Ok(())
+}
+
+#[cfg(all(test, feature = "memory"))]
+mod tests {
+    use async_trait::async_trait;
+    use discovery_core::backend::Backend;
+    use discovery_core::{Error, ErrorKind, Result};
+
+    use super::*;
+    use crate::backends::Memory;
+    use crate::world::{Fault, Hook, World};
+
+    /// Memory, whose worlds do what they do and whose factory says what it says.
+    struct Changed {
+        hooks: Vec<Hook>,
+        does: bool,
+        impossible: bool,
+        expects: Verdict,
+    }
+
+    #[async_trait]
+    impl Factory for Changed {
+        fn name(&self) -> &str {
+            "changed"
+        }
+
+        fn clock(&self) -> Clock {
+            Clock::Paused
+        }
+
+        fn hooks(&self) -> Vec<Hook> {
+            self.hooks.clone()
+        }
+
+        fn impossible(&self, fault: Hook) -> Option<&'static str> {
+            (self.impossible && fault == Hook::Deny).then_some("nobody is refused anything")
+        }
+
+        fn expects(&self) -> Verdict {
+            self.expects
+        }
+
+        async fn world(&self) -> Result<Box<dyn World>> {
+            Ok(Box::new(Place { world: Memory.world().await?, does: self.does }))
+        }
+    }
+
+    struct Place {
+        world: Box<dyn World>,
+        does: bool,
+    }
+
+    #[async_trait]
+    impl World for Place {
+        async fn owner(&self, n: usize) -> Result<Arc<dyn Backend>> {
+            self.world.owner(n).await
+        }
+
+        async fn inject(&self, fault: Fault) -> Result<()> {
+            if self.does { self.world.inject(fault).await } else { Err(Error::new(ErrorKind::Unsupported, "not done")) }
+        }
+    }
+
+    const ALL: [Hook; 3] = [Hook::Cut, Hook::Write, Hook::Deny];
+
+    fn green(factory: Changed, filter: &[&str]) -> bool {
+        let names = ["reg_01_ok_means_listed", "flt_01_cut_and_healed", "flt_15_refused_at_open_is_typed"];
+        let suite: Vec<_> = all().filter(|case| names.contains(&case.name)).collect();
+        assert_eq!(suite.len(), names.len());
+        let arguments = Arguments::from_iter(["test", "--quiet"].iter().chain(filter));
+        judged(&arguments, vec![Arc::new(factory)], &suite, None)
+    }
+
+    #[test]
+    fn a_hook_that_does_nothing_fails_the_run() {
+        let changed = |does| Changed { hooks: ALL.to_vec(), does, impossible: false, expects: Verdict::PassedBlackBox };
+        assert!(green(changed(true), &[]));
+        assert!(!green(changed(false), &[]));
+        assert!(!green(changed(false), &["flt_01"]));
+    }
+
+    #[test]
+    fn a_verdict_worse_than_expected_fails_the_run() {
+        let changed =
+            |hooks: &[Hook], expects| Changed { hooks: hooks.to_vec(), does: true, impossible: false, expects };
+        assert!(green(changed(&ALL, Verdict::Passed), &[]));
+        assert!(!green(changed(&[Hook::Cut], Verdict::Passed), &[]));
+        assert!(green(changed(&[Hook::Cut], Verdict::PassedBlackBox), &[]));
+    }
+
+    #[test]
+    fn a_fault_that_cannot_exist_is_no_missing_hook() {
+        let changed = |impossible| Changed { hooks: vec![Hook::Cut], does: true, impossible, expects: Verdict::Passed };
+        assert!(!green(changed(false), &[]));
+        assert!(green(changed(true), &[]));
+    }
+
+    #[test]
+    fn of_a_few_cases_nothing_is_expected_but_that_they_pass() {
+        let changed = || Changed { hooks: vec![Hook::Cut], does: true, impossible: false, expects: Verdict::Passed };
+        assert!(green(changed(), &["flt_01"]));
+        assert!(green(changed(), &["flt_15"]));
+    }
+
+    #[test]
+    fn a_program_is_the_target_that_cargo_made_it_of() {
+        assert_eq!(target("/t/debug/deps/conformance-0123456789abcdef"), Some("conformance"));
+        assert_eq!(target("/t/debug/deps/my-suite-0123456789abcdef"), Some("my-suite"));
+        assert_eq!(target("conformance"), Some("conformance"));
+    }
 }

@@ -7,6 +7,7 @@
 pub mod backends;
 mod case;
 mod cases;
+mod counts;
 mod follow;
 #[cfg(feature = "harness")]
 pub mod harness;
@@ -16,6 +17,7 @@ mod probe;
 pub mod report;
 mod run;
 mod trial;
+mod witness;
 mod world;
 pub mod wrappers;
 

@@ -1,14 +1,15 @@
 //! A wrapper around a backend that counts what the core asks of it, and can spoil an answer.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use discovery_core::backend::{
-    Backend, ChangeLog, Desired, Drift, Entry, Health, Position, Registrar, Session, SessionRequest, Stamp,
-    WatchStream, Watcher, WriteBatch,
+    Backend, Change, ChangeLog, Desired, Drift, Entry, Health, Position, Registrar, Session, SessionRequest, Stamp,
+    WatchEvent, WatchStream, Watcher, Write, WriteBatch,
 };
 use discovery_core::{Bounds, Capabilities, Error, ErrorKind, InstanceId, Key, Result, Scope};
 use futures_util::StreamExt;
@@ -23,6 +24,10 @@ pub(crate) enum Call {
     Barrier,
     Open,
     Renew,
+    /// A renewal that was answered with Ok.
+    Renewed,
+    /// A renewal that was dropped before it was answered.
+    GivenUp,
     Publish,
     Verify,
 }
@@ -59,6 +64,9 @@ struct Shared {
     calls: Mutex<Vec<(Call, Instant)>>,
     tricks: Mutex<Tricks>,
     kick: watch::Sender<()>,
+    counts: AtomicBool,
+    /// Values that went through and are still held by somebody.
+    held: Arc<AtomicUsize>,
 }
 
 impl Shared {
@@ -66,8 +74,62 @@ impl Shared {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).push((call, Instant::now()));
     }
 
+    /// The same value, which counts as held for as long as anybody holds it.
+    fn counted(&self, value: Bytes) -> Bytes {
+        if !self.counts.load(Ordering::Acquire) {
+            return value;
+        }
+        self.held.fetch_add(1, Ordering::AcqRel);
+        Bytes::from_owner(Counted { value, held: Arc::clone(&self.held) })
+    }
+
+    fn counted_entry(&self, entry: Entry) -> Entry {
+        Entry { value: self.counted(entry.value), ..entry }
+    }
+
+    fn counted_event(&self, event: WatchEvent) -> WatchEvent {
+        match event {
+            WatchEvent::SnapshotChunk(chunk) => {
+                WatchEvent::SnapshotChunk(chunk.into_iter().map(|entry| self.counted_entry(entry)).collect())
+            }
+            WatchEvent::Batch { changes, position } => {
+                let changes = changes.into_iter().map(|change| match change {
+                    Change::Put(entry) => Change::Put(self.counted_entry(entry)),
+                    gone => gone,
+                });
+                WatchEvent::Batch { changes: changes.collect(), position }
+            }
+            other => other,
+        }
+    }
+
+    fn counted_batch(&self, batch: &WriteBatch) -> WriteBatch {
+        let writes = batch.writes.iter().map(|write| match write {
+            Write::Put { key, value } => Write::Put { key: key.clone(), value: self.counted(value.clone()) },
+            gone => gone.clone(),
+        });
+        WriteBatch { writes: writes.collect(), atomic: batch.atomic }
+    }
+
     fn tricks(&self) -> MutexGuard<'_, Tricks> {
         self.tricks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Counted {
+    value: Bytes,
+    held: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.value
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.held.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -87,6 +149,8 @@ impl Probe {
                 calls: Mutex::default(),
                 tricks: Mutex::default(),
                 kick: watch::Sender::new(()),
+                counts: AtomicBool::new(false),
+                held: Arc::default(),
             }),
         })
     }
@@ -114,6 +178,12 @@ impl Probe {
     /// How many calls of any kind were made.
     pub(crate) fn calls(&self) -> usize {
         self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// From now on, counts the values that go through in watches and writes, and says how many of them somebody holds.
+    pub(crate) fn count_values(&self) -> Arc<AtomicUsize> {
+        self.shared.counts.store(true, Ordering::Release);
+        Arc::clone(&self.shared.held)
     }
 
     /// Spoils the next renewals, in order.
@@ -166,13 +236,17 @@ impl Watcher for Probe {
         let kick = self.shared.kick.subscribe();
         let stream = futures_util::stream::unfold(Some((inner, kick, open)), |state| async move {
             let (mut inner, mut kick, open) = state?;
+            let shared = Arc::clone(&open.0);
             tokio::select! {
                 biased;
                 // The stream holds the state that holds the sender.
                 _ = kick.changed() => {
                     Some((Err(Error::new(ErrorKind::Unavailable, "the probe broke this watch")), None))
                 }
-                item = inner.next() => Some((item?, Some((inner, kick, open)))),
+                item = inner.next() => {
+                    let item = item?.map(|event| shared.counted_event(event));
+                    Some((item, Some((inner, kick, open))))
+                }
             }
         });
         Ok(stream.boxed())
@@ -237,6 +311,17 @@ impl Backend for Probe {
     }
 }
 
+/// Notes that a renewal is given up, where its future is dropped.
+struct GivenUp<'a>(Option<&'a Shared>);
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0 {
+            shared.note(Call::GivenUp);
+        }
+    }
+}
+
 struct ProbedSession {
     inner: Box<dyn Session>,
     shared: Arc<Shared>,
@@ -254,22 +339,30 @@ impl Session for ProbedSession {
 
     async fn renew(&self) -> Result<Duration> {
         self.shared.note(Call::Renew);
+        let mut given_up = GivenUp(Some(&self.shared));
         let trick = self.shared.tricks().renewals.pop_front();
-        match trick {
+        let renewed = match trick {
             None => self.inner.renew().await,
             Some(Renewal::Fails) => Err(Error::new(ErrorKind::Unavailable, "the probe spoils this renewal")),
             Some(Renewal::Hangs) => std::future::pending().await,
-            Some(Renewal::Slow(by)) => {
-                let life = self.inner.renew().await?;
-                tokio::time::sleep(by).await;
-                Ok(life)
-            }
+            Some(Renewal::Slow(by)) => match self.inner.renew().await {
+                Ok(life) => {
+                    tokio::time::sleep(by).await;
+                    Ok(life)
+                }
+                failed => failed,
+            },
+        };
+        given_up.0 = None;
+        if renewed.is_ok() {
+            self.shared.note(Call::Renewed);
         }
+        renewed
     }
 
     async fn publish(&self, batch: &WriteBatch, desired: &Desired) -> Vec<Result<Stamp>> {
         self.shared.note(Call::Publish);
-        self.inner.publish(batch, desired).await
+        self.inner.publish(&self.shared.counted_batch(batch), desired).await
     }
 
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {

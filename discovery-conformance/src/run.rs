@@ -1,6 +1,6 @@
 //! Runs cases, each in a world and on a runtime of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use crate::case::{Case, CaseResult, End, fail};
 use crate::cases::all;
 use crate::trial::Trial;
+use crate::witness::Witness;
 use crate::world::{Clock, Factory, Hook};
 
 /// How long a case may take by the clock on the wall, whatever the bounds say.
@@ -17,6 +18,13 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// How long one may take on a paused clock, where an hour costs nothing.
 const PAUSED_LIMIT: Duration = Duration::from_secs(86_400 * 2);
+
+/// Where the machine did not let a thread go on for longer than this, a failed case on the real clock tells as much of
+/// the machine as of the backend: it is judged again.
+const STALL: Duration = Duration::from_millis(100);
+
+/// How often at most.
+const TRIES: usize = 3;
 
 /// How a case went.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -27,7 +35,7 @@ pub enum Outcome {
     /// It does not, and how that showed.
     Failed(String),
     /// The case is not about this backend: it does not claim what the case is about, or another case says the statement
-    /// of it.
+    /// of it, or a fault that it needs cannot exist there.
     NotApplicable(String),
     /// It should have run, and the factory cannot do the faults that it needs.
     NoHook(String),
@@ -62,6 +70,8 @@ pub struct Claims {
     pub bounds: Bounds,
     /// The faults that its factory offers.
     pub hooks: Vec<Hook>,
+    /// The faults that cannot exist on this backend, and why.
+    pub impossible: BTreeMap<Hook, &'static str>,
     /// Which clock its cases run on.
     pub clock: Clock,
     /// How many times a bound is waited for.
@@ -84,7 +94,9 @@ pub fn claims(factory: &dyn Factory) -> Result<Claims, String> {
     let mut hooks = factory.hooks();
     hooks.sort_unstable();
     hooks.dedup();
-    Ok(Claims { capabilities, bounds, hooks, clock, patience: factory.patience() })
+    let impossible = Hook::ALL.into_iter().filter(|hook| !hooks.contains(hook));
+    let impossible = impossible.filter_map(|hook| Some((hook, factory.impossible(hook)?))).collect();
+    Ok(Claims { capabilities, bounds, hooks, impossible, clock, patience: factory.patience() })
 }
 
 /// Runs one case, or says why it does not run. Blocks until it is over.
@@ -105,11 +117,33 @@ fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTree
     if let Some(why) = case.not_for(&claims.capabilities, claims.clock) {
         return (Outcome::NotApplicable(why + &said_by_others(claims, case)), BTreeSet::new());
     }
-    let missing: Vec<_> = case.missing(&claims.hooks).map(|hook| hook.to_string()).collect();
+    let missing: Vec<_> = case.missing(&claims.hooks).collect();
+    if let Some((hook, why)) = missing.iter().find_map(|hook| claims.impossible.get_key_value(hook)) {
+        let why = format!("{hook} cannot happen: {why}");
+        return (Outcome::NotApplicable(why + &said_by_others(claims, case)), BTreeSet::new());
+    }
     if !missing.is_empty() {
+        let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
         return (Outcome::NoHook(format!("no hook for {}", missing.join(", "))), BTreeSet::new());
     }
     let clock = case.clock.unwrap_or(claims.clock);
+    let mut tries = 1;
+    loop {
+        let witness = if clock == Clock::Real { Witness::start() } else { None };
+        let (outcome, faults) = attempt(factory, clock, case);
+        let stall = witness.map(Witness::end).unwrap_or_default();
+        match &outcome {
+            Outcome::Failed(why) if stall > STALL && tries < TRIES => {
+                tracing::warn!(case = case.name, ?stall, why, "the machine stood still: the case is judged again");
+                tries += 1;
+            }
+            _ => return (outcome, faults),
+        }
+    }
+}
+
+/// One run of a case in a world of its own.
+fn attempt(factory: &dyn Factory, clock: Clock, case: &Case) -> (Outcome, BTreeSet<Hook>) {
     let mut faults = BTreeSet::new();
     let result = catch_unwind(AssertUnwindSafe(|| {
         on_runtime(clock, async || {
@@ -140,6 +174,7 @@ fn said_by_others(claims: &Claims, case: &Case) -> String {
     let statement = case.statement();
     let others = all().filter(|other| other.statement() == statement);
     let others = others.filter(|other| other.not_for(&claims.capabilities, claims.clock).is_none());
+    let others = others.filter(|other| other.missing(&claims.hooks).all(|hook| !claims.impossible.contains_key(&hook)));
     let names: Vec<_> = others.map(|other| other.name).collect();
     if names.is_empty() { String::new() } else { format!(": {statement} is said by {}", names.join(", ")) }
 }

@@ -152,6 +152,11 @@ impl Trial {
         }
     }
 
+    /// How many tasks run for the world elsewhere than on the case's runtime.
+    pub(crate) fn tasks(&self) -> usize {
+        self.world.tasks()
+    }
+
     /// The kinds of faults that were done.
     pub(crate) fn injected(&self) -> BTreeSet<Hook> {
         lock(&self.injected).clone()

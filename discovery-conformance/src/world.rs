@@ -9,6 +9,8 @@ use bytes::Bytes;
 use discovery_core::backend::Backend;
 use discovery_core::{Error, ErrorKind, Key, Result};
 
+use crate::report::Verdict;
+
 /// Which clock the cases of a backend run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Clock {
@@ -41,6 +43,20 @@ pub trait Factory: Send + Sync + 'static {
     /// Which faults its worlds can do. The default is none: the verdict then says "black box".
     fn hooks(&self) -> Vec<Hook> {
         Vec::new()
+    }
+
+    /// Why a fault cannot exist on this backend at all, whoever does it; `None` where it can. A case that needs one is
+    /// not applicable then, for that reason, which every report shows. A fault that could happen and that the worlds cannot
+    /// do is no such fault: leave it out of [`Factory::hooks`], and say nothing here. The default is that each can exist.
+    fn impossible(&self, _fault: Hook) -> Option<&'static str> {
+        None
+    }
+
+    /// The worst verdict that a whole run may come to: `harness::main` fails with a worse one. The default is
+    /// [`Verdict::PassedBlackBox`]; a factory that does every fault there is says [`Verdict::Passed`], so that the loss of a
+    /// hook does not go unnoticed.
+    fn expects(&self) -> Verdict {
+        Verdict::PassedBlackBox
     }
 
     /// How many times a declared bound a case waits before it calls the bound broken. The bounds are those of a machine
@@ -87,6 +103,12 @@ pub trait World: Send + Sync {
     /// [`ErrorKind::Unsupported`] where this world cannot do it: the case is then skipped.
     async fn inject(&self, fault: Fault) -> Result<()> {
         Err(Error::new(ErrorKind::Unsupported, format!("no hook for {}", fault.hook())))
+    }
+
+    /// How many tasks run for this world elsewhere than on the case's runtime and on the threads of its handles: a case that
+    /// counts them finds those that are left over. The default is none.
+    fn tasks(&self) -> usize {
+        0
     }
 
     /// Frees what the store holds, after the case.
@@ -141,9 +163,11 @@ pub enum Fault {
     Impostor(Key, Bytes),
     /// The store's leader changes.
     LeaderChange,
-    /// The store's member that the first owner uses dies.
-    LoseMember,
-    /// It is back.
+    /// The store's member that the owner uses dies.
+    LoseMember(usize),
+    /// The store's member that leads dies.
+    LoseLeader,
+    /// Every member is back.
     RestoreMember,
     /// The wall clock of every process jumps by this many seconds.
     WallClock(i64),
@@ -200,7 +224,7 @@ pub enum Hook {
     Impostor,
     /// [`Fault::LeaderChange`].
     LeaderChange,
-    /// [`Fault::LoseMember`] and [`Fault::RestoreMember`].
+    /// [`Fault::LoseMember`], [`Fault::LoseLeader`] and [`Fault::RestoreMember`].
     LoseMember,
     /// [`Fault::WallClock`].
     WallClock,
@@ -214,6 +238,37 @@ pub enum Hook {
     Reorder,
     /// [`Fault::Duplicate`].
     Duplicate,
+}
+
+impl Hook {
+    /// Every kind of fault.
+    pub const ALL: [Self; 25] = [
+        Self::Cut,
+        Self::HalfOpen,
+        Self::Outage,
+        Self::Revoke,
+        Self::Crash,
+        Self::Pause,
+        Self::Compact,
+        Self::LoseData,
+        Self::RollBack,
+        Self::Delete,
+        Self::Write,
+        Self::DropAcks,
+        Self::DelayWrites,
+        Self::Deny,
+        Self::Ready,
+        Self::Terminate,
+        Self::Impostor,
+        Self::LeaderChange,
+        Self::LoseMember,
+        Self::WallClock,
+        Self::ReadOnly,
+        Self::DiskFull,
+        Self::Torn,
+        Self::Reorder,
+        Self::Duplicate,
+    ];
 }
 
 impl fmt::Display for Hook {
@@ -270,7 +325,7 @@ impl Fault {
             Self::Terminate(_) => Hook::Terminate,
             Self::Impostor(..) => Hook::Impostor,
             Self::LeaderChange => Hook::LeaderChange,
-            Self::LoseMember | Self::RestoreMember => Hook::LoseMember,
+            Self::LoseMember(_) | Self::LoseLeader | Self::RestoreMember => Hook::LoseMember,
             Self::WallClock(_) => Hook::WallClock,
             Self::ReadOnly(_) => Hook::ReadOnly,
             Self::DiskFull(_) => Hook::DiskFull,

@@ -19,10 +19,10 @@ mod writing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use discovery_conformance::Factory;
 use discovery_conformance::backends::{self, Memory};
 use discovery_conformance::history::{Config, Soak, Summary, Until, run, soak};
 use discovery_conformance::wrappers::{Chaos, Distribution, Latency, Rates};
+use discovery_conformance::{Factory, Hook};
 use discovery_core::backend::Backend;
 
 fn played(factory: &dyn Factory, config: &Config) -> Summary {
@@ -48,7 +48,9 @@ const ONCE_BROKEN: [u64; 7] = [902, 905, 908, 938, 1911, 3063, 3089];
 #[test]
 fn histories_that_once_broke_the_contract_keep_it() {
     for seed in ONCE_BROKEN {
-        let summary = played(&Memory, &Config::new(seed));
+        // By the faults that there were then: with one more it would be another story.
+        let then = Hook::ALL.into_iter().filter(|hook| *hook != Hook::LoseMember);
+        let summary = played(&Memory, &Config::new(seed).faults(then));
         assert!(summary.violations.is_empty(), "{summary}: {:#?}", summary.violations);
         // What docs/conformance.md says of a run.
         assert!(summary.operations >= 2_000 && summary.fault_count() >= 40 && summary.faults.len() >= 12, "{summary}");

@@ -14,8 +14,15 @@ fn ran(name: &'static str, statement: &str, profile: &'static str, outcome: Outc
 fn report(outcomes: Vec<Outcome>, expected: usize) -> Report {
     let mut capabilities = Capabilities::none();
     capabilities.ttl = true;
-    let claims =
-        Claims { capabilities, bounds: Bounds::default(), hooks: vec![Hook::Cut], clock: Clock::Real, patience: 4 };
+    let impossible = std::collections::BTreeMap::from([(Hook::Compact, "nothing is remembered | at all")]);
+    let claims = Claims {
+        capabilities,
+        bounds: Bounds::default(),
+        hooks: vec![Hook::Cut],
+        impossible,
+        clock: Clock::Real,
+        patience: 4,
+    };
     let names = ["reg_01_a", "liv_07_b", "flt_01_c", "key_01_d"];
     let cases = outcomes.into_iter().zip(names).map(|(outcome, name)| {
         let statement = name[..6].replace("_0", " ").to_uppercase();
@@ -93,4 +100,23 @@ fn every_format_says_the_same() {
     let markdown = report.markdown();
     assert!(markdown.contains(r"| FLT 1 | `flt_01_c` | failed | a \| b <c>"), "{markdown}");
     assert!(markdown.contains("| core | 1 | 1 | 0 | 0 |"), "{markdown}");
+}
+
+/// Programs are told which hooks are missing by their names, and people why a fault cannot be there.
+#[test]
+fn missing_hooks_are_named_and_impossible_faults_explained() {
+    let name = "liv_04_stopped_owner_comes_back";
+    let no_hook = Outcome::NoHook("no hook for pause".to_owned());
+    let claims = report(vec![Outcome::Passed], 1).claims;
+    let cases = vec![ran("reg_01_a", "REG 1", "core", Outcome::Passed), ran(name, "LIV 4", "core", no_hook)];
+    let report = Report::new("a", claims, cases, 2, Duration::from_secs(2), "again".to_owned());
+    assert_eq!(report.verdict, Verdict::PassedBlackBox);
+    let json: serde_json::Value = serde_json::from_str(&report.json().expect("JSON")).expect("JSON");
+    assert_eq!(json["missing_hooks"], serde_json::json!(["pause"]));
+    assert_eq!(json["claims"]["impossible"]["compact"], "nothing is remembered | at all");
+    let text = report.text();
+    assert!(text.contains("missing hooks: pause\n"), "{text}");
+    assert!(text.contains("cannot exist here: compact (nothing is remembered | at all)"), "{text}");
+    assert!(report.markdown().contains(r"cannot exist here: compact (nothing is remembered \| at all)"));
+    assert!(report.junit().contains(r#"name="missing hooks" value="pause""#));
 }

@@ -93,6 +93,11 @@ impl TaskScope {
         self.cancel.cancelled().await;
     }
 
+    /// How many tasks are alive on this scope's thread, whoever spawned them.
+    pub(crate) fn alive(&self) -> usize {
+        self.handle.metrics().num_alive_tasks()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.cancel.is_cancelled()
     }

@@ -179,6 +179,13 @@ impl Session for FileSession {
     }
 
     async fn publish(&self, batch: &WriteBatch, _desired: &Desired) -> Vec<Result<Stamp>> {
+        // Half of them would be there after a failure, and all of them one by one before it.
+        if batch.atomic {
+            let error = Error::new(ErrorKind::Unsupported, "files are written one by one: publish them so")
+                .with_backend("file")
+                .with_operation("publish");
+            return vec![Err(error); batch.writes.len()];
+        }
         let writes = batch.writes.clone();
         let published = self
             .blocking("publish", move |inner, given_up| {

@@ -7,7 +7,9 @@ use std::path::Path as FilePath;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::*;
-use discovery_core::backend::{Backend, Change, Drift, Lineage, Registrar, SessionRequest, Watcher};
+use discovery_core::backend::{
+    Backend, Change, Desired, Drift, Lineage, Registrar, Session, SessionRequest, Watcher, Write, WriteBatch,
+};
 use discovery_core::{ErrorKind, InstanceId, Key, Path, Scope};
 use discovery_dynamo::layout;
 
@@ -53,6 +55,22 @@ async fn what_we_write_is_what_the_reference_wrote() {
     assert_eq!(tree(&root.path().join("v1")), tree(FilePath::new(GOLDEN)));
     session.close().await.unwrap();
     assert!(tree(root.path()).is_empty(), "closing leaves {:?}", tree(root.path()));
+}
+
+/// Of several files there is no one transaction: none is written, and not one after the other.
+#[tokio::test]
+async fn an_atomic_batch_is_refused_and_writes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = backend(root.path()).await;
+    let session = session(&backend, 7).await;
+    let writes = golden().into_iter().map(|(key, value)| Write::Put { key, value: value.into() });
+    let batch = WriteBatch { writes: writes.collect(), atomic: true };
+    let answers = session.publish(&batch, &Desired::new()).await;
+    assert_eq!(answers.len(), batch.writes.len());
+    for answer in answers {
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+    assert!(backend.list(&Scope::all()).await.unwrap().0.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,15 +38,30 @@ impl Cluster {
     /// every session gets its whole time to live again. Where most members are lost, nobody is answered. Nothing is lost.
     /// The only member of a cluster does not die.
     pub fn lose_member(&self, handle: &MemoryBackend) {
-        let members = self.weather().members;
-        let Some(serving) = handle.handle().serving().filter(|_| members.count() > 1) else { return };
-        if members.leader() == Some(serving.member) {
-            self.state().extend_all(Instant::now());
+        if let Some(serving) = handle.handle().serving() {
+            self.lose(serving.member);
         }
-        self.change_weather(|weather| weather.members.lose(serving.member));
     }
 
-    /// Ends [`Cluster::lose_member`]: every member serves again.
+    /// The same for the member that leads.
+    pub fn lose_leader(&self) {
+        if let Some(leader) = self.weather().members.leader() {
+            self.lose(leader);
+        }
+    }
+
+    fn lose(&self, member: usize) {
+        let members = self.weather().members;
+        if members.count() == 1 {
+            return;
+        }
+        if members.leader() == Some(member) {
+            self.state().extend_all(Instant::now());
+        }
+        self.change_weather(|weather| weather.members.lose(member));
+    }
+
+    /// Ends [`Cluster::lose_member`] and [`Cluster::lose_leader`]: every member serves again.
     pub fn restore_members(&self) {
         self.change_weather(|weather| weather.members.restore());
     }

@@ -9,6 +9,7 @@ use discovery_core::backend::Backend;
 use discovery_core::{Error, ErrorKind, Result};
 use discovery_memory::{Cluster, MemoryBackend};
 
+use crate::report::Verdict;
 use crate::world::{Clock, Factory, Fault, Hook, World};
 
 /// Worlds in the process, on tokio's paused clock.
@@ -49,6 +50,11 @@ impl Factory for Memory {
             Hook::Reorder,
             Hook::Duplicate,
         ]
+    }
+
+    // Every fault that a store without files can have.
+    fn expects(&self) -> Verdict {
+        Verdict::Passed
     }
 
     fn patience(&self) -> u32 {
@@ -107,7 +113,8 @@ impl World for Place {
             Fault::Terminate(n) => cluster.terminate(&*self.handle(n)?),
             Fault::Impostor(key, value) => cluster.impersonate(&key, value),
             Fault::LeaderChange => cluster.change_leader(),
-            Fault::LoseMember => cluster.lose_member(&*self.handle(0)?),
+            Fault::LoseMember(n) => cluster.lose_member(&*self.handle(n)?),
+            Fault::LoseLeader => cluster.lose_leader(),
             Fault::RestoreMember => cluster.restore_members(),
             Fault::Reorder(on) => cluster.reorder(on),
             Fault::Duplicate(on) => cluster.duplicate(on),

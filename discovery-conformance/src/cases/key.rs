@@ -11,6 +11,7 @@ use super::plain::RawWatch;
 use crate::case::{CaseResult, cases, ensure, fail};
 use crate::follow::{Follow, Told};
 use crate::item::Item;
+use crate::probe::Call;
 use crate::trial::{Set, Trial, registered, shown};
 
 cases! {
@@ -122,16 +123,29 @@ async fn key_01_one_instance_of_many(t: &Trial) -> CaseResult {
 }
 
 /// Registers an item where the backend takes its name, and answers `None` where it refuses it as it should.
-async fn if_it_can(writer: &Discovery, item: Item) -> CaseResult<Option<Registration<Item>>> {
-    let place = item.place.clone();
+async fn if_it_can(t: &Trial, writer: &Discovery, item: Item) -> CaseResult<Option<Registration<Item>>> {
+    let (place, suffix) = (item.place.clone(), item.suffix.clone());
+    let writes = t.backend(0).await?.count(Call::Publish);
     match writer.register(item).await {
         Ok(one) => Ok(Some(one)),
         Err(error) if error.kind() == ErrorKind::InvalidKey => {
-            ensure!(!error.message().is_empty(), "{place:?} is refused without a reason");
+            says_why(&error, place.iter().chain(&suffix))?;
+            let asked = t.backend(0).await?.count(Call::Publish) - writes;
+            ensure!(asked == 0, "{place:?} is refused after {asked} writes");
             Ok(None)
         }
         Err(error) => Err(fail!("{place:?} is refused as {} and not invalid_key: {error}", error.kind())),
     }
+}
+
+/// A name is refused for a character, which the message shows, or for its length, of which it gives the limit.
+fn says_why<'a>(error: &discovery_core::Error, names: impl Iterator<Item = &'a String>) -> CaseResult {
+    let message = error.message();
+    let mut odd = names.flat_map(|name| name.chars()).filter(|c| !c.is_ascii_alphanumeric());
+    let shown = odd.any(|c| message.contains(c) || message.contains(&c.escape_debug().to_string()));
+    let limit = message.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() >= 2);
+    ensure!(shown || limit || message.contains("empty"), "refused without a character or a length: {message}");
+    Ok(())
 }
 
 async fn key_02_segments_round_trip_or_are_refused(t: &Trial) -> CaseResult {
@@ -191,7 +205,7 @@ async fn key_02_segments_round_trip_or_are_refused(t: &Trial) -> CaseResult {
     for segment in odd.iter().copied().chain(long.iter().map(String::as_str)) {
         for place in [vec![segment], vec!["in", segment, "side"]] {
             let item = Item::at(place.clone()).suffixed(segment);
-            held.extend(if_it_can(&writer, item).await?);
+            held.extend(if_it_can(t, &writer, item).await?);
         }
     }
     ensure!(held.len() >= 20, "only {} of {} odd names are taken", held.len(), odd.len() * 2);
@@ -228,6 +242,7 @@ async fn key_02_what_is_no_segment_is_refused_before_io(t: &Trial) -> CaseResult
                 Ok(_) => return Err(fail!("{what} was taken")),
                 Err(error) => {
                     ensure!(error.kind() == ErrorKind::InvalidKey, "{what} is refused as {}: {error}", error.kind());
+                    says_why(&error, [segment.to_owned()].iter())?;
                 }
             }
         }
@@ -272,7 +287,7 @@ async fn key_03_no_two_names_meet(t: &Trial) -> CaseResult {
         ];
         for item in items {
             let n = item.n;
-            if let Some(one) = if_it_can(&writer, item).await? {
+            if let Some(one) = if_it_can(t, &writer, item).await? {
                 held.insert(n, one);
             }
         }
@@ -364,30 +379,30 @@ async fn key_06_large_set_is_one_snapshot(t: &Trial) -> CaseResult {
         held.push(writer.register(place(n)).await?);
     }
     let (first, last) = (&held[0], &held[held.len() - 1]);
+    let lists = std::cell::Cell::new(0);
     let write = async {
-        for n in 1..=LAST {
+        // However slowly it is read, some lists are read while it is written.
+        let mut n = 0;
+        while n < LAST || lists.get() < 3 {
+            n += 1;
             first.update(place(0).n(n)).await?;
             last.update(place(count - 1).n(n)).await?;
+            tokio::task::yield_now().await;
         }
         CaseResult::Ok(())
     };
     let read = async {
-        let mut lists = 0;
-        loop {
+        while lists.get() < 3 || t.listed(&reader).await?[last.key()] < LAST {
             let listed = t.listed(&reader).await?;
             ensure!(listed.len() as u64 == count, "a list has {} of {count} records", listed.len());
             let (a, b) = (listed[first.key()], listed[last.key()]);
             ensure!(a == b || a == b + 1, "a list shows {a} of the first and {b} of the last: no committed state");
-            lists += 1;
-            if a == LAST && b == LAST {
-                return CaseResult::Ok(lists);
-            }
+            lists.set(lists.get() + 1);
             tokio::task::yield_now().await;
         }
+        CaseResult::Ok(())
     };
-    let (written, lists) = tokio::join!(write, read);
-    written?;
-    ensure!(lists? >= 2, "the writer was done before the second list");
+    tokio::try_join!(write, read)?;
     ensure!(shown(&t.view(&reader).await?) == registered(&held), "the view is not the set");
     Ok(())
 }

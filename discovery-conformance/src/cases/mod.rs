@@ -8,9 +8,11 @@ mod ord;
 mod plain;
 mod rdy;
 mod reg;
+mod retry;
+mod scale;
 mod trust;
 mod wat;
-mod wire;
+mod withdraw;
 
 use crate::case::Case;
 
@@ -18,15 +20,17 @@ use crate::case::Case;
 pub fn all() -> impl Iterator<Item = &'static Case> {
     let sections = [
         reg::CASES,
+        withdraw::CASES,
         liv::CASES,
         wat::CASES,
         ord::CASES,
         flt::CASES,
+        retry::CASES,
         trust::CASES,
         con::CASES,
+        scale::CASES,
         key::CASES,
         rdy::CASES,
-        wire::CASES,
     ];
     sections.into_iter().flatten()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use discovery_core::backend::Change;
+use discovery_core::backend::{Backend, Change};
 use discovery_core::{ErrorKind, InstanceId, Query, Registration};
 use futures_util::StreamExt;
 use futures_util::future::try_join_all;
@@ -12,6 +12,7 @@ use super::plain::{Plain, RawWatch, put};
 use crate::case::{CaseResult, cases, ensure, fail};
 use crate::follow::{Follow, Told};
 use crate::item::Item;
+use crate::probe::Call;
 use crate::trial::{Set, Trial, registered, shown};
 use crate::world::Fault;
 
@@ -31,6 +32,7 @@ cases! {
     ord_09_read_your_writes;
     ord_10_change_log_is_complete ["changelog"];
     ord_10_forgotten_history_is_expired ["changelog"] {Compact};
+    ord_10_without_a_log_is_unsupported -"changelog";
 }
 
 async fn count_up(t: &Trial) -> CaseResult {
@@ -115,9 +117,13 @@ async fn ord_03_nothing_changed_is_nothing_told(t: &Trial) -> CaseResult {
     let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
     let one = writer.register(Item::at(["x"]).n(1)).await?;
     let mut follow = t.follow(&reader).await?;
+    let written = t.backend(0).await?.count(Call::Publish);
     for _ in 0..5 {
         one.update(Item::at(["x"]).n(1)).await?;
     }
+    // What is stored is known to be: nobody has to be asked.
+    let more = t.backend(0).await?.count(Call::Publish) - written;
+    ensure!(more == 0, "five updates to what is stored made {more} writes");
     follow.quiet(t.a_while()).await?;
     // Long enough for keep-alives of every kind.
     follow.quiet(t.ttl() * 3).await
@@ -191,6 +197,8 @@ async fn ord_06_versions_only_grow(t: &Trial) -> CaseResult {
     let view = t.view(&reader).await?;
     let one = writer.register(Item::at(["x"])).await?;
     let mut follow = Follow::start(&view, t.propagation()).await?;
+    view.reached(&one.stamp()).await?;
+    follow.folds_to(t.propagation(), &registered([&one])).await?;
     let mut last = view.load().version();
     for n in 1..=50 {
         one.update(Item::at(["x"]).n(n)).await?;
@@ -198,9 +206,12 @@ async fn ord_06_versions_only_grow(t: &Trial) -> CaseResult {
         let version = view.load().version();
         ensure!(version > last, "after a change the version is {version}, before it was {last}");
         last = version;
+        // Nobody else writes: the batch of this change leads to the version that is there.
+        follow.folds_to(t.propagation(), &registered([&one])).await?;
+        ensure!(follow.version() == last, "the batch leads to version {}, and load() is at {last}", follow.version());
     }
-    // `Follow` checks every batch's version, and that load() is as new.
-    follow.folds_to(t.propagation(), &registered([&one])).await
+    // `Follow` checks every batch's version, that load() is as new, and that it is the fold where it is no newer.
+    Ok(())
 }
 
 async fn ord_07_batch_is_applied_whole(t: &Trial) -> CaseResult {
@@ -390,4 +401,15 @@ async fn ord_10_forgotten_history_is_expired(t: &Trial) -> CaseResult {
             other => Err(fail!("history was forgotten, and the log goes on with {other:?}")),
         },
     }
+}
+
+/// What is not claimed is refused as such, and nobody takes it for a failure that passes.
+async fn ord_10_without_a_log_is_unsupported(t: &Trial) -> CaseResult {
+    let reader = t.owner(0).await?;
+    let error =
+        reader.change_token().await.err().ok_or_else(|| fail!("[changelog] is not claimed, and there is a token"))?;
+    ensure!(error.kind() == ErrorKind::Unsupported, "{} and not unsupported: {error}", error.kind());
+    ensure!(!error.is_temporary(), "what a backend cannot do is told as temporary: {error}");
+    ensure!(t.backend(0).await?.change_log().is_none(), "[changelog] is not claimed, and the backend has one");
+    Ok(())
 }

@@ -1,10 +1,12 @@
 //! RDY: readiness.
 
+use std::time::Duration;
+
 use discovery_core::InstanceId;
 use futures_util::future::try_join_all;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::case::{CaseResult, cases, ensure};
+use crate::case::{CaseResult, cases, ensure, fail};
 use crate::follow::Told;
 use crate::item::Item;
 use crate::trial::{Set, Trial, registered};
@@ -94,17 +96,65 @@ async fn rdy_04_impostor_stays_invisible(t: &Trial) -> CaseResult {
     Ok(())
 }
 
+/// A state, and when it was: from before it was asked for until after the next one was there.
+struct Was<T> {
+    state: T,
+    from: Instant,
+    until: Option<Instant>,
+}
+
+fn now_is<T>(history: &mut Vec<Was<T>>, state: T, asked: Instant) {
+    if let Some(last) = history.last_mut() {
+        last.until = Some(Instant::now());
+    }
+    history.push(Was { state, from: asked, until: None });
+}
+
 async fn rdy_05_flapping_ends_right(t: &Trial) -> CaseResult {
     let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let began = Instant::now();
     let one = writer.register(Item::at(["x"]).n(0)).await?;
     let mut follow = t.follow(&reader).await?;
-    for n in 1..=20u32 {
+    let (mut values, mut readiness) = (Vec::new(), Vec::new());
+    now_is(&mut values, 0, began);
+    now_is(&mut readiness, true, began);
+    for n in 1..=16u32 {
+        let asked = Instant::now();
         t.inject(Fault::Ready(0, n % 2 == 0)).await?;
+        now_is(&mut readiness, n % 2 == 0, asked);
+        let asked = Instant::now();
         one.update(Item::at(["x"]).n(n.into())).await?;
+        now_is(&mut values, n.into(), asked);
         sleep(t.bounds().propagation * (n % 3) / 4).await;
     }
-    // The value shown with each readiness was one that was.
+    // A value that is gone when its owner is ready again, and was not there while it had been.
+    for (ready, n) in [(Some(false), None), (None, Some(17)), (None, Some(18)), (Some(true), None)] {
+        let asked = Instant::now();
+        if let Some(ready) = ready {
+            t.inject(Fault::Ready(0, ready)).await?;
+            now_is(&mut readiness, ready, asked);
+        }
+        if let Some(n) = n {
+            one.update(Item::at(["x"]).n(n)).await?;
+            now_is(&mut values, n, asked);
+        }
+        sleep(t.propagation() * 2).await;
+    }
     follow.settles_to(t.propagation(), &registered([&one])).await?;
+    let shown = follow.told.iter().filter_map(|told| match told {
+        Told::Added(_, n) | Told::Updated(_, _, n) => Some(*n),
+        Told::Removed(..) => None,
+    });
+    // Each value that was shown was there at most P before or after a time at which its owner was ready.
+    for n in shown {
+        let value = values.iter().find(|was| was.state == n).ok_or_else(|| fail!("{n} was shown and never written"))?;
+        let apart = |ready: &Was<bool>| {
+            let (from, until) = (value.from.max(ready.from), value.until.into_iter().chain(ready.until).min());
+            until.map_or(Duration::ZERO, |until| from.saturating_duration_since(until))
+        };
+        let apart = readiness.iter().filter(|was| was.state).map(apart).min().unwrap_or(Duration::MAX);
+        ensure!(apart <= t.propagation(), "{n} was shown, and readiness was {apart:?} away from it");
+    }
     t.inject(Fault::Ready(0, false)).await?;
     follow.settles_to(t.propagation(), &Set::new()).await
 }

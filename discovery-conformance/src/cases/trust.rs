@@ -7,6 +7,7 @@ use discovery_core::{ErrorKind, Freshness, InstanceId, Key, Path, Query, ViewOpt
 use tokio::time::sleep;
 
 use crate::case::{CaseResult, cases, ensure, fail};
+use crate::counts::Counts;
 use crate::follow::Follow;
 use crate::item::Item;
 use crate::trial::{Set, Trial, registered, shown};
@@ -15,6 +16,8 @@ use crate::world::Fault;
 cases! {
     flt_14_undecodable_hides_nobody {Write};
     flt_14_last_good_value_stays {Write};
+    flt_14_last_good_value_goes_with_its_incarnation {Write, Delete};
+    flt_14_undecodable_is_counted {Write} @ Paused;
     flt_14_panic_in_decoding_hides_nobody {Write};
     flt_15_refused_at_open_is_typed {Deny};
     flt_15_refused_later_is_stale {Deny};
@@ -73,6 +76,53 @@ async fn flt_14_last_good_value_stays(t: &Trial) -> CaseResult {
     t.inject(Fault::Write(key.clone(), r#"{"place":["x"],"n":2}"#.into())).await?;
     follow.folds_to(t.propagation(), &Set::from([(key, 2)])).await?;
     ensure!(follow.view().undecodable().is_empty(), "a mended record is still listed as undecodable");
+    Ok(())
+}
+
+async fn flt_14_last_good_value_goes_with_its_incarnation(t: &Trial) -> CaseResult {
+    let reader = t.owner(1).await?;
+    let key = foreign("x", 7)?;
+    t.inject(Fault::Write(key.clone(), r#"{"place":["x"],"n":1}"#.into())).await?;
+    let mut follow = t.follow(&reader).await?;
+    ensure!(follow.fold == Set::from([(key.clone(), 1)]), "the first state is {:?}", follow.fold);
+    t.inject(Fault::Delete(key.clone())).await?;
+    follow.folds_to(t.propagation(), &Set::new()).await?;
+    // Another record under the same key: what the one before it said is nothing of its own.
+    t.inject(Fault::Write(key.clone(), "no json".into())).await?;
+    let listed = t.eventually(t.propagation(), "it is listed as undecodable", async || {
+        follow.view().undecodable().first().cloned().ok_or_else(|| "nothing is".to_owned())
+    });
+    let listed = listed.await?;
+    ensure!(!listed.last_good_shown, "the value of an earlier incarnation is said to be shown: {listed:?}");
+    follow.quiet(t.a_while()).await?;
+    ensure!(
+        shown(follow.view()).is_empty(),
+        "the value of an earlier incarnation is shown: {:?}",
+        shown(follow.view())
+    );
+    let late = t.view(&t.owner(2).await?).await?;
+    ensure!(shown(&late).is_empty(), "a later view shows the value of an earlier incarnation: {:?}", shown(&late));
+    Ok(())
+}
+
+/// On a paused clock all is on one thread, whose recorder hears of it.
+async fn flt_14_undecodable_is_counted(t: &Trial) -> CaseResult {
+    let counts = Counts::default();
+    let _heard = metrics::set_default_local_recorder(&counts);
+    let reader = t.owner(1).await?;
+    let follow = t.follow(&reader).await?;
+    for n in 1..=3 {
+        t.inject(Fault::Write(foreign("x", n)?, "no json".into())).await?;
+        t.eventually(t.propagation(), "it is listed as undecodable", async || {
+            match follow.view().undecodable().len() as u64 {
+                count if count == n => Ok(()),
+                count => Err(format!("{count} are")),
+            }
+        })
+        .await?;
+        let counted = counts.of("discovery_undecodable_total");
+        ensure!(counted == n, "{n} records do not decode, and {counted} are counted");
+    }
     Ok(())
 }
 

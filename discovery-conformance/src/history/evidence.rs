@@ -9,8 +9,8 @@ use super::log::{Act, Answer, FOREIGN, Fresh, Harm, Id, Log, Seq, Settled, Shown
 use crate::world::Hook;
 
 /// The faults that keep a reader from the store.
-pub(super) const BREAKS: [Hook; 6] =
-    [Hook::Cut, Hook::HalfOpen, Hook::Pause, Hook::Deny, Hook::Outage, Hook::LeaderChange];
+pub(super) const BREAKS: [Hook; 7] =
+    [Hook::Cut, Hook::HalfOpen, Hook::Pause, Hook::Deny, Hook::Outage, Hook::LeaderChange, Hook::LoseMember];
 
 /// What a history was made under.
 pub(super) struct Setting {

@@ -14,7 +14,7 @@ use crate::item::Item;
 use crate::world::{Fault, Hook, World};
 
 /// The faults that a run knows how to judge.
-const KNOWN: [Hook; 18] = [
+const KNOWN: [Hook; 19] = [
     Hook::Cut,
     Hook::HalfOpen,
     Hook::Outage,
@@ -33,6 +33,7 @@ const KNOWN: [Hook; 18] = [
     Hook::LeaderChange,
     Hook::Reorder,
     Hook::Duplicate,
+    Hook::LoseMember,
 ];
 
 /// Where records stand that no owner wrote.
@@ -49,6 +50,8 @@ pub(super) struct Sky {
     /// The owners of this round, and whether each is dead.
     pub(super) owners: Mutex<Vec<(usize, Arc<AtomicBool>)>>,
     pub(super) watchers: Vec<usize>,
+    /// Whether a member is lost: without two of three nobody is served.
+    pub(super) member_lost: AtomicBool,
 }
 
 impl Sky {
@@ -101,6 +104,14 @@ impl Sky {
             Hook::Duplicate => self.during(Fault::Duplicate(true), Fault::Duplicate(false), None, lasts).await,
             Hook::Revoke => self.once(Fault::Revoke(owner), Some(owner), None).await,
             Hook::LeaderChange => self.once(Fault::LeaderChange, None, None).await,
+            Hook::LoseMember if !self.member_lost.swap(true, Ordering::AcqRel) => {
+                let fault = if random.bool() { Fault::LoseLeader } else { Fault::LoseMember(anyone) };
+                // To its users that is a moment; for a time there is one less to go to.
+                self.once(fault, None, None).await;
+                sleep(lasts).await;
+                let _ = self.world.inject(Fault::RestoreMember).await;
+                self.member_lost.store(false, Ordering::Release);
+            }
             Hook::Compact => self.once(Fault::Compact, None, None).await,
             Hook::LoseData => self.once(Fault::LoseData, None, None).await,
             Hook::RollBack => self.once(Fault::RollBack(random.usize(1..20)), None, None).await,
@@ -174,7 +185,7 @@ impl Sky {
 
     /// Ends every fault. `handles`: all that are not dead.
     pub(super) async fn clear_up(&self, handles: &[usize]) {
-        let mut all = vec![Fault::Restore, Fault::Reorder(false), Fault::Duplicate(false)];
+        let mut all = vec![Fault::Restore, Fault::RestoreMember, Fault::Reorder(false), Fault::Duplicate(false)];
         for n in handles {
             let n = *n;
             all.extend([Fault::Heal(n), Fault::Resume(n), Fault::Allow(n), Fault::Ready(n, true)]);

@@ -23,7 +23,6 @@ mod run;
 mod soak;
 mod validators;
 mod watcher;
-mod witness;
 
 use std::collections::BTreeMap;
 use std::fmt;

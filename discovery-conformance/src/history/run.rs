@@ -19,9 +19,9 @@ use super::log::{Log, Recorder};
 use super::owner::{LENSES, Lane};
 use super::validators::VALIDATORS;
 use super::watcher::Watcher;
-use super::witness::Witness;
 use super::{Config, Summary};
 use crate::probe::{Call, Probe};
+use crate::witness::Witness;
 use crate::world::{Clock, Factory};
 
 /// How many lanes an owner has.
@@ -76,6 +76,7 @@ async fn play(factory: &dyn Factory, config: &Config) -> Result<Summary, Error> 
         foreign: Arc::default(),
         owners: Mutex::default(),
         watchers: (config.owners..observer).collect(),
+        member_lost: false.into(),
     });
     let mut cast = Cast {
         config,

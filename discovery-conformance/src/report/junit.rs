@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Report, bounds, joined, told};
+use super::{Report, bounds, impossible, joined, told};
 use crate::run::Outcome;
 
 pub(super) fn render(report: &Report) -> String {
@@ -36,6 +36,8 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     property("suite", report.suite)?;
     property("claims", &joined(report.profiles.keys().filter(|name| **name != "core")))?;
     property("faults done", &joined(&report.faults))?;
+    property("missing hooks", &joined(&report.missing_hooks))?;
+    property("faults that cannot exist here", &joined(impossible(&report.claims)))?;
     property("claimed, and no case ran", &joined(&report.unproven))?;
     property("reproduce", &report.reproduce)?;
     if let Some(seed) = report.seed {

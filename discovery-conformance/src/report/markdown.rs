@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Report, Statements, Tally, bounds, joined, told};
+use super::{Report, Statements, Tally, bounds, impossible, joined, told};
 
 pub(super) fn render(report: &Report) -> String {
     let mut out = String::new();
@@ -30,6 +30,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         writeln!(out, "| {name} | {value} |")?;
     }
     writeln!(out, "\nFaults done: {}. Missing hooks: {}.\n", joined(&report.faults), joined(&report.missing_hooks))?;
+    writeln!(out, "Faults that cannot exist here: {}.\n", cell(&joined(impossible(&report.claims))))?;
     writeln!(out, "Statements: {} of {}.\n", report.statements.ran, report.statements.of)?;
     writeln!(out, "| statement | case | outcome | detail |\n|---|---|---|---|")?;
     for case in &report.cases {

@@ -11,11 +11,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::case::{ELSEWHERE, SECTIONS};
+use crate::cases::all;
 use crate::run::{Claims, Outcome, Ran};
 use crate::world::Hook;
 
 /// What a run comes to, as WIRE 3 of the contract says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+///
+/// Ordered from the best to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Verdict {
     /// Every case of the core and of each claimed capability that is about this backend ran and passed.
     #[serde(rename = "passed")]
@@ -39,6 +42,12 @@ impl Verdict {
     /// Whether a run of this verdict exits with 0.
     pub fn is_success(self) -> bool {
         matches!(self, Self::Passed | Self::PassedBlackBox | Self::Filtered)
+    }
+
+    /// Whether this is at least as good as `least`, as verdicts on a backend go. [`Verdict::Filtered`] is none, and as good
+    /// as any.
+    pub fn reaches(self, least: Self) -> bool {
+        self == Self::Filtered || self <= least
     }
 }
 
@@ -84,10 +93,12 @@ pub struct Report {
     pub reproduce: String,
     /// Every case, those that did not run included.
     pub cases: Vec<Ran>,
+    /// How many cases the suite has: where fewer ran or did not run, some were picked.
+    pub expected: usize,
     /// What it comes to.
     pub verdict: Verdict,
     /// The faults that the factory cannot do and that some case of this backend needs.
-    pub missing_hooks: BTreeSet<String>,
+    pub missing_hooks: BTreeSet<Hook>,
     /// The faults that were done.
     pub faults: BTreeSet<Hook>,
     /// By profile: `core`, and each claimed capability.
@@ -137,9 +148,10 @@ impl Report {
             match &case.outcome {
                 Outcome::Passed => tally.passed += 1,
                 Outcome::Failed(_) => tally.failed += 1,
-                Outcome::NoHook(why) => {
+                Outcome::NoHook(_) => {
                     tally.not_run += 1;
-                    missing_hooks.insert(why.clone());
+                    let needs = all().find(|known| known.name == case.name);
+                    missing_hooks.extend(needs.into_iter().flat_map(|needs| needs.missing(&claims.hooks)));
                 }
                 Outcome::Skipped(_) => tally.not_run += 1,
                 Outcome::NotApplicable(_) => tally.not_applicable += 1,
@@ -160,10 +172,10 @@ impl Report {
             Verdict::Partial
         } else if filtered {
             Verdict::Filtered
-        } else if missing_hooks.is_empty() {
-            Verdict::Passed
-        } else {
+        } else if is(|outcome| matches!(outcome, Outcome::NoHook(_))) {
             Verdict::PassedBlackBox
+        } else {
+            Verdict::Passed
         };
         Self {
             suite: env!("CARGO_PKG_VERSION"),
@@ -174,12 +186,18 @@ impl Report {
             reproduce,
             statements: Statements::of(&cases),
             cases,
+            expected,
             verdict,
             missing_hooks,
             faults,
             profiles,
             unproven,
         }
+    }
+
+    /// Whether some cases were picked, and this is no verdict on the backend.
+    pub fn is_filtered(&self) -> bool {
+        self.cases.len() < self.expected
     }
 
     /// The same report with the seed of its randomised run.
@@ -286,6 +304,11 @@ fn bounds(claims: &Claims) -> Vec<(&'static str, String)> {
         ("max_value", format!("{} bytes", bounds.max_value)),
         ("patience", format!("{} times a bound", claims.patience)),
     ]
+}
+
+/// The faults that cannot exist on the backend, each with its reason.
+fn impossible(claims: &Claims) -> Vec<String> {
+    claims.impossible.iter().map(|(hook, why)| format!("{hook} ({why})")).collect()
 }
 
 /// Names, joined.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Report, Tally, bounds, joined, told};
+use super::{Report, Tally, bounds, impossible, joined, told};
 use crate::run::Outcome;
 
 pub(super) fn render(report: &Report) -> String {
@@ -20,6 +20,12 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         writeln!(out, "  {name}: {value}")?;
     }
     writeln!(out, "  faults done: {}", joined(&report.faults))?;
+    if !report.missing_hooks.is_empty() {
+        writeln!(out, "  missing hooks: {}", joined(&report.missing_hooks))?;
+    }
+    if !report.claims.impossible.is_empty() {
+        writeln!(out, "  faults that cannot exist here: {}", joined(impossible(&report.claims)))?;
+    }
     for (name, tally) in &report.profiles {
         let Tally { passed, failed, not_run, not_applicable } = tally;
         writeln!(

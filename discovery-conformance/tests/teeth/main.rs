@@ -1,20 +1,21 @@
 //! The suite's teeth: deliberately broken backends, each of which the case that is named for it must fail, for the
 //! reason that it is broken.
 
+mod keeping;
 mod table;
 mod watching;
 mod wrap;
 mod writing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use discovery_conformance::backends::Memory;
-use discovery_conformance::{Case, Factory, Outcome, cases, claims, run};
-use table::{MUTANTS, Mutant};
+use discovery_conformance::{Case, ELSEWHERE, Factory, Outcome, SECTIONS, cases, claims, history, run};
+use table::{BEYOND, MUTANTS, Mutant};
 use wrap::Twisted;
 
 fn case(name: &str) -> &'static Case {
@@ -68,6 +69,20 @@ fn there_are_enough_of_them_and_no_name_comes_twice() {
     assert!(names.len() >= 30, "{}", names.len());
 }
 
+/// What no broken backend and no planted error shows to be judged is said, with the reason.
+#[test]
+fn every_statement_has_something_broken_that_its_judges_catch() {
+    let mutants = MUTANTS.iter().map(|mutant| case(mutant.killer).statement());
+    let caught: BTreeSet<_> = mutants.chain(history::statements().map(str::to_owned)).collect();
+    let beyond: BTreeSet<_> = BEYOND.iter().map(|(statement, _)| (*statement).to_owned()).collect();
+    assert!(beyond.is_disjoint(&caught), "{beyond:?} and {caught:?}");
+    let elsewhere = ELSEWHERE.iter().map(|known| known.statement.to_owned());
+    let known: BTreeSet<_> = caught.into_iter().chain(beyond).chain(elsewhere).collect();
+    let all: BTreeSet<_> =
+        SECTIONS.iter().flat_map(|(name, count)| (1..=*count).map(move |n| format!("{name} {n}"))).collect();
+    assert_eq!(known, all);
+}
+
 #[test]
 fn the_table_in_the_docs_is_this_one() {
     let mut table = String::from("| broken backend | caught by | which says |\n|---|---|---|\n");
@@ -78,6 +93,11 @@ fn the_table_in_the_docs_is_this_one() {
     let figures =
         format!("{0} of {0} broken backends are caught, each by the case that is named for it.\n", MUTANTS.len());
     docs::check("caught", &figures);
+    let mut beyond = String::from("| statement | why no broken backend shows it |\n|---|---|\n");
+    for (statement, why) in BEYOND {
+        writeln!(beyond, "| {statement} | {why} |").expect("a string");
+    }
+    docs::check("beyond", &beyond);
 }
 
 #[path = "../docs/mod.rs"]

@@ -526,7 +526,7 @@ twist!(LogSkipsWhatIsForgotten {
 
 twist!(LosesRecordsWithAMember {
     fn fault(&self, fault: Fault) -> Option<Fault> {
-        Some(if matches!(fault, Fault::LoseMember) { Fault::LoseData } else { fault })
+        Some(if matches!(fault, Fault::LoseMember(_)) { Fault::LoseData } else { fault })
     }
 });
 

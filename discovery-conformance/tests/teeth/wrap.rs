@@ -21,6 +21,14 @@ pub(crate) trait Twist: Send + Sync + 'static {
         bounds
     }
 
+    fn capabilities(&self, capabilities: Capabilities) -> Capabilities {
+        capabilities
+    }
+
+    fn admit(&self, inner: &dyn Backend, key: &Key, value: usize) -> Result<()> {
+        inner.admit(key, value)
+    }
+
     fn stream(&self, stream: WatchStream) -> WatchStream {
         stream
     }
@@ -177,7 +185,7 @@ impl Backend for Wrapped {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        self.twist.capabilities(self.inner.capabilities())
     }
 
     fn bounds(&self) -> Bounds {
@@ -185,7 +193,7 @@ impl Backend for Wrapped {
     }
 
     fn admit(&self, key: &Key, value: usize) -> Result<()> {
-        self.inner.admit(key, value)
+        self.twist.admit(&*self.inner, key, value)
     }
 
     async fn health(&self) -> Result<Health> {

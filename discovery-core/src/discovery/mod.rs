@@ -127,6 +127,12 @@ impl Discovery {
         self.inner.reconciler.session().borrow().ttl
     }
 
+    /// How many tasks are alive on the thread that does this handle's background work; with
+    /// [`ExecutorKind::Current`](crate::ExecutorKind::Current) on the whole runtime. For who looks for one that leaks.
+    pub fn alive_tasks(&self) -> usize {
+        self.inner.executor.scope().alive()
+    }
+
     /// Asks the store whether it serves. Cancel-safe.
     ///
     /// # Errors

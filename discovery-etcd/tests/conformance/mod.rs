@@ -44,8 +44,16 @@ impl Factory for OnEtcd {
         }
     }
 
-    // What etcd and TCP rule out is missing here: transactions in another order, or twice. So is readiness, which etcd
-    // does not know, and the clock on the wall, which only the machine's administrator can move.
+    fn impossible(&self, fault: Hook) -> Option<&'static str> {
+        match fault {
+            Hook::Reorder => Some("a watch tells revisions in their order, over TCP"),
+            Hook::Duplicate => Some("a watch tells each revision once, over TCP"),
+            _ => None,
+        }
+    }
+
+    // What etcd and TCP rule out is missing here. So is readiness, which etcd does not know, and the clock on the wall, which
+    // only the machine's administrator can move.
     fn hooks(&self) -> Vec<Hook> {
         let mut hooks = vec![
             Hook::Cut,

@@ -103,9 +103,9 @@ impl Place {
         lost
     }
 
-    /// The member that the first owner talks with.
-    async fn in_use(&self, servers: &Servers) -> Result<usize> {
-        let owner = self.the(0)?;
+    /// The member that an owner talks with.
+    async fn in_use(&self, servers: &Servers, n: usize) -> Result<usize> {
+        let owner = self.the(n)?;
         let detail = owner.backend.health().await?.detail;
         let endpoints: Vec<_> = owner.network.iter().flat_map(|network| endpoints(network)).collect();
         let found = endpoints.iter().position(|endpoint| detail.contains(endpoint));
@@ -122,8 +122,12 @@ impl Place {
                 return Err(Error::new(ErrorKind::Unavailable, "the servers do not run"));
             }
             Fault::LeaderChange => servers.change_leader().await?,
-            Fault::LoseMember => {
-                let index = self.in_use(servers).await?;
+            Fault::LoseMember(n) => {
+                let index = self.in_use(servers, n).await?;
+                servers.members()[index].kill().await.map_err(failed)?;
+            }
+            Fault::LoseLeader => {
+                let index = self.in_use(servers, 0).await?;
                 servers.lead(index).await?;
                 servers.members()[index].kill().await.map_err(failed)?;
             }

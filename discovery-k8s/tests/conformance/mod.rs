@@ -87,9 +87,17 @@ impl Factory for OnKubernetes {
         discovery_k8s::NAME
     }
 
-    // What is missing here: the API has no session that could be revoked while its pod lives, nor transactions that come
-    // in another order, or twice. Nobody restores etcd under a cluster whose pods run, and only the machine's
-    // administrator moves its clock.
+    fn impossible(&self, fault: Hook) -> Option<&'static str> {
+        match fault {
+            Hook::Revoke => Some("the pod is the session, and lives"),
+            Hook::Reorder => Some("a watch tells the changes of an object in their order, over TCP"),
+            Hook::Duplicate => Some("a watch tells each change of an object once, over TCP"),
+            _ => None,
+        }
+    }
+
+    // What is missing here: nobody restores etcd under a cluster whose pods run, and only the machine's administrator moves
+    // its clock.
     fn hooks(&self) -> Vec<Hook> {
         vec![
             Hook::Cut,

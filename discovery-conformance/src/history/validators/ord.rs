@@ -213,7 +213,7 @@ fn touched(evidence: &Evidence<'_>, members: &[usize], at: Seq) -> bool {
         evidence.writes_of(own.key).iter().any(|write| write > member && evidence.log.writes[*write].start <= at)
     });
     // What ends a session ends the transaction, and the records come back one by one.
-    let mild = [Hook::Compact, Hook::LeaderChange, Hook::Reorder, Hook::Duplicate];
+    let mild = [Hook::Compact, Hook::LeaderChange, Hook::LoseMember, Hook::Reorder, Hook::Duplicate];
     let harmed = evidence.log.harms.iter().any(|harm| {
         let key = harm.key.is_none_or(|key| members.iter().any(|member| evidence.log.writes[*member].key == key));
         let owner = harm.target.is_none_or(|target| target == first.owner);

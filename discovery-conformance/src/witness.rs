@@ -10,14 +10,14 @@ const EVERY: Duration = Duration::from_millis(20);
 /// A thread that does nothing but to wait for short times, and knows by how much the latest of them was late. Whatever
 /// kept it waiting kept owners and watchers waiting, too: who judges a violation can tell from it a machine that stood
 /// still from a backend that did.
-pub(super) struct Witness {
+pub(crate) struct Witness {
     stop: Sender<()>,
     thread: JoinHandle<Duration>,
 }
 
 impl Witness {
     /// `None` where the machine gives no thread.
-    pub(super) fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let (stop, stopped) = channel();
         let watch = move || {
             let mut latest = Duration::ZERO;
@@ -34,7 +34,7 @@ impl Witness {
     }
 
     /// The longest time for which nothing ran.
-    pub(super) fn end(self) -> Duration {
+    pub(crate) fn end(self) -> Duration {
         drop(self.stop);
         self.thread.join().unwrap_or_default()
     }
