@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::Place;
+use std::time::Instant;
+
+use common::{DEADLINE, Place, Running};
+use discovery_testbed::Etcd;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -40,23 +43,96 @@ fn reports_come_in_every_format() {
 }
 
 #[test]
-fn the_directories_of_a_run_are_gone_after_it() {
+fn file_is_judged_within_its_directory_and_what_was_made_there_is_gone_after_it() {
     let place = Place::new();
-    let left = || {
-        let entries = std::fs::read_dir(place.directory.path()).unwrap();
-        entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+    let entries = |path: &std::path::Path| {
+        let entries = std::fs::read_dir(path).map(|entries| entries.map(|entry| entry.unwrap().file_name()));
+        entries.map_or_else(|_| Vec::new(), |entries| entries.collect::<Vec<_>>())
     };
     let ended = place.run(&["conformance", "--case", "reg_01", "--case", "key_01"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stdout.starts_with("file: filtered: "), "{ended:?}");
-    assert!(left().is_empty(), "{:?}", left());
+    assert!(entries(place.directory.path()).is_empty(), "{:?}", entries(place.directory.path()));
 
-    let running = place.start(&["conformance"]);
+    // Nothing goes where the temporary directories are, and what is there already stays.
+    std::fs::create_dir(place.kv()).unwrap();
+    std::fs::write(place.kv().join("theirs"), "").unwrap();
+    let mut command = place.command(&["conformance"]);
+    command.env("TMPDIR", "/nowhere");
+    let running = Running::start(command);
     running.told();
+    let inside = entries(&place.kv());
+    let own = inside.iter().filter(|name| name.to_string_lossy().starts_with("conformance-"));
+    assert_eq!((own.count(), inside.len()), (1, 2), "{inside:?}");
     running.signal(Signal::INT);
     let ended = running.ended();
     assert!(ended.code == Some(1) && ended.stderr.contains("no verdict"), "{ended:?}");
-    assert!(left().is_empty(), "{:?}", left());
+    assert_eq!(entries(&place.kv()), ["theirs"]);
+}
+
+#[tokio::test]
+async fn etcd_is_judged_below_a_prefix_that_is_erased_after_it() {
+    let etcd = Etcd::start().await.unwrap();
+    let place = Place::new();
+    etcd.ctl(["put", "theirs", "1"]).await.unwrap();
+    let suite = |arguments: &[&str]| {
+        let mut command = place.command(&[&["conformance", "--backend", "etcd"], arguments].concat());
+        command.env("ETCD_ENDPOINTS", etcd.endpoint());
+        Running::start(command)
+    };
+    let keys = async || {
+        let told = etcd.ctl(["get", "", "--prefix", "--keys-only"]).await.unwrap();
+        told.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // The last one leaves a session that nobody closes, and its records.
+    let ended = suite(&["--case", "reg_01", "--case", "key_01", "--case", "liv_02_unrenewed"]).ended();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.starts_with("etcd: filtered: "), "{ended:?}");
+    assert_eq!(keys().await, ["theirs"]);
+
+    let running = suite(&[]);
+    running.told();
+    let deadline = Instant::now() + DEADLINE;
+    while keys().await.len() < 2 {
+        assert!(Instant::now() < deadline, "no case wrote anything");
+    }
+    running.signal(Signal::INT);
+    let ended = running.ended();
+    assert!(ended.code == Some(1) && ended.stderr.contains("no verdict"), "{ended:?}");
+    assert_eq!(keys().await, ["theirs"]);
+
+    let ended = etcd_that_is_away(&place).ended();
+    assert!(ended.code == Some(1) && ended.stderr.contains("no store could be made"), "{ended:?}");
+}
+
+fn etcd_that_is_away(place: &Place) -> Running {
+    let mut command = place.command(&["conformance", "--backend", "etcd"]);
+    command.env("ETCD_ENDPOINTS", "http://127.0.0.1:1");
+    Running::start(command)
+}
+
+#[test]
+fn on_kubernetes_it_says_what_to_do_instead() {
+    let ended = Place::new().run(&["conformance", "--backend", "k8s"]);
+    ended.assert_fails(2, "cargo test -p discovery-k8s --test conformance");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_told_before_anything_runs() {
+    let place = Place::new();
+    for backend in ["memory", "file"] {
+        let report = place.directory.path().join("missing/report.json");
+        let ended = place.run(&["conformance", "--backend", backend, "--report", report.to_str().unwrap()]);
+        ended.assert_fails(2, "missing/report.json");
+        assert_eq!(ended.stdout, "");
+    }
+    // What an earlier run left is there until there is something in its place.
+    let report = place.write("report.json", "earlier");
+    let running = place.start(&["conformance", "--report", &report]);
+    running.told();
+    running.signal(Signal::TERM);
+    assert_eq!(running.ended().code, Some(1));
+    assert_eq!(std::fs::read_to_string(report).unwrap(), "earlier");
 }
 
 #[test]

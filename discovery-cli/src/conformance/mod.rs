@@ -1,19 +1,22 @@
 //! `discovery conformance`: the suite on the backend in force.
 
-#[cfg(feature = "file")]
 mod apart;
 mod progress;
+mod room;
 mod suite;
 
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-#[cfg(feature = "file")]
-use discovery_conformance::backends::File;
-use discovery_conformance::{Case, Factory, Report, backends, cases};
-use discovery_core::Registry;
+use discovery_conformance::backends::Linked;
+use discovery_conformance::{Case, Factory, Report, cases};
+use discovery_core::{BackendFactory, Environment, Registry};
 
+use self::room::Room;
 use crate::backends::chosen;
 use crate::failure::{Failure, Outcome, tell};
 use crate::output::line;
@@ -44,10 +47,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 
-    /// Where the stores are made. Without it, a backend that keeps files is run in a process of its own, whose files are
-    /// removed when it has ended.
-    #[arg(long, hide = true, value_name = "DIRECTORY")]
-    within: Option<PathBuf>,
+    /// Where the stores are made. Without it, a backend whose store outlives the run is judged in a process of its own, and
+    /// what that stored is removed when it has ended.
+    #[arg(long, hide = true, value_name = "ROOM")]
+    within: Option<OsString>,
 }
 
 /// What a report looks like.
@@ -86,20 +89,61 @@ impl Format {
     }
 }
 
-/// A factory of stores for a backend that nobody else uses.
-fn factory(name: &str, within: Option<&Path>) -> Outcome<Arc<dyn Factory>> {
-    #[cfg(feature = "file")]
-    if let ("file", Some(within)) = (name, within) {
-        return Ok(Arc::new(File::within(within)));
+/// Where the report goes besides standard output. Opened before anything runs, so that no run is for nothing.
+struct Copy<'a> {
+    path: &'a Path,
+    format: Format,
+    file: File,
+}
+
+impl<'a> Copy<'a> {
+    fn open(path: &'a Path) -> Outcome<Self> {
+        let format = Format::of(path)?;
+        // What an earlier run left there stays until there is something in its place.
+        let file = File::options().write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|error| Failure::input(path, format!("{error}: name a file that can be written")))?;
+        Ok(Self { path, format, file })
     }
-    #[cfg(not(feature = "file"))]
-    let _ = within;
-    let factory = backends::chosen(name).ok().and_then(|factories| factories.into_iter().next());
-    factory.ok_or_else(|| {
-        Failure::usage(format!(
-            "conformance: no store of its own can be made on {name:?}: its crate's tests run the suite"
-        ))
+
+    fn write(mut self, report: &Report) -> Outcome {
+        let text = self.format.render(report)?;
+        let written = self.file.set_len(0).and_then(|()| self.file.write_all(text.as_bytes()));
+        written.map_err(|error| Failure::failed(format!("{}: {error}", self.path.display())))
+    }
+}
+
+/// What makes the stores, and what is withdrawn where a signal ends the run.
+struct Stores {
+    factory: Arc<dyn Factory>,
+    linked: Option<Arc<Linked>>,
+}
+
+fn stores(backend: BackendFactory, within: Option<&OsStr>) -> Outcome<Stores> {
+    let own = match within {
+        Some(within) => room::factory(backend.name, within)?,
+        #[cfg(feature = "memory")]
+        None if backend.name == "memory" => Some(Arc::new(discovery_conformance::backends::Memory) as _),
+        None => None,
+    };
+    Ok(match own {
+        Some(factory) => Stores { factory, linked: None },
+        None => {
+            let linked = Arc::new(Linked::new(backend, Environment::process()));
+            Stores { factory: Arc::clone(&linked) as _, linked: Some(linked) }
+        }
     })
+}
+
+/// On Kubernetes an owner is a pod, and this process is at most one.
+fn refuse_pods(backend: &str) -> Outcome {
+    if backend != "kubernetes" {
+        return Ok(());
+    }
+    Err(Failure::usage(
+        "conformance: on Kubernetes each owner is a pod of its own, which this process cannot be: \
+         `cargo test -p discovery-k8s --test conformance` runs the suite on control planes that it starts, and \
+         `discovery doctor` judges this cluster",
+    ))
 }
 
 /// Exits well only where the verdict is a success.
@@ -109,17 +153,16 @@ pub(crate) async fn conformance(backend: Option<&str>, verbose: u8, arguments: A
         let mut out = std::io::stdout().lock();
         return selected.iter().try_for_each(|case| line(&mut out, case.name));
     }
-    let file = match &arguments.report {
-        Some(path) => Some((path, Format::of(path)?)),
-        None => None,
-    };
     let (name, _) = chosen(backend);
-    let name = Registry::linked().find(&name)?.name;
-    #[cfg(feature = "file")]
-    if name == "file" && arguments.within.is_none() {
-        return apart::run().await;
+    let backend = *Registry::linked().find(&name)?;
+    refuse_pods(backend.name)?;
+    let copy = arguments.report.as_deref().map(Copy::open).transpose()?;
+    if arguments.within.is_none()
+        && let Some(room) = Room::make(backend.name)?
+    {
+        return apart::run(room).await;
     }
-    let factory = factory(name, arguments.within.as_deref())?;
+    let Stores { factory, linked } = stores(backend, arguments.within.as_deref())?;
     if verbose == 0 {
         // Some cases panic to see what comes of it, and what else panics is in the report.
         std::panic::set_hook(Box::new(|_| {}));
@@ -131,14 +174,21 @@ pub(crate) async fn conformance(backend: Option<&str>, verbose: u8, arguments: A
     }
     let run = tokio::task::spawn_blocking(move || suite::run(&*factory, &selected, arguments.seed, again));
     let report = tokio::select! {
-        report = run => report.unwrap_or_else(|error| Err(Failure::failed(format!("the suite: {error}")))),
-        () = signals.stop() => Err(Failure::failed(STOPPED)),
-    }?;
-    if let Some((path, format)) = file {
-        let text = format.render(&report)?;
-        std::fs::write(path, text).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+        report = run => Some(report.unwrap_or_else(|error| Err(Failure::failed(format!("the suite: {error}"))))),
+        () = signals.stop() => None,
+    };
+    let withdrawn = match linked {
+        Some(linked) => linked.withdraw().await,
+        None => Ok(()),
+    };
+    let report = report.unwrap_or_else(|| Err(Failure::failed(STOPPED)))?;
+    if let Some(copy) = copy {
+        copy.write(&report)?;
     }
     line(&mut std::io::stdout().lock(), arguments.format.render(&report)?.trim_end())?;
+    withdrawn.map_err(|error| {
+        Failure::failed(format!("conformance: records are left: {error}: they go with their time to live"))
+    })?;
     match report.verdict.is_success() {
         true => Ok(()),
         false => Err(Failure::failed(format!("conformance: {}: {}", report.backend, report.conclusion()))),
@@ -164,4 +214,22 @@ fn again(backend: &str, arguments: &Arguments) -> String {
         command.push_str(&format!(" --seed {seed}"));
     }
     command
+}
+
+#[cfg(all(test, feature = "memory"))]
+mod tests {
+    use discovery_memory::FACTORY;
+
+    use super::*;
+
+    /// A backend of somebody else's crate is judged where it is configured to be, and its records are gone afterwards.
+    #[test]
+    fn a_backend_that_the_suite_does_not_know_is_a_black_box() {
+        let stranger = BackendFactory { name: "stranger", ..FACTORY };
+        let Stores { factory, linked } = stores(stranger, None).unwrap();
+        assert!(linked.is_some());
+        let selected = selected(&["reg_01".to_owned(), "key_01".to_owned()]).unwrap();
+        let report = suite::run(&*factory, &selected, None, String::new()).unwrap();
+        assert!(report.verdict.is_success() && report.backend == "stranger", "{}", report.text());
+    }
 }

@@ -1,6 +1,7 @@
 //! The factories of the project's own backends, and which of them somebody asks for.
 //!
-//! Each is a feature of this crate, named like the backend: the library alone knows no store.
+//! Each is a feature of this crate, named like the backend: the library alone knows no store. [`Linked`] is for every other
+//! backend, and needs none.
 
 #[cfg(feature = "file")]
 mod disk;
@@ -8,6 +9,7 @@ mod disk;
 mod etcd;
 #[cfg(feature = "file")]
 mod file;
+mod linked;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "file")]
@@ -19,6 +21,7 @@ use std::sync::Arc;
 pub use etcd::Etcd;
 #[cfg(feature = "file")]
 pub use file::File;
+pub use linked::Linked;
 #[cfg(feature = "memory")]
 pub use memory::Memory;
 
@@ -40,7 +43,7 @@ const KNOWN: &[Known] = &[
     #[cfg(feature = "file")]
     Known { names: &["file"], embedded: true, make: || Arc::new(File::new()) },
     #[cfg(feature = "etcd")]
-    Known { names: &["etcd"], embedded: false, make: || Arc::new(Etcd) },
+    Known { names: &["etcd"], embedded: false, make: || Arc::new(Etcd::new()) },
 ];
 
 /// The factories that `DYN_DISCOVERY_BACKEND=<wanted>` means: that of the backend of this name, or those of all

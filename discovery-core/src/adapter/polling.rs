@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::stream::BoxStream;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, Fuse};
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -73,8 +74,10 @@ pub trait Lister: Send + Sync + 'static {
 /// The watches of a [`Lister`].
 ///
 /// A watch begins with a snapshot. Each list after that is one [`WatchEvent::Batch`] of what differs from the one
-/// before, or else [`WatchEvent::Progress`] as a sign of life; one of another lineage is a new snapshot. A list that fails is the stream's last item, and the core
-/// opens the watch again. There is no task: a stream lists while it is polled, and dropping it at any time, a list under
+/// before, or else [`WatchEvent::Progress`] as a sign of life; one of another lineage is a new snapshot. A list that fails
+/// is the stream's last item, and the core opens the watch again. A list under way gives signs of life too, once in an
+/// interval, for up to twice the time that the lists before it took: a slow store is not taken for dead, and one that no
+/// longer answers falls silent. There is no task: a stream lists while it is polled, and dropping it at any time, a list under
 /// way included, leaves nothing behind.
 ///
 /// A barrier is a list that begins after the call. Open watches begin one at once.
@@ -161,13 +164,16 @@ impl<L: Lister> Watcher for Polling<L> {
         // Hints first: what changes after the list must not be missed.
         let nudges = self.shared.lister.nudges().await?;
         let barrier = self.shared.barrier.subscribe();
+        let began = Instant::now();
         let (entries, span) = self.shared.list(scope).await?;
+        let listed = Instant::now();
         let lineage = after.and_then(Span::parse).map_or(Lineage::Unknown, |after| span.follows(after));
         let seen = entries.iter().map(|entry| (entry.key.clone(), entry.clone())).collect();
         let first = WatchEvent::snapshot(lineage, entries, span.position()).map(Ok);
         let shared = Arc::clone(&self.shared);
-        let (scope, listed) = (scope.clone(), Instant::now());
-        let poller = Poller { shared, scope, nudges, barrier, seen, span, listed, gap: GAP };
+        let (scope, took) = (scope.clone(), listed - began);
+        let poller =
+            Poller { shared, scope, nudges: nudges.fuse(), barrier, seen, span, under_way: None, listed, took };
         let rest = stream::unfold(Some(poller), |poller| async move {
             let mut poller = poller?;
             Some(match poller.next().await {
@@ -202,26 +208,52 @@ impl<L: Lister> Watcher for Polling<L> {
 struct Poller<L> {
     shared: Arc<Shared<L>>,
     scope: Scope,
-    nudges: Nudges,
+    /// Asked again after their end: whatever else made a list due may have been told first.
+    nudges: Fuse<Nudges>,
     barrier: watch::Receiver<u64>,
     /// What the stream has told so far.
     seen: BTreeMap<Key, Entry>,
-    /// The newest list, and when it ended.
+    /// The newest list, when it ended, and how long such a list takes.
     span: Span,
     listed: Instant,
-    gap: Duration,
+    took: Duration,
+    under_way: Option<UnderWay>,
+}
+
+/// A list that has no answer yet.
+struct UnderWay {
+    began: Instant,
+    /// When it gives a sign of life.
+    sign: Instant,
+    answer: BoxFuture<'static, Result<(Vec<Entry>, Span)>>,
 }
 
 impl<L: Lister> Poller<L> {
     async fn next(&mut self) -> Result<Vec<WatchEvent>> {
-        self.due().await?;
-        let began = Instant::now();
-        let (entries, span) = self.shared.list(&self.scope).await?;
+        if self.under_way.is_none() {
+            self.due().await?;
+        }
+        let interval = self.shared.lister.interval();
+        let UnderWay { began, sign, answer } = self.under_way.get_or_insert_with(|| {
+            let (shared, scope) = (Arc::clone(&self.shared), self.scope.clone());
+            let began = Instant::now();
+            UnderWay { began, sign: began + interval, answer: async move { shared.list(&scope).await }.boxed() }
+        });
+        let until = *began + self.took * 2;
+        let (entries, span) = tokio::select! {
+            biased;
+            listed = answer => listed?,
+            () = sleep_until(*sign), if *sign <= until => {
+                *sign = Instant::now() + interval;
+                return Ok(vec![WatchEvent::Progress(self.span.position())]);
+            }
+        };
         let lineage = span.follows(self.span);
         self.span = span;
         self.listed = Instant::now();
-        // However large the set, hints keep the store busy for half of the time at most.
-        self.gap = GAP.max(self.listed - began);
+        // One quick list among slow ones does not make the store a quick one.
+        self.took = (self.listed - *began).max(self.took / 2);
+        self.under_way = None;
         let position = span.position();
         if lineage == Lineage::Reset {
             self.seen = entries.iter().map(|entry| (entry.key.clone(), entry.clone())).collect();
@@ -236,14 +268,17 @@ impl<L: Lister> Poller<L> {
 
     /// Waits until it is time for another list.
     async fn due(&mut self) -> Result<()> {
+        let ended = || Error::new(ErrorKind::Unavailable, "the store's notifications ended: is it reachable?");
         let began = self.span.began;
         let interval = self.shared.lister.interval();
-        let Self { nudges, barrier, listed, gap, .. } = self;
+        let Self { nudges, barrier, listed, took, .. } = self;
+        // However large the set, hints keep the store busy for half of the time at most.
+        let gap = GAP.max(*took);
         // The sender lives in `shared`.
         let barrier = barrier.wait_for(|newest| *newest > began).map(drop);
         let hinted = async {
             let hint = nudges.next().await;
-            sleep_until(*listed + *gap).await;
+            sleep_until(*listed + gap).await;
             hint
         };
         let hint = tokio::select! {
@@ -252,13 +287,12 @@ impl<L: Lister> Poller<L> {
             hint = hinted => hint,
             () = sleep_until(*listed + interval) => Some(()),
         };
-        if hint.is_none() {
-            return Err(Error::new(ErrorKind::Unavailable, "the store's notifications ended: is it reachable?"));
-        }
+        hint.ok_or_else(ended)?;
         // One list answers all the hints that wait. Bounded, because hints may come as fast as they are taken.
         for _ in 0..1024 {
-            if nudges.next().now_or_never().flatten().is_none() {
-                break;
+            match nudges.next().now_or_never() {
+                Some(hint) => hint.ok_or_else(ended)?,
+                None => break,
             }
         }
         Ok(())

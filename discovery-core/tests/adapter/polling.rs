@@ -188,6 +188,60 @@ async fn hints_that_end_end_the_watch_with_an_error() {
     assert!(stream.next().await.is_none());
 }
 
+/// Where a barrier or the interval comes first, the end of the hints is met by whoever asks for the next one; a stream like
+/// this one panics when it is asked again after its end.
+#[tokio::test(start_paused = true)]
+async fn hints_that_end_while_a_list_is_due_anyway_end_the_watch_with_an_error() {
+    for barrier in [true, false] {
+        let shelf = Shelf::new();
+        let watches = Polling::new(shelf.clone());
+        let (mut stream, ..) = opened(&watches, &Scope::all()).await;
+        // For as long as a list took hints ask for no other.
+        let took = if barrier { INTERVAL / 2 } else { INTERVAL * 2 };
+        *shelf.slow.lock().expect("a lock") = (took, Duration::ZERO);
+        shelf.put(&key("a", 1), "1", 1);
+        while !matches!(stream.next().await, Some(Ok(WatchEvent::Batch { .. }))) {}
+
+        shelf.end_hints.notify_one();
+        assert!(stream.next().now_or_never().is_none(), "the end waits as a hint would");
+        if barrier {
+            watches.barrier(&Scope::all()).await.expect("a barrier");
+        }
+        let error = stream.next().await.expect("an item").expect_err("an error");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(stream.next().await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_list_gives_signs_of_life_and_one_that_hangs_falls_silent() {
+    let shelf = Shelf::new();
+    let watches = Polling::new(shelf.clone());
+    let took = INTERVAL * 6;
+    *shelf.slow.lock().expect("a lock") = (took, Duration::ZERO);
+    let (mut stream, _, mut newest) = opened(&watches, &Scope::all()).await;
+    let mut last = Instant::now();
+    while shelf.lists() < 5 {
+        let position = progress(&mut stream).await;
+        assert!(watches.reached(&position, &newest), "signs of life never go back");
+        assert!(last.elapsed() <= INTERVAL * 2, "{:?} without a sign", last.elapsed());
+        (last, newest) = (Instant::now(), position);
+    }
+
+    // What was as slow as this may well be twice as slow, and no more.
+    *shelf.slow.lock().expect("a lock") = (took * 1000, Duration::ZERO);
+    while shelf.lists() < 6 {
+        progress(&mut stream).await;
+    }
+    let hangs = Instant::now();
+    let mut last = hangs;
+    while timeout(took, progress(&mut stream)).await.is_ok() {
+        last = Instant::now();
+    }
+    let signs = last - hangs;
+    assert!(signs >= took && signs <= took * 2, "{signs:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_list_that_fails_is_the_last_item_and_no_removal() {
     let shelf = Shelf::new();

@@ -116,6 +116,24 @@ async fn a_reader_that_is_cut_off_is_stale_and_heals() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_whose_lists_are_slow_is_not_taken_for_dead() {
+    let toy = Toy::new();
+    let (owner, reader) = (handle(&toy).await, handle(&toy).await);
+    let _mine = owner.register(worker("one")).await.expect("registered");
+    toy.set_slow(Duration::from_secs(4));
+    let view = reader.view::<Worker>(Query::all()).await.expect("a view");
+    let mut changes = view.changes();
+    assert!(changes.next().await.expect("a batch").freshness().is_live());
+    let next = timeout(SOON * 10, changes.next()).await;
+    assert!(next.is_err(), "nothing happens, and nobody is told otherwise: {next:?}");
+
+    // Without an answer at all it is.
+    toy.set_slow(SOON * 1000);
+    let stale = timeout(SOON, changes.next()).await.expect("in time").expect("a batch");
+    assert!(stale.changes().is_empty() && matches!(stale.freshness(), Freshness::Stale { .. }), "{stale:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn records_that_others_deleted_or_overwrote_are_put_back() {
     let toy = Toy::new();
     let (owner, reader) = (handle(&toy).await, handle(&toy).await);

@@ -32,6 +32,8 @@ struct State {
     /// Drawn with the first document, and lost with the documents.
     lineage: Option<u64>,
     late: Vec<(Vec<Swap>, Duration)>,
+    /// How long a list takes.
+    slow: Duration,
     calls: Vec<usize>,
 }
 
@@ -122,6 +124,10 @@ impl Toy {
         self.state().documents.insert(name.to_owned(), (stored, until));
     }
 
+    pub(crate) fn set_slow(&self, slow: Duration) {
+        self.state().slow = slow;
+    }
+
     /// How many swaps each call brought.
     pub(crate) fn calls(&self) -> Vec<usize> {
         self.state().calls.clone()
@@ -138,6 +144,8 @@ impl KeyStore for Toy {
         if self.road() != Road::Clear {
             return Err(unreachable());
         }
+        let slow = self.state().slow;
+        tokio::time::sleep(slow).await;
         let mut state = self.state();
         state.sweep();
         let below = state.documents.iter().filter(|(name, _)| name.starts_with(prefix));

@@ -57,7 +57,8 @@ for _, name in ipairs(redis.call('ZRANGEBYLEX', KEYS[1], '[' .. ARGV[1], '(' .. 
 end
 return {redis.call('GET', KEYS[2]) or '', records}";
 
-/// Answers nothing where nothing stands, one part where it is done, two where something else stands.
+/// Answers nothing where nothing stands, one part where it is done, two where something else stands. What is stored or
+/// stays is among the names afterwards, whoever took it from there.
 const SWAP: &str = r"
 local answers, changed = {}, false
 for i = 3, #KEYS do
@@ -68,9 +69,11 @@ for i = 3, #KEYS do
   else
     if tag ~= '' then
       redis.call('HSET', KEYS[i], 'tag', tag, 'document', document)
-      redis.call('ZADD', KEYS[1], 0, name)
       redis.call('SET', KEYS[2], tag, 'NX')
       changed = true
+    end
+    if tag ~= '' or held[1] then
+      changed = redis.call('ZADD', KEYS[1], 0, name) == 1 or changed
     end
     redis.call('PEXPIRE', KEYS[i], ARGV[1])
     answers[i - 2] = {'done'}

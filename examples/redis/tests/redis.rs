@@ -1,12 +1,11 @@
 //! Redis as services use it, through the handle: with the server frozen, killed and emptied, and an owner killed.
 
-mod support {
-    pub(crate) mod server;
-}
+mod support;
 
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use discovery_conformance::{Factory, Fault};
 use discovery_core::{
     Changes, Discovery, Environment, ErrorKind, Freshness, InstanceId, Path, Query, Record, RegistrationState, Result,
     ViewChange,
@@ -15,7 +14,8 @@ use discovery_redis::{FACTORY, PREFIX_VARIABLE, TTL_VARIABLE, URL_VARIABLE};
 use libtest_mimic::{Arguments, Completion, Trial};
 use serde::{Deserialize, Serialize};
 use support::server::{Server, missing};
-use tokio::time::timeout;
+use support::world::OnRedis;
+use tokio::time::{sleep, timeout};
 
 /// Far beyond every bound, for a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -57,6 +57,8 @@ fn main() -> ExitCode {
         trial("a_write_that_a_frozen_server_does_late_stays_undone", a_late_write_stays_undone),
         trial("a_killed_server_comes_back_and_nothing_leaves", a_killed_server_comes_back_and_nothing_leaves),
         trial("an_emptied_server_is_filled_again", an_emptied_server_is_filled_again),
+        trial("an_index_that_is_gone_is_written_again", an_index_that_is_gone_is_written_again),
+        trial("an_outage_of_a_world_meets_who_comes_later", an_outage_of_a_world_meets_who_comes_later),
         trial("settings_and_addresses_are_checked", settings_and_addresses_are_checked),
     ];
     let arguments = Arguments::from_args();
@@ -258,6 +260,45 @@ async fn an_emptied_server_is_filled_again(server: &Server) {
     assert!(matches!(&told[..], [ViewChange::Removed(_), ViewChange::Added(one)] if one.address == "one"), "{told:?}");
     timeout(SOON, mine.wait_for(RegistrationState::is_registered)).await.expect("registered");
     assert!(timeout(Duration::from_secs(3), bridged.next()).await.is_err(), "nobody saw it leave");
+}
+
+/// As after somebody's `DEL`, or an eviction: the records are there, and no list finds them.
+async fn an_index_that_is_gone_is_written_again(server: &Server) {
+    let (owner, reader) = (handle(settings(server)).await, handle(settings(server)).await);
+    let _mine = owner.register(worker("one")).await.expect("registered");
+    let mut redis = redis::Client::open(server.url()).and_then(|client| client.get_connection()).expect("a connection");
+    let absent = async {
+        // A renewal may come between the two.
+        while !addresses(&reader).await.is_empty() {
+            redis::cmd("DEL").arg("{discovery}:names").exec(&mut redis).expect("removed");
+        }
+    };
+    timeout(SOON, absent).await.expect("no list finds them");
+    let listed = async {
+        while addresses(&reader).await != ["one"] {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(SOON, listed).await.expect("listed again, though nobody wrote a value");
+}
+
+async fn an_outage_of_a_world_meets_who_comes_later(_: &Server) {
+    let world = OnRedis.world().await.expect("a world");
+    let (early, crashed) = (world.owner(0).await.expect("an owner"), world.owner(1).await.expect("an owner"));
+    early.health().await.expect("the store serves");
+    world.inject(Fault::Crash(1)).await.expect("crashed");
+    world.inject(Fault::Outage).await.expect("an outage");
+    let late = world.owner(2).await.expect("an owner");
+    for backend in [&early, &late] {
+        assert_eq!(backend.health().await.expect_err("out of reach").kind(), ErrorKind::Unavailable);
+    }
+    world.inject(Fault::Heal(0)).await.expect("healed");
+    assert!(early.health().await.is_err(), "its own way is whole, and the store is away");
+    world.inject(Fault::Restore).await.expect("restored");
+    for backend in [&early, &late] {
+        backend.health().await.expect("the store serves again");
+    }
+    assert!(crashed.health().await.is_err(), "the dead stay dead");
 }
 
 async fn settings_and_addresses_are_checked(server: &Server) {

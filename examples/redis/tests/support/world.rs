@@ -1,7 +1,7 @@
 //! Worlds of the conformance suite, each on a server of its own: what one case does to a large set holds up no other.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -64,7 +64,39 @@ impl Factory for OnRedis {
 struct Place {
     environment: Environment,
     server: Server,
-    owners: Mutex<BTreeMap<usize, Switch>>,
+    owners: Mutex<Owners>,
+}
+
+/// The ways of all owners, and whether the store is away for each of them, those who come later included.
+#[derive(Default)]
+struct Owners {
+    switches: BTreeMap<usize, (Switch, Way)>,
+    outage: bool,
+}
+
+impl Owners {
+    fn switch(&mut self, n: usize) -> Switch {
+        let first = if self.outage { Way::Cut } else { Way::Open };
+        let new = || {
+            let switch = Switch::default();
+            switch.set(first);
+            (switch, Way::Open)
+        };
+        self.switches.entry(n).or_insert_with(new).0.clone()
+    }
+
+    fn set(&mut self, n: usize, way: Way) {
+        let switch = self.switch(n);
+        switch.set(if self.outage { Way::Cut } else { way });
+        self.switches.insert(n, (switch, way));
+    }
+
+    fn set_outage(&mut self, outage: bool) {
+        self.outage = outage;
+        for (switch, way) in self.switches.values() {
+            switch.set(if outage { Way::Cut } else { *way });
+        }
+    }
 }
 
 fn failed(error: RedisError) -> Error {
@@ -72,14 +104,8 @@ fn failed(error: RedisError) -> Error {
 }
 
 impl Place {
-    fn switch(&self, n: usize) -> Switch {
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner).entry(n).or_default().clone()
-    }
-
-    fn all(&self, way: Way) {
-        for switch in self.owners.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            switch.set(way);
-        }
+    fn owners(&self) -> MutexGuard<'_, Owners> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn redis(&self) -> Result<MultiplexedConnection> {
@@ -128,26 +154,29 @@ impl Place {
 #[async_trait]
 impl World for Place {
     async fn owner(&self, n: usize) -> Result<Arc<dyn Backend>> {
-        let gate = Gate { store: Redis::new(&self.environment)?, switch: self.switch(n) };
+        let gate = Gate { store: Redis::new(&self.environment)?, switch: self.owners().switch(n) };
         Ok(Arc::new(Simple::new("redis", gate)))
     }
 
     async fn inject(&self, fault: Fault) -> Result<()> {
         match fault {
-            Fault::Cut(n) | Fault::Crash(n) => self.switch(n).set(Way::Cut),
-            Fault::HalfOpen(n) => self.switch(n).set(Way::HalfOpen),
-            Fault::Pause(n) => self.switch(n).set(Way::Paused),
-            Fault::Deny(n) => self.switch(n).set(Way::Denied),
-            Fault::DropAcks(n, true) => self.switch(n).set(Way::AnswersLost),
-            Fault::DelayWrites(n, Some(by)) => self.switch(n).set(Way::Slow(by)),
+            Fault::Cut(n) | Fault::Crash(n) => self.owners().set(n, Way::Cut),
+            Fault::HalfOpen(n) => self.owners().set(n, Way::HalfOpen),
+            Fault::Pause(n) => self.owners().set(n, Way::Paused),
+            Fault::Deny(n) => self.owners().set(n, Way::Denied),
+            Fault::DropAcks(n, true) => self.owners().set(n, Way::AnswersLost),
+            Fault::DelayWrites(n, Some(by)) => self.owners().set(n, Way::Slow(by)),
             Fault::Heal(n)
             | Fault::Resume(n)
             | Fault::Allow(n)
             | Fault::DropAcks(n, false)
-            | Fault::DelayWrites(n, None) => self.switch(n).set(Way::Open),
-            Fault::Outage => self.all(Way::Cut),
-            Fault::Restore => self.all(Way::Open),
-            Fault::Revoke(n) => self.remove(self.switch(n).names(), &[]).await?,
+            | Fault::DelayWrites(n, None) => self.owners().set(n, Way::Open),
+            Fault::Outage => self.owners().set_outage(true),
+            Fault::Restore => self.owners().set_outage(false),
+            Fault::Revoke(n) => {
+                let names = self.owners().switch(n).names();
+                self.remove(names, &[]).await?;
+            }
             Fault::LoseData => self.lose_data().await?,
             Fault::Delete(key) => self.remove([name_of(&key)], &[]).await?,
             Fault::Write(key, value) => self.write(name_of(&key), &value).await?,
