@@ -225,7 +225,6 @@ async fn a_pod_writes_its_own_resource_and_no_other_s() {
     one.until_held().await;
     one.apply(&resource("one", &[one.owner()]), false).await.unwrap();
     two.apply(&resource("two", &[two.owner()]), false).await.unwrap();
-    one.apply(&resource("one-engine", &[one.owner()]), false).await.unwrap();
     one.kubectl(&["get", "dwm", "two"], "").await.unwrap();
 
     refused(one.apply(&resource("two", &[two.owner()]), false).await, "pod one writes DynamoWorkerMetadata one");
@@ -238,6 +237,8 @@ async fn a_pod_writes_its_own_resource_and_no_other_s() {
     let patch = ["patch", "dwm", "two", "--type=merge", "--patch", r#"{"spec":{"data":{"endpoints":{"x":{}}}}}"#];
     refused(one.kubectl(&patch, "").await, "and not two");
     refused(one.kubectl(&["delete", "dwm", "two"], "").await, "and not two");
+    // It may be the name of a pod to come.
+    refused(one.apply(&resource("one-engine", &[one.owner()]), false).await, "and not one-engine");
     // A pod whose name begins as another's and a hyphen has names of its own all the same.
     let longer = space.pod("one-engine").await;
     refused(longer.apply(&resource("one", &[longer.owner()]), false).await, "and not one");
@@ -248,7 +249,43 @@ async fn a_pod_writes_its_own_resource_and_no_other_s() {
     // An administrator is held by nobody.
     space.cluster.kubectl(["delete", "dwm", "two", "--namespace", &space.namespace]).await.unwrap();
     one.kubectl(&["delete", "dwm", "one"], "").await.unwrap();
-    assert_eq!(space.resources().await.lines().collect::<Vec<_>>(), ["dynamoworkermetadata.nvidia.com/one-engine"]);
+    assert_eq!(space.resources().await.trim(), "");
+}
+
+#[tokio::test]
+async fn where_containers_register_a_pod_writes_those_of_its_own_too() {
+    let space = Space::new("containers", Mode::Container).await;
+    let (one, two) = (space.pod("one").await, space.pod("two").await);
+    one.until_held().await;
+    one.apply(&resource("one", &[one.owner()]), false).await.unwrap();
+    one.apply(&resource("one-engine", &[one.owner()]), false).await.unwrap();
+    refused(one.apply(&resource("one-b", &[two.owner()]), false).await, "must belong to the pod that writes it");
+    refused(two.apply(&resource("one-engine", &[two.owner()]), false).await, "and not one-engine");
+    let longer = space.pod("one-engine").await;
+    refused(longer.kubectl(&["delete", "dwm", "one"], "").await, "and not one");
+    one.kubectl(&["delete", "dwm", "one-engine"], "").await.unwrap();
+    assert_eq!(space.resources().await.trim(), "dynamoworkermetadata.nvidia.com/one");
+}
+
+/// Whoever may read in another namespace, as watching several asks for, writes there nothing, whatever else it may do.
+#[tokio::test]
+async fn a_pod_writes_in_its_own_namespace_and_in_no_other() {
+    let (here, there) = (Space::new("here", Mode::Pod).await, Space::new("there", Mode::Pod).await);
+    let (stranger, own) = (here.pod("one").await, there.pod("one").await);
+    own.until_held().await;
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": { "name": "foreign", "namespace": there.namespace },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ACCOUNT },
+        "subjects": [{ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": here.namespace }],
+    });
+    there.cluster.apply(&binding.to_string()).await.unwrap();
+    let elsewhere = Pod { space: &there, ..stranger };
+    until("the binding is in force", async || elsewhere.kubectl(&["get", "dwm"], "").await.is_ok()).await;
+    refused(elsewhere.apply(&resource("one", &[elsewhere.owner()]), false).await, "and not in");
+    own.apply(&resource("one", &[own.owner()]), false).await.unwrap();
+    refused(elsewhere.kubectl(&["delete", "dwm", "one"], "").await, "and not in");
+    assert_eq!(there.resources().await.trim(), "dynamoworkermetadata.nvidia.com/one");
 }
 
 #[tokio::test]
@@ -272,7 +309,7 @@ async fn the_next_pod_of_a_name_replaces_what_the_last_one_left() {
 
 #[tokio::test]
 async fn what_a_pod_has_stored_goes_with_it() {
-    let space = Space::new("garbage", Mode::Pod).await;
+    let space = Space::new("garbage", Mode::Container).await;
     let (one, two) = (space.pod("one").await, space.pod("two").await);
     for pod in [&one, &two] {
         pod.apply(&resource(&pod.name, &[pod.owner()]), false).await.unwrap();

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::support::cluster::{Cluster, Made, Space, discovery, until};
 use crate::{Item, item, shows};
 
-async fn plane(manifests: &str, flags: &[String]) -> (ControlPlane, Space) {
+pub(crate) async fn plane(manifests: &str, flags: &[String]) -> (ControlPlane, Space) {
     let options = ControlPlaneOptions {
         manifests: manifests.to_owned(),
         api_server_flags: flags.to_vec(),

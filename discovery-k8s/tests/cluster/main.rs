@@ -2,8 +2,10 @@
 
 mod alone;
 mod container;
+mod gateway;
 mod incluster;
 mod namespaces;
+mod races;
 #[path = "../support/mod.rs"]
 mod support;
 
