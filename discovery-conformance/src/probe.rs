@@ -370,6 +370,10 @@ impl Session for ProbedSession {
         self.inner.verify(desired).await
     }
 
+    fn verify_by(&self) -> Option<Instant> {
+        self.inner.verify_by()
+    }
+
     async fn lost(&self) -> Error {
         self.inner.lost().await
     }

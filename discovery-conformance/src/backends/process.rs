@@ -11,7 +11,7 @@ use discovery_core::backend::{
 use discovery_core::{Bounds, Capabilities, Effect, Error, ErrorKind, InstanceId, Key, Result, Scope};
 use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// What is wrong with the way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -328,6 +328,10 @@ impl Session for Life {
 
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
         self.session().await?.verify(desired).await
+    }
+
+    fn verify_by(&self) -> Option<Instant> {
+        held(&self.session).and_then(|session| session.verify_by())
     }
 
     async fn lost(&self) -> Error {

@@ -11,6 +11,7 @@ use discovery_core::backend::{
 };
 use discovery_core::{Bounds, Capabilities, Error, InstanceId, Key, Result, Scope};
 use futures_util::stream::BoxStream;
+use tokio::time::Instant;
 
 pub(crate) type LogStream = BoxStream<'static, Result<(Vec<Change>, Position)>>;
 
@@ -245,6 +246,10 @@ impl Session for WrappedSession {
 
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
         self.twist.verify(&self.inner, desired).await
+    }
+
+    fn verify_by(&self) -> Option<Instant> {
+        self.inner.verify_by()
     }
 
     async fn lost(&self) -> Error {

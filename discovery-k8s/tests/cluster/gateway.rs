@@ -81,7 +81,12 @@ async fn accept(listener: TcpListener, client: Client, before: Arc<Before>) {
     }
 }
 
-async fn pass(client: Client, before: Arc<Before>, request: Request<Incoming>, answer: oneshot::Sender<Response<Body>>) {
+async fn pass(
+    client: Client,
+    before: Arc<Before>,
+    request: Request<Incoming>,
+    answer: oneshot::Sender<Response<Body>>,
+) {
     let (mut parts, body) = request.into_parts();
     let Ok(body) = body.collect().await else { return };
     for header in [HOST, CONNECTION] {

@@ -13,6 +13,7 @@ use discovery_core::{Bounds, Capabilities, Effect, Error, ErrorKind, InstanceId,
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::place::Segment;
 use super::sessions::{Number, Sessions, World};
@@ -308,6 +309,10 @@ impl Session for Stay {
             Some((key, drift))
         };
         Ok(drifts.into_iter().filter_map(seen).collect())
+    }
+
+    fn verify_by(&self) -> Option<Instant> {
+        self.inner.verify_by()
     }
 
     async fn lost(&self) -> Error {
