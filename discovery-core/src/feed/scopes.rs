@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use futures_util::FutureExt;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -176,6 +177,15 @@ impl Scopes {
                 outcome = work => outcome,
             }
         })
+    }
+
+    /// Goes on reading from the store in the background, for as long as reading goes on.
+    pub(crate) fn spawn_reading(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let work = self.reading(async move {
+            work.await;
+            Ok(())
+        });
+        self.tasks.spawn_graceful(work.map(drop));
     }
 
     /// Ends every feed and every read, and waits until the last watch is closed. Cancel-safe.
