@@ -51,8 +51,8 @@ impl Capabilities {
     }
 
     /// Every capability by its name in the contract, with whether it is claimed.
-    pub fn entries(&self) -> [(&'static str, bool); 11] {
-        [
+    pub fn entries(&self) -> Vec<(&'static str, bool)> {
+        vec![
             ("lease", self.lease),
             ("ttl", self.ttl),
             ("death_notice", self.death_notice),

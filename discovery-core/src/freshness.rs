@@ -7,6 +7,9 @@ use tokio::time::Instant;
 use crate::error::Error;
 
 /// What is known of a view's currency. A failure of the transport never changes membership; it changes this.
+///
+/// Not `#[non_exhaustive]`, on purpose: a consumer decides what to do in each of these, and there is nothing sensible to do
+/// in one that it has never heard of. A fourth would be another contract.
 #[derive(Clone, Debug, Default)]
 pub enum Freshness {
     /// The first state has not arrived yet.

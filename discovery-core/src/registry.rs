@@ -54,6 +54,7 @@ pub type Connect = fn(BackendContext) -> BoxFuture<'static, Result<Arc<dyn Backe
 /// A backend crate submits one with `inventory::submit!`, and a program links it in with `use the_crate as _;`.
 /// [`Builder::factory`](crate::Builder::factory) adds one without `inventory`.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct BackendFactory {
     /// The name in `DYN_DISCOVERY_BACKEND`.
     pub name: &'static str,
@@ -70,6 +71,17 @@ pub struct BackendFactory {
 inventory::collect!(BackendFactory);
 
 impl BackendFactory {
+    /// A factory of the backend `name`, which the crate `origin` brings, with one line that says what it is.
+    pub const fn new(name: &'static str, origin: &'static str, summary: &'static str, connect: Connect) -> Self {
+        Self { name, aliases: &[], origin, summary, connect }
+    }
+
+    /// The same factory under other names, too.
+    pub const fn with_aliases(mut self, aliases: &'static [&'static str]) -> Self {
+        self.aliases = aliases;
+        self
+    }
+
     fn answers_to(&self, name: &str) -> bool {
         self.name == name || self.aliases.contains(&name)
     }

@@ -180,11 +180,11 @@ impl<T: Send + Sync + 'static> View<T> {
         self.inner.await_live(&self.slot, &options, Instant::now()).await
     }
 
-    /// Waits until the view shows the write that `stamp` proves, or a later one. Cancel-safe.
+    /// Waits until the view shows the write that `stamp` proves, or a later one, through temporary failures. Cancel-safe.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] where it takes longer than the handle's operation time-out; why the view ended, where it
-    /// has.
+    /// [`ErrorKind::Timeout`] where it takes longer than the handle's operation time-out, or what kept the store from
+    /// answering; why the view ended, where it has.
     pub async fn reached(&self, stamp: &Stamp) -> Result<()> {
         self.inner.await_reached(&self.slot, stamp.position.clone()).await
     }
@@ -353,7 +353,8 @@ impl Inner {
         position: Option<Position>,
     ) -> Result<()> {
         let slot = Arc::clone(slot);
-        let patience = self.backend.bounds().propagation;
+        let propagation = self.backend.bounds().propagation;
+        let mut patience = self.patience();
         self.run_limited("reached", async move {
             loop {
                 if let Some(error) = slot.ended() {
@@ -366,9 +367,14 @@ impl Inner {
                 // barrier answers for both, where the position alone does not come.
                 let barrier = async {
                     if position.is_some() {
-                        tokio::time::sleep(patience).await;
+                        tokio::time::sleep(propagation).await;
                     }
-                    feed.catch_up().await
+                    loop {
+                        match feed.catch_up().await {
+                            Err(error) => patience.wait_out(error).await?,
+                            Ok(()) => return Ok(()),
+                        }
+                    }
                 };
                 let reached = match &position {
                     Some(position) => tokio::select! {

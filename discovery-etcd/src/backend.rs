@@ -29,13 +29,9 @@ pub struct EtcdBackend {
 }
 
 inventory::submit! {
-    BackendFactory {
-        name: NAME,
-        aliases: &[],
-        origin: "discovery-etcd",
-        summary: "an etcd, for fleets on many machines",
-        connect: |context| Box::pin(async move { Ok(Arc::new(EtcdBackend::connect(&context).await?) as Arc<dyn Backend>) }),
-    }
+    BackendFactory::new(NAME, "discovery-etcd", "an etcd, for fleets on many machines", |context| {
+        Box::pin(async move { Ok(Arc::new(EtcdBackend::connect(&context).await?) as Arc<dyn Backend>) })
+    })
 }
 
 impl EtcdBackend {

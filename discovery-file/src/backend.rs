@@ -31,13 +31,9 @@ pub struct FileBackend {
 }
 
 inventory::submit! {
-    BackendFactory {
-        name: NAME,
-        aliases: &[],
-        origin: "discovery-file",
-        summary: "a directory that the processes of one machine share; no server",
-        connect: |context| Box::pin(async move { Ok(Arc::new(FileBackend::connect(&context).await?) as Arc<dyn Backend>) }),
-    }
+    BackendFactory::new(NAME, "discovery-file", "a directory that the processes of one machine share; no server", |context| {
+        Box::pin(async move { Ok(Arc::new(FileBackend::connect(&context).await?) as Arc<dyn Backend>) })
+    })
 }
 
 impl FileBackend {

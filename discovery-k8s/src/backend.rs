@@ -39,15 +39,15 @@ pub struct KubernetesBackend {
 }
 
 inventory::submit! {
-    BackendFactory {
-        name: NAME,
-        aliases: &["k8s"],
-        origin: "discovery-k8s",
-        summary: "the cluster's own API: a resource for each pod, shown while the pod is ready",
-        connect: |context| Box::pin(async move {
+    BackendFactory::new(
+        NAME,
+        "discovery-k8s",
+        "the cluster's own API: a resource for each pod, shown while the pod is ready",
+        |context| Box::pin(async move {
             Ok(Arc::new(KubernetesBackend::connect(&context).await?) as Arc<dyn Backend>)
         }),
-    }
+    )
+    .with_aliases(&["k8s"])
 }
 
 impl KubernetesBackend {

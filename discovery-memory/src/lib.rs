@@ -70,13 +70,13 @@ pub const CLUSTER_VARIABLE: &str = "DYN_DISCOVERY_MEMORY_CLUSTER";
 pub const TTL_VARIABLE: &str = "DYN_DISCOVERY_MEMORY_TTL";
 
 /// The backend `memory`, for programs that name their backends themselves.
-pub const FACTORY: BackendFactory = BackendFactory {
-    name: NAME,
-    aliases: &["mem"],
-    origin: env!("CARGO_PKG_NAME"),
-    summary: "a cluster inside this process, for tests and demonstrations",
-    connect: |context| Box::pin(async move { connect(&context) }),
-};
+pub const FACTORY: BackendFactory = BackendFactory::new(
+    NAME,
+    env!("CARGO_PKG_NAME"),
+    "a cluster inside this process, for tests and demonstrations",
+    |context| Box::pin(async move { connect(&context) }),
+)
+.with_aliases(&["mem"]);
 
 inventory::submit!(FACTORY);
 

@@ -1,6 +1,8 @@
 //! The handle: what a service holds.
 
 mod builder;
+mod history;
+mod patience;
 mod reading;
 mod storing;
 mod writing;
@@ -16,8 +18,10 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 pub use builder::Builder;
-pub use reading::{ChangeToken, Committed};
+pub use history::{ChangeToken, Committed};
 pub use writing::Draft;
+
+use patience::Patience;
 
 use crate::backend::{Backend, Health};
 use crate::capability::{Bounds, Capabilities};
@@ -41,7 +45,7 @@ pub(crate) struct Settings {
 
 /// One process's access to discovery: registers records and opens views, on the backend that the environment picks.
 ///
-/// Cloning shares the handle. It lives as long as anything made from it: clones, registrations, views. Background work
+/// Cloning shares the handle. It lives as long as anything made from it: clones, registrations, views, histories. Background work
 /// runs on a thread of its own, so that a blocked user runtime cannot stop renewals, and the handle can be used from
 /// any runtime.
 #[derive(Clone)]
@@ -171,6 +175,11 @@ impl fmt::Debug for Discovery {
 }
 
 impl Inner {
+    /// For an operation that begins now.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::new(&*self.backend, self.settings.operation_timeout)
+    }
+
     /// Runs a future on the handle's thread, its errors told which operation and backend they belong to.
     pub(crate) async fn run<T: Send + 'static>(
         &self,

@@ -1,35 +1,20 @@
-//! Reading: views, lists, and the history where the store keeps one.
+//! Reading: views and lists.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
 use tokio::time::Instant;
 
 use super::{Discovery, Inner};
-use crate::backend::{Change, Entry, Position};
+use crate::backend::{Backend, Entry};
 use crate::error::{ErrorKind, Result};
+use crate::feed::Scopes;
 use crate::key::Key;
 use crate::query::{Query, Scope};
 use crate::record::{Record, Registered};
 use crate::store::tree::Tree;
 use crate::store::{Decode, decode_caught};
 use crate::view::{Filter, Snapshot, View, ViewOptions};
-
-/// A token of the store's history: see [`Discovery::change_token`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChangeToken(Position);
-
-/// One committed transaction of the store: its changes in order, and the token after it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Committed {
-    /// The changes.
-    pub changes: Vec<Change>,
-    /// Where the history goes on.
-    pub token: ChangeToken,
-}
 
 fn raw(_: &Key, value: &Bytes) -> Result<Bytes> {
     Ok(value.clone())
@@ -86,7 +71,8 @@ impl Discovery {
 
     /// The records of one type that match `query`: one linearizable snapshot that holds every registration that was
     /// acknowledged before the call. Where a view of the same records is open, the store is asked for a barrier only.
-    /// Records that do not decode are skipped and counted. Cancel-safe.
+    /// Records that do not decode are skipped and counted. Temporary failures are tried again until the operation
+    /// time-out. Cancel-safe.
     ///
     /// # Errors
     /// What keeps the store from answering in the operation time-out. Never an empty set instead of an error.
@@ -113,42 +99,6 @@ impl Discovery {
         }
         Ok(self.list::<T>(query).await?.get(key).cloned())
     }
-
-    /// A token for now, on stores that keep a history (`[changelog]`). Cancel-safe.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the backend does not claim it.
-    pub async fn change_token(&self) -> Result<ChangeToken> {
-        let backend = Arc::clone(&self.inner.backend);
-        self.inner
-            .run_limited("change_token", async move { Ok(ChangeToken(backend.require_change_log()?.now().await?)) })
-            .await
-    }
-
-    /// Every committed change of the query's kind, or of all kinds, after `token`, in commit order; then new ones as
-    /// they come. The store is read only as fast as the stream is polled. Cancel-safe, and so is the stream.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the backend does not claim `[changelog]`;
-    /// [`ErrorKind::Expired`](crate::ErrorKind::Expired), here or as an item, once the history no longer reaches back.
-    pub async fn changes_since(
-        &self,
-        query: Query,
-        token: &ChangeToken,
-    ) -> Result<BoxStream<'static, Result<Committed>>> {
-        let scope = query.scope(None)?;
-        let backend = Arc::clone(&self.inner.backend);
-        let position = token.0.clone();
-        let changes = self
-            .inner
-            .run_limited("changes_since", async move {
-                backend.require_change_log()?.changes_since(&scope, &position).await
-            })
-            .await?;
-        Ok(changes
-            .map(|item| item.map(|(changes, position)| Committed { changes, token: ChangeToken(position) }))
-            .boxed())
-    }
 }
 
 impl Inner {
@@ -159,33 +109,49 @@ impl Inner {
         decode: Decode<T>,
     ) -> Result<Snapshot<T>> {
         let filter = Filter::new(query.only_instance());
-        let (scopes, backend) = (Arc::clone(&self.scopes), Arc::clone(&self.backend));
+        let inner = (Arc::clone(&self.scopes), Arc::clone(&self.backend));
+        let mut patience = self.patience();
         self.run_limited("list", async move {
-            let wanted = backend.coarsen(&scope);
-            let mut answered = None;
-            let records = loop {
-                if scopes.ready(&wanted).await.is_none() {
-                    let (entries, _) = backend.list(&wanted).await?;
-                    break decode_all(&scope, entries, decode).await;
+            let (scopes, backend) = inner;
+            loop {
+                match list_once(&scopes, &*backend, &scope, decode).await {
+                    Ok(records) => return Ok(Snapshot::detached(records, filter)),
+                    Err(error) => patience.wait_out(error).await?,
                 }
-                let slot = scopes.slot(&scope, decode).await?;
-                let Some(feed) = slot.feed() else { continue };
-                match feed.catch_up().await {
-                    Err(error) if error.kind() == ErrorKind::Closed => slot.moved_from(&feed).await?,
-                    outcome => outcome?,
-                }
-                let version = slot.load();
-                // The slot may have moved meanwhile, to a feed that has not caught up.
-                if version.synced && slot.feed().is_some_and(|now| Arc::ptr_eq(&now, &feed)) {
-                    answered = Some(feed);
-                    break version.records.clone();
-                }
-            };
-            scopes.catch_up(&wanted, answered).await?;
-            Ok(Snapshot::detached(records, filter))
+            }
         })
         .await
     }
+}
+
+async fn list_once<T: Send + Sync + 'static>(
+    scopes: &Arc<Scopes>,
+    backend: &dyn Backend,
+    scope: &Scope,
+    decode: Decode<T>,
+) -> Result<Tree<Registered<T>>> {
+    let wanted = backend.coarsen(scope);
+    let mut answered = None;
+    let records = loop {
+        if scopes.ready(&wanted).await.is_none() {
+            let (entries, _) = backend.list(&wanted).await?;
+            break decode_all(scope, entries, decode).await;
+        }
+        let slot = scopes.slot(scope, decode).await?;
+        let Some(feed) = slot.feed() else { continue };
+        match feed.catch_up().await {
+            Err(error) if error.kind() == ErrorKind::Closed => slot.moved_from(&feed).await?,
+            outcome => outcome?,
+        }
+        let version = slot.load();
+        // The slot may have moved meanwhile, to a feed that has not caught up.
+        if version.synced && slot.feed().is_some_and(|now| Arc::ptr_eq(&now, &feed)) {
+            answered = Some(feed);
+            break version.records.clone();
+        }
+    };
+    scopes.catch_up(&wanted, answered).await?;
+    Ok(records)
 }
 
 async fn decode_all<T>(scope: &Scope, mut entries: Vec<Entry>, decode: Decode<T>) -> Tree<Registered<T>> {

@@ -169,6 +169,7 @@ impl Task {
             if learnt {
                 let all = self.slots.all();
                 self.rebase(all.iter().map(|(_, slot)| slot)).await;
+                all.iter().for_each(|(_, slot)| slot.wake());
             } else {
                 self.rebase(slots.iter().map(|(_, slot)| slot)).await;
             }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::scopes::{Scopes, Stage};
+use super::scopes::{Move, Scopes, Stage};
 use super::{Command, Feed, FeedOwner, Released};
 use crate::backoff::Backoff;
 use crate::query::Scope;
@@ -35,57 +35,48 @@ impl Scopes {
             }
             self.table().refused.remove(&feed.scope);
         }
-        while let Some(narrow) = self.next_narrower(&feed.scope) {
-            let scope = narrow.scope.clone();
-            if let Some(owner) = wide.upgrade() {
-                if let Some(released) = narrow.ask(|reply| Command::Release { reply }).await {
-                    self.hand_over(released, &scope, owner).await;
-                }
-                self.forget(&narrow);
-            } else {
-                self.set_stage(&scope, Stage::Serving);
-                return;
+        // Where this one has itself been released to a wider one, the narrower ones are left to that.
+        while !feed.is_over() {
+            let Some(owner) = wide.upgrade() else { return };
+            let Some(narrow) = self.next_narrower(&feed.scope) else { return };
+            if let Some(released) = narrow.ask(|reply| Command::Release { reply }).await {
+                self.hand_over(released, owner).await;
             }
+            self.moved(&narrow);
         }
     }
 
-    /// A feed inside `scope` that nobody moves yet, marked as leaving.
+    /// A feed inside `scope`, which serves no more from here on: its slots are leaving.
     fn next_narrower(&self, scope: &Scope) -> Option<Arc<Feed>> {
         let mut table = self.table();
-        let inside = table.feeds.iter_mut().filter(|(held, _)| scope.covers(held) && *held != scope);
-        for (_, entry) in inside.filter(|(_, entry)| entry.stage == Stage::Serving) {
-            if let Some(owner) = entry.owner.upgrade() {
-                entry.stage = Stage::Leaving;
-                return Some(owner.feed());
-            }
-        }
-        None
+        let mut inside = table.feeds.iter().filter(|(held, _)| scope.covers(held) && *held != scope);
+        let owner = inside.find_map(|(_, owner)| owner.upgrade())?;
+        let feed = owner.feed();
+        table.feeds.remove(&feed.scope);
+        table.moves.push(Move { feed: Arc::clone(&feed), owner: Arc::downgrade(&owner), stage: Stage::Leaving });
+        Some(feed)
     }
 
-    fn set_stage(&self, scope: &Scope, stage: Stage) {
-        if let Some(entry) = self.table().feeds.get_mut(scope) {
-            entry.stage = stage;
+    /// The slots of a feed are with another one, which shows them once it is as far as they are.
+    fn arriving(&self, feed: &Arc<Feed>) {
+        for one in self.table().moves.iter_mut().filter(|one| Arc::ptr_eq(&one.feed, feed)) {
+            one.stage = Stage::Arriving;
         }
         self.table_changed();
     }
 
-    /// A feed that is over leaves the table, unless another one stands in its place already.
-    fn forget(&self, feed: &Arc<Feed>) {
-        let mut table = self.table();
-        let same = |owner: Arc<FeedOwner>| Arc::ptr_eq(&owner.feed, feed);
-        if table.feeds.get(&feed.scope).is_some_and(|entry| entry.owner.upgrade().is_none_or(same)) {
-            table.feeds.remove(&feed.scope);
-        }
-        drop(table);
+    /// The slots of a feed have arrived, or there is nobody left who would use them.
+    fn moved(&self, feed: &Arc<Feed>) {
+        self.table().moves.retain(|one| !Arc::ptr_eq(&one.feed, feed));
         self.table_changed();
     }
 
     /// Gives slots to the feed of `owner`, or to whichever serves their scope by then, and waits until they are adopted
     /// or move on.
-    async fn hand_over(self: &Arc<Self>, released: Released, scope: &Scope, owner: Arc<FeedOwner>) {
+    async fn hand_over(self: &Arc<Self>, released: Released, owner: Arc<FeedOwner>) {
         let from = Arc::clone(&released.from);
-        let Some((feed, mut adopted)) = self.give(released, owner).await else { return };
-        self.set_stage(scope, Stage::Arriving);
+        let Some((feed, mut adopted)) = self.give(released, &from.scope, owner).await else { return };
+        self.arriving(&from);
         // Nothing need change in the store for the feed to get where the slots are, and after a loss of data it never
         // gets there: once it has seen all that was written before now, it is far enough.
         let limit = self.context.settings.open_timeout;
@@ -113,10 +104,12 @@ impl Scopes {
         }
     }
 
-    /// Sends slots to a feed, and to another one where that has ended. `None`: the handle is shut down.
+    /// Sends slots to a feed, and where that has ended to the one that serves `scope`, which holds them all. `None`: the
+    /// handle is shut down.
     async fn give(
         self: &Arc<Self>,
         mut released: Released,
+        scope: &Scope,
         mut owner: Arc<FeedOwner>,
     ) -> Option<(Arc<Feed>, oneshot::Receiver<()>)> {
         loop {
@@ -128,20 +121,15 @@ impl Scopes {
                 Err(_) => return None,
             }
             tokio::task::yield_now().await;
-            owner = self.serving_again(&released.from.scope).await?;
+            owner = self.feed_for_moving(scope).await.ok()?;
         }
-    }
-
-    /// The feed that serves `scope`, though its slots are on their way.
-    async fn serving_again(self: &Arc<Self>, scope: &Scope) -> Option<Arc<FeedOwner>> {
-        self.table().feeds.remove(scope);
-        self.feed_for(scope).await.ok()
     }
 
     /// Moves the slots of narrower scopes out of a feed that the store refuses.
     async fn expel(self: &Arc<Self>, feed: &Arc<Feed>) {
         let Some(mut expelled) = feed.ask(|reply| Command::Expel { reply }).await else { return };
-        for (type_id, slot) in std::mem::take(&mut expelled.slots) {
+        // One by one: those that are still in it end with it.
+        while let Some((type_id, slot)) = expelled.slots.pop() {
             let scope = self.context.backend.coarsen(slot.scope());
             let one = Released {
                 from: Arc::clone(&expelled.from),
@@ -152,7 +140,7 @@ impl Scopes {
             };
             let Ok(owner) = self.feed_for(&scope).await else { return };
             // They have shown nothing yet, so there is nothing to wait for.
-            drop(self.give(one, owner).await);
+            drop(self.give(one, &scope, owner).await);
         }
     }
 }

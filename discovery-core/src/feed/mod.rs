@@ -2,6 +2,7 @@
 
 mod handover;
 mod merge;
+mod overtaken;
 mod run;
 mod scopes;
 mod slots;
@@ -46,6 +47,10 @@ pub(crate) struct Status {
     pub(crate) last_error: Option<(Error, Instant)>,
     /// The store does not let this scope be watched, and never has: views of narrower scopes must go elsewhere.
     pub(crate) refused: bool,
+    /// Whether the first snapshot is here, shown or about to be.
+    arrived: bool,
+    /// Whether a list has answered since the watch was opened that is to bring it.
+    overtaken: bool,
 }
 
 /// How far a feed is.

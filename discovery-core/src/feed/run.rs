@@ -58,7 +58,7 @@ enum Next {
 }
 
 /// Why a stream is left.
-enum Leave {
+pub(super) enum Leave {
     Failed(Error),
     /// For a new snapshot, though nothing is wrong.
     Reopen,
@@ -68,7 +68,7 @@ pub(super) struct Task {
     pub(super) feed: Arc<Feed>,
     pub(super) inbox: mpsc::Receiver<Command>,
     progress: watch::Sender<Progress>,
-    settings: FeedSettings,
+    pub(super) settings: FeedSettings,
     permits: Arc<Semaphore>,
     raw: RawStore,
     pub(super) slots: SlotIndex,
@@ -190,6 +190,7 @@ impl Task {
         let _permit = self.alongside(permits.acquire()).await?;
         // A snapshot that somebody waits for must not be spared by resuming.
         let resume = (self.wanted_opening <= self.snapshot_of).then(|| self.position.clone()).flatten();
+        self.begin_reading();
         self.opening += 1;
         self.feed.openings.store(self.opening, Ordering::Release);
         let feed = Arc::clone(&self.feed);
@@ -292,12 +293,20 @@ impl Task {
                     let Some((lineage, entries)) = staging.take() else {
                         return Ok(Leave::Failed(broken("a snapshot's end without its start")));
                     };
+                    if self.position.is_none()
+                        && let Some(leave) = self.arrive(&position).await?
+                    {
+                        return Ok(leave);
+                    }
                     self.resync(entries, lineage).await;
                     if !interrupted {
                         self.interrupted = None;
                     }
                     (self.gap, barrier) = (Gap::Closed, None);
-                    self.settled(position).await;
+                    // Woken only now: who hears of a state is told in the same breath whether it is current.
+                    if !self.settled(position).await {
+                        self.wake();
+                    }
                     started = true;
                 }
                 WatchEvent::Resumed if may_resume && !started => {
@@ -315,9 +324,9 @@ impl Task {
                         backoff.reset();
                     }
                     self.apply(changes);
-                    self.settled(position).await;
+                    _ = self.settled(position).await;
                 }
-                WatchEvent::Progress(position) => self.settled(position).await,
+                WatchEvent::Progress(position) => _ = self.settled(position).await,
                 WatchEvent::Interrupted(error) => {
                     self.failed(&error);
                     (self.interrupted, interrupted) = (Some(error), true);
@@ -334,7 +343,7 @@ impl Task {
     }
 
     /// Awaits `work` while commands are answered and timers kept. `work` is never dropped half-way but at a stop.
-    async fn alongside<F: Future>(&mut self, work: F) -> Result<F::Output, Stop> {
+    pub(super) async fn alongside<F: Future>(&mut self, work: F) -> Result<F::Output, Stop> {
         tokio::pin!(work);
         let feed = Arc::clone(&self.feed);
         loop {
@@ -359,15 +368,17 @@ impl Task {
     }
 
     /// After a sign of life from the store. The slots that wait for this position show it before anybody hears of it.
-    async fn settled(&mut self, position: Position) {
+    /// Answers whether the streams were woken.
+    async fn settled(&mut self, position: Position) -> bool {
         self.position = Some(position);
         self.close_gap();
+        let woken = self.live();
         self.adopt(None).await;
         self.progress.send_modify(|progress| {
             progress.position.clone_from(&self.position);
             progress.snapshot_of = self.snapshot_of;
         });
-        self.live();
+        woken
     }
 
     fn apply(&mut self, changes: Vec<Change>) {
@@ -391,6 +402,7 @@ impl Task {
         self.published.store(self.number, Ordering::Release);
         for (slot, _) in &touched {
             slot.commit();
+            slot.wake();
         }
         self.meter.records.set(self.raw.len() as f64);
     }
@@ -430,6 +442,7 @@ impl Task {
         };
     }
 
+    /// Shows all that is stored in these slots, and leaves it to the caller to wake their streams.
     pub(super) async fn rebase<'a>(&mut self, slots: impl IntoIterator<Item = &'a Arc<dyn AnySlot>>) {
         let slots: Vec<_> = slots.into_iter().collect();
         let newest = slots.iter().map(|slot| slot.number()).max().unwrap_or_default();
@@ -452,17 +465,19 @@ impl Task {
         }
     }
 
-    fn live(&mut self) {
+    /// Live, where nothing is missing. Answers whether that was news, of which the streams were told.
+    fn live(&mut self) -> bool {
         let known = self.position.is_some() && matches!(self.gap, Gap::Closed);
         if self.feed.status.borrow().freshness.is_live() || !known {
-            return;
+            return false;
         }
         if let Some(cause) = self.interrupted.clone() {
             // Whoever has a first state is no longer syncing.
-            if matches!(self.feed.status.borrow().freshness, Freshness::Syncing) {
+            let syncing = matches!(self.feed.status.borrow().freshness, Freshness::Syncing);
+            if syncing {
                 self.set_freshness(|_| Freshness::Stale { since: Instant::now(), cause });
             }
-            return;
+            return syncing;
         }
         tracing::debug!(records = self.raw.len(), "live");
         self.feed.status.send_modify(|status| {
@@ -470,6 +485,7 @@ impl Task {
             status.refused = false;
         });
         self.set_freshness(|_| Freshness::Live);
+        true
     }
 
     fn failed(&mut self, error: &Error) {
@@ -480,6 +496,7 @@ impl Task {
             status.failures += 1;
             status.last_error = Some((error.clone(), Instant::now()));
             status.refused |= refusal && self.position.is_none();
+            status.arrived &= self.position.is_some();
         });
         self.set_freshness(|freshness| match freshness {
             Freshness::Syncing => Freshness::Syncing,
@@ -495,6 +512,10 @@ impl Task {
             self.meter.freshness(&status.freshness);
         });
         self.speak_for_adoptions();
+        self.wake();
+    }
+
+    fn wake(&self) {
         for (_, slot) in self.every_slot() {
             slot.wake();
         }
@@ -502,7 +523,7 @@ impl Task {
 }
 
 /// Where the store is now.
-async fn whereabouts(feed: Arc<Feed>, limit: Duration) -> Result<Option<Position>> {
+pub(super) async fn whereabouts(feed: Arc<Feed>, limit: Duration) -> Result<Option<Position>> {
     match timeout(limit, feed.backend.barrier(&feed.scope)).await {
         Ok(answer) => answer,
         Err(_) => Err(silent(limit, "asking where the store is got no answer")),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use futures_util::FutureExt;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,31 +32,37 @@ pub(crate) struct Scopes {
 
 #[derive(Default)]
 pub(super) struct Table {
-    pub(super) feeds: BTreeMap<Scope, Entry>,
+    /// Those that serve. A narrow one serves beside a wider one until that has its first snapshot.
+    pub(super) feeds: BTreeMap<Scope, Weak<FeedOwner>>,
+    /// Those whose slots go to a wider one, each until its slots have arrived. There may be another one of the same scope
+    /// that serves by then.
+    pub(super) moves: Vec<Move>,
     /// Scopes that the store refused: never opened in the place of narrower ones again.
     pub(super) refused: HashSet<Scope>,
 }
 
-pub(super) struct Entry {
+pub(super) struct Move {
+    pub(super) feed: Arc<Feed>,
+    /// Held by the slots until they have arrived.
     pub(super) owner: Weak<FeedOwner>,
     pub(super) stage: Stage,
 }
 
-/// Where a feed is in its life. A narrow one serves beside a wider one until that has its first snapshot.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    Serving,
-    /// Its slots are on their way to a wider feed.
+    /// Its slots are with no feed.
     Leaving,
     /// The wider feed has them, and shows them once it is as far as they are.
     Arriving,
 }
 
-impl Entry {
-    /// The feed, while it takes commands.
-    fn running(&self) -> Option<Arc<FeedOwner>> {
-        self.owner.upgrade().filter(|owner| self.stage == Stage::Serving && !owner.feed.is_over())
-    }
+/// A feed, while it takes commands.
+fn running(owner: &Weak<FeedOwner>) -> Option<Arc<FeedOwner>> {
+    owner.upgrade().filter(|owner| !owner.feed.is_over())
+}
+
+fn overlap(one: &Scope, other: &Scope) -> bool {
+    one.covers(other) || other.covers(one)
 }
 
 impl Table {
@@ -65,13 +72,15 @@ impl Table {
         // The map is ordered, a covering scope is a prefix: the narrowest comes last.
         let covering = self.feeds.range(..=wanted).rev().filter(|(held, _)| held.covers(wanted));
         covering
-            .filter_map(|(held, entry)| Some((held, entry.running()?)))
+            .filter_map(|(held, owner)| Some((held, running(owner)?)))
             .find(|(held, owner)| *held == wanted || !owner.feed.status.borrow().refused)
             .map(|(_, owner)| owner)
     }
 
-    fn is_leaving(&self, wanted: &Scope) -> bool {
-        self.feeds.iter().any(|(held, entry)| entry.stage == Stage::Leaving && held.covers(wanted))
+    /// The scopes around `wanted`, itself included, whose slots are with no feed.
+    fn leaving(&self, wanted: &Scope) -> impl Iterator<Item = &Scope> {
+        let leaving = self.moves.iter().filter(|one| one.stage == Stage::Leaving);
+        leaving.map(|one| &one.feed.scope).filter(move |held| held.covers(wanted))
     }
 }
 
@@ -119,8 +128,8 @@ impl Scopes {
     }
 
     /// Lets every feed that overlaps `scope` see what was written before this call, but `known`, which does. A load after
-    /// a list must not go back, whichever feed answered the list. A feed that was never in touch shows nothing that a
-    /// load could go back to.
+    /// a list must not go back, whichever feed answered the list. A feed that was never in touch shows nothing yet, and is
+    /// told that it must not begin with what is older.
     ///
     /// # Errors
     /// Why the store could not be asked.
@@ -131,16 +140,15 @@ impl Scopes {
             changed.borrow_and_update();
             let (next, moving) = {
                 let table = self.table();
-                let overlapping =
-                    || table.feeds.iter().filter(|(held, _)| held.covers(scope) || scope.covers(held)).map(|(_, e)| e);
-                let mut running = overlapping().filter_map(Entry::running).map(|owner| owner.feed());
-                let next = running.find(|feed| !seen.iter().any(|known| Arc::ptr_eq(known, feed)));
-                let moving = |entry: &Entry| entry.stage != Stage::Serving && entry.owner.strong_count() > 0;
-                (next, overlapping().any(moving))
+                let serving = table.feeds.iter().filter(|(held, _)| overlap(held, scope));
+                let mut feeds = serving.filter_map(|(_, owner)| Some(running(owner)?.feed()));
+                let next = feeds.find(|feed| !seen.iter().any(|known| Arc::ptr_eq(known, feed)));
+                let moving = |one: &Move| overlap(&one.feed.scope, scope) && one.owner.strong_count() > 0;
+                (next, table.moves.iter().any(moving))
             };
             match next {
                 Some(feed) => {
-                    if feed.opened().await {
+                    if feed.opened().await || !feed.overtake() {
                         match feed.catch_up().await {
                             // Its slots are another feed's by now, or about to be.
                             Err(error) if error.kind() == ErrorKind::Closed => {}
@@ -171,6 +179,15 @@ impl Scopes {
         })
     }
 
+    /// Goes on reading from the store in the background, for as long as reading goes on.
+    pub(crate) fn spawn_reading(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let work = self.reading(async move {
+            work.await;
+            Ok(())
+        });
+        self.tasks.spawn_graceful(work.map(drop));
+    }
+
     /// Ends every feed and every read, and waits until the last watch is closed. Cancel-safe.
     pub(crate) async fn close(&self) {
         self.cancel.cancel();
@@ -189,6 +206,20 @@ impl Scopes {
 
     /// Finds or opens the feed for `wanted`. Opens an ancestor where `wanted` would be one watch too many.
     pub(super) async fn feed_for(self: &Arc<Self>, wanted: &Scope) -> Result<Arc<FeedOwner>> {
+        // Slots of this scope may be with no feed, and a second one must not show something older.
+        self.feed_unless(wanted, |table| table.leaving(wanted).next().is_some()).await
+    }
+
+    /// The same for slots of `wanted` that are themselves with no feed: only for wider ones do they wait.
+    pub(super) async fn feed_for_moving(self: &Arc<Self>, wanted: &Scope) -> Result<Arc<FeedOwner>> {
+        self.feed_unless(wanted, |table| table.leaving(wanted).any(|held| held != wanted)).await
+    }
+
+    async fn feed_unless(
+        self: &Arc<Self>,
+        wanted: &Scope,
+        must_wait: impl Fn(&Table) -> bool,
+    ) -> Result<Arc<FeedOwner>> {
         let mut changed = self.changed.subscribe();
         loop {
             changed.borrow_and_update();
@@ -197,9 +228,8 @@ impl Scopes {
             }
             {
                 let mut table = self.table();
-                table.feeds.retain(|_, entry| entry.owner.strong_count() > 0);
-                // Slots of this scope may be between two feeds, and a second one must not show something older.
-                if !table.is_leaving(wanted) {
+                table.feeds.retain(|_, owner| owner.strong_count() > 0);
+                if !must_wait(&table) {
                     return Ok(table.serving(wanted).unwrap_or_else(|| self.open(wanted, &mut table)));
                 }
             }
@@ -211,7 +241,7 @@ impl Scopes {
     fn open(self: &Arc<Self>, wanted: &Scope, table: &mut Table) -> Arc<FeedOwner> {
         let scope = self.place(wanted, table);
         let (owner, work) = Feed::open(scope.clone(), &self.context, self.cancel.child_token());
-        table.feeds.insert(scope, Entry { owner: Arc::downgrade(&owner), stage: Stage::Serving });
+        table.feeds.insert(scope, Arc::downgrade(&owner));
         self.tasks.spawn_graceful(self.reading.track_future(work));
         let merge = Arc::clone(self).merge(Arc::downgrade(&owner), owner.feed());
         self.tasks.spawn(merge);
@@ -222,7 +252,7 @@ impl Scopes {
     fn place(&self, wanted: &Scope, table: &Table) -> Scope {
         let backend = &self.context.backend;
         let running: Vec<_> =
-            table.feeds.iter().filter(|(_, entry)| entry.running().is_some()).map(|(scope, _)| scope).collect();
+            table.feeds.iter().filter(|(_, owner)| running(owner).is_some()).map(|(scope, _)| scope).collect();
         // Until a merge is done the wider watch is open beside the narrower ones: one is kept in reserve.
         let full = running.len() + 1 >= backend.bounds().max_watches.max(2);
         let mut scope = wanted.clone();
@@ -232,7 +262,9 @@ impl Scopes {
                 break;
             }
             let below = running.iter().filter(|held| parent.covers(held)).count();
-            if (below >= SIBLINGS || (full && below > 0)) && !table.refused.contains(&parent) {
+            // One that runs and did not serve `wanted` is refused, though that has not been noted yet.
+            let refused = table.refused.contains(&parent) || running.contains(&&parent);
+            if (below >= SIBLINGS || (full && below > 0)) && !refused {
                 return parent;
             }
             scope = parent;

@@ -85,9 +85,9 @@ pub(crate) trait AnySlot: Send + Sync {
     fn stage(&self, changes: &[&Effective], source: &Source<'_>);
     /// Prepares the version that shows `raw`, keeping the records that did not change.
     async fn rebase(&self, raw: &Tree<Arc<Entry>>, source: &Source<'_>);
-    /// Lets go of the predecessor and wakes the streams.
+    /// Lets go of the predecessor.
     fn commit(&self);
-    /// Wakes the streams for news of freshness.
+    /// Wakes the streams, for a new version or for news of freshness.
     fn wake(&self);
     /// Ends the slot's streams for good.
     fn end(&self, cause: Error);
@@ -325,7 +325,6 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
 
     fn commit(&self) {
         self.current.load().previous.store(None);
-        self.wake();
     }
 
     fn wake(&self) {

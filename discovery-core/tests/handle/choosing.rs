@@ -50,7 +50,8 @@ async fn a_backend_that_is_not_linked_in_is_an_error_that_says_what_to_add() {
 
 #[test]
 fn two_backends_of_one_name_are_an_error_that_names_both() {
-    let factory = |origin| BackendFactory { origin, ..discovery_memory::FACTORY };
+    let own = discovery_memory::FACTORY;
+    let factory = |origin| BackendFactory::new("memory", origin, own.summary, own.connect).with_aliases(&["mem"]);
     let registry = Registry::empty().with(factory("one-crate")).with(factory("another-crate"));
     let error = registry.find("mem").expect_err("ambiguous").to_string();
     assert!(error.contains("one-crate") && error.contains("another-crate"), "{error}");

@@ -1,5 +1,7 @@
 #![allow(missing_docs, missing_debug_implementations, unused_must_use)]
 //! Interleavings that once went wrong, on a backend whose failures are scripted.
+mod asking;
+mod moving;
 mod pacing;
 mod reading;
 mod refusals;

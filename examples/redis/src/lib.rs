@@ -29,15 +29,10 @@ pub const PREFIX_VARIABLE: &str = "DYN_DISCOVERY_REDIS_PREFIX";
 pub const TTL_VARIABLE: &str = "DYN_DISCOVERY_REDIS_TTL";
 
 /// The backend `redis`, for programs that name their backends themselves.
-pub const FACTORY: BackendFactory = BackendFactory {
-    name: "redis",
-    aliases: &[],
-    origin: env!("CARGO_PKG_NAME"),
-    summary: "a Redis server, an example of a backend",
-    connect: |context| {
+pub const FACTORY: BackendFactory =
+    BackendFactory::new("redis", env!("CARGO_PKG_NAME"), "a Redis server, an example of a backend", |context| {
         Box::pin(async move { Ok(Arc::new(Simple::new("redis", Redis::new(&context.environment)?)) as _) })
-    },
-};
+    });
 
 inventory::submit!(FACTORY);
 
