@@ -48,11 +48,9 @@ impl EtcdBackend {
     /// connects with the first operation.
     ///
     /// # Errors
-    /// What kept the members from answering. [`ErrorKind::InvalidConfig`] without endpoints.
+    /// What kept the members from answering. [`ErrorKind::InvalidConfig`] without endpoints, or with a user in one.
     pub async fn with_config(config: Config, context: &BackendContext) -> Result<Self> {
-        if config.endpoints.is_empty() {
-            return Err(named(Error::new(ErrorKind::InvalidConfig, "no endpoint is given: name one"), "connect"));
-        }
+        config.check().map_err(|error| named(error, "connect"))?;
         let startup = config.startup;
         let store = Arc::new(Store::new(config));
         if let Some(startup) = startup {

@@ -16,7 +16,8 @@ pub(crate) fn bounds(default_ttl: Duration, min_ttl: Duration) -> Bounds {
     bounds.propagation = Duration::from_millis(500);
     bounds.min_ttl = Some(min_ttl);
     bounds.default_ttl = Some(default_ttl.max(min_ttl));
-    // A lease is seen to be expired within half a second, and a thousand of them are removed in each.
+    // A lease is seen to be expired within half a second, and five hundred of them are removed in each: of those that expire
+    // together, the first fifteen hundred go in this time.
     bounds.slack = Duration::from_secs(2);
     bounds.recovery = Duration::from_secs(5);
     // The watch itself is quicker to find a dead connection: this is for what it does not foresee.

@@ -126,7 +126,7 @@ pub struct Tls {
 }
 
 /// Where etcd is and how to talk with it. `Debug` shows no secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
     /// The members' URLs, each with its scheme.
@@ -148,6 +148,23 @@ pub struct Config {
     pub tls: Tls,
 }
 
+impl fmt::Debug for Config {
+    /// A URL that holds a user is one that a program gave by mistake.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |url: &String| if url.contains('@') { "..".to_owned() } else { url.clone() };
+        f.debug_struct("Config")
+            .field("endpoints", &self.endpoints.iter().map(shown).collect::<Vec<_>>())
+            .field("ttl", &self.ttl)
+            .field("min_ttl", &self.min_ttl)
+            .field("prefix", &self.prefix)
+            .field("startup", &self.startup)
+            .field("keepalive", &self.keepalive)
+            .field("credentials", &self.credentials)
+            .field("tls", &self.tls)
+            .finish()
+    }
+}
+
 impl Config {
     /// A store at `endpoints`, everything else as where no variable is set.
     pub fn new<S: Into<String>>(endpoints: impl IntoIterator<Item = S>) -> Self {
@@ -160,6 +177,17 @@ impl Config {
             keepalive: Some(DEFAULT_KEEPALIVE),
             credentials: None,
             tls: Tls::default(),
+        }
+    }
+
+    /// [`ErrorKind::InvalidConfig`] without endpoints, or with one whose URL holds a user: no error repeats it.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.endpoints.is_empty() {
+            return Err(invalid("no endpoint is given: name one".to_owned()));
+        }
+        match self.endpoints.iter().position(|url| url.contains('@')) {
+            Some(index) => Err(holds_a_user(index)),
+            None => Ok(()),
         }
     }
 
@@ -225,13 +253,16 @@ fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidConfig, message)
 }
 
+fn holds_a_user(index: usize) -> Error {
+    invalid(format!("item {index} of {ENDPOINTS_VARIABLE} holds a user: use {USERNAME_VARIABLE} instead"))
+}
+
 fn endpoints(list: &str, secure: bool) -> Result<Vec<String>> {
     let mut endpoints: Vec<String> = Vec::new();
     for (index, item) in list.split(',').map(str::trim).filter(|item| !item.is_empty()).enumerate() {
         // A URL may hold a password: neither is repeated.
         if item.contains('@') {
-            let message = format!("item {index} of {ENDPOINTS_VARIABLE} holds a user: use {USERNAME_VARIABLE} instead");
-            return Err(invalid(message));
+            return Err(holds_a_user(index));
         }
         let url = match item.split_once("://") {
             None if secure => format!("https://{item}"),
@@ -368,6 +399,15 @@ mod tests {
         let config = Config::from_environment(&bagged.into_iter().collect()).unwrap();
         assert!(!format!("{config:?}").contains("hush"), "{config:?}");
         assert!(config.tls.read().unwrap().1.is_some_and(|(_, key)| key.contains("hush")));
+    }
+
+    #[test]
+    fn an_endpoint_that_a_program_gives_may_hold_no_user_either() {
+        let config = Config::new(["http://a:1", "http://worker:hush@b:2"]);
+        let error = config.check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(!format!("{error} {error:?} {config:?}").contains("hush"), "{error} {config:?}");
+        assert!(Config::new(["http://a:1"]).check().is_ok() && Config::new([""; 0]).check().is_err());
     }
 
     #[test]

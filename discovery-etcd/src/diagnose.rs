@@ -25,6 +25,10 @@ pub struct Finding {
 /// The oldest etcd of use: earlier ones confirm progress that they have not told, so that a watch misses changes.
 const OLDEST: [u32; 3] = [3, 5, 13];
 
+/// The first versions that treat transactions inside of transactions, as records are written in, like others: by the changes
+/// of quota and of permissions that etcd tells of them.
+const NESTED: [[u32; 3]; 3] = [[3, 5, 33], [3, 6, 14], [3, 7, 1]];
+
 /// A member of etcd that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -50,6 +54,8 @@ pub struct Member {
     /// What is wrong with it, and what to do: a version that is too old, alarms such as `NOSPACE`, a missing leader, and
     /// why the read was not answered.
     pub problems: Vec<String>,
+    /// What is better otherwise, and what to do: a version with known faults.
+    pub advice: Vec<String>,
 }
 
 impl Member {
@@ -59,7 +65,7 @@ impl Member {
     }
 }
 
-/// Looks at every endpoint of `config`, all at once, each over a connection of its own. Takes five seconds at most. Reads
+/// Looks at every endpoint of `config`, all at once, each over a connection of its own. Takes nine seconds at most. Reads
 /// one key, and writes nothing. Cancel-safe.
 pub async fn diagnose(config: &Config) -> Vec<Finding> {
     let looks = config.endpoints.iter().enumerate().map(|(index, endpoint)| async move {
@@ -114,13 +120,27 @@ async fn look(config: &Config, index: usize) -> Result<Member, Error> {
         stored: bytes(status.db_size()),
         quota: Some(bytes(status.db_size_quota())).filter(|quota| *quota > 0),
         problems,
+        advice: nested(status.version()).into_iter().collect(),
+    })
+}
+
+fn numbers(version: &str) -> Option<Vec<u32>> {
+    version.split(['-', '+']).next()?.split('.').map(|number| number.parse().ok()).collect()
+}
+
+fn nested(version: &str) -> Option<String> {
+    let numbers = numbers(version).filter(|numbers| numbers.len() == 3 && numbers.as_slice() >= OLDEST.as_slice())?;
+    let first = NESTED.iter().find(|first| first[..2] == numbers[..2])?;
+    let [major, minor, patch] = first;
+    (numbers.as_slice() < first.as_slice()).then(|| {
+        format!(
+            "etcd {version} may write past its quota, and where it has users may not check all of their permissions, in \
+             nested transactions as records are written by: upgrade it to {major}.{minor}.{patch} or newer"
+        )
     })
 }
 
 fn too_old(version: &str) -> Option<String> {
-    let numbers = |version: &str| -> Option<Vec<u32>> {
-        version.split(['-', '+']).next()?.split('.').map(|number| number.parse().ok()).collect()
-    };
     let old = numbers(version).is_some_and(|numbers| numbers.as_slice() < OLDEST.as_slice());
     old.then(|| format!("etcd {version} lets watches miss changes: upgrade it to 3.5.13 or newer"))
 }
@@ -153,6 +173,16 @@ mod tests {
         }
         for good in ["3.5.13", "3.5.21-rc.0", "3.6.0", "3.10.1", "4.0.0", "not known"] {
             assert_eq!(too_old(good), None, "{good}");
+        }
+    }
+
+    #[test]
+    fn versions_with_faults_in_nested_transactions_are_named() {
+        for old in ["3.5.13", "3.5.32", "3.6.0", "3.6.13", "3.7.0"] {
+            assert!(nested(old).is_some_and(|text| text.contains(old)), "{old}");
+        }
+        for other in ["3.5.12", "3.5.33", "3.6.14", "3.7.1", "3.7.3", "3.8.0", "4.0.0", "not known"] {
+            assert_eq!(nested(other), None, "{other}");
         }
     }
 

@@ -23,6 +23,7 @@ pub async fn erase(config: &Config) -> Result<u64> {
         let message = format!("{PREFIX_VARIABLE} is not set, and without it every record is meant: set it");
         return Err(Error::new(ErrorKind::InvalidConfig, message).with_backend(crate::NAME));
     }
+    config.check().map_err(|error| error.with_backend(crate::NAME))?;
     let store = Store::new(config.clone());
     let root = store.names.root();
     let remove = |mut wire: Wire| {

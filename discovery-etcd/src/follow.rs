@@ -269,6 +269,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn news_that_overtake_a_sign_of_life_prove_no_loss() {
+        let etcd = Etcd::start().await.unwrap();
+        let (_store, mut following) = following(&etcd).await;
+        while following.probe.is_none() {
+            following.hear(0, false).await.unwrap();
+        }
+        // The answer is of a revision below what was told since it was asked for.
+        loop {
+            match following.hear(1_000, false).await.unwrap() {
+                Heard::InStep { .. } => break,
+                Heard::WentBack => panic!("taken for a loss"),
+                Heard::Message(_) | Heard::Nothing => {}
+            }
+        }
+        while following.probe.is_none() {
+            following.hear(1_000, false).await.unwrap();
+        }
+        // This one was asked for after that was told.
+        while !matches!(following.hear(1_000, false).await.unwrap(), Heard::WentBack) {}
+    }
+
+    #[tokio::test]
+    async fn a_record_that_goes_while_a_sign_of_life_is_awaited_proves_nothing() {
+        let etcd = Etcd::start().await.unwrap();
+        let mut client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+        client.put("v1/record", "", None).await.unwrap();
+        let (_store, mut following) = following(&etcd).await;
+        while !matches!(following.beat, Some((_, Some(_)))) {
+            following.hear(0, true).await.unwrap();
+        }
+        client.delete("v1/record", None).await.unwrap();
+        loop {
+            let heard = following.hear(0, true).await.unwrap();
+            if matches!(heard, Heard::Message(message) if !message.events().is_empty()) {
+                break;
+            }
+        }
+        let step = following.hear(1_000, true).await.unwrap();
+        assert!(matches!(step, Heard::InStep { witness: None }));
+    }
+
+    #[tokio::test]
     async fn a_watch_that_catches_up_slowly_is_not_given_up() {
         const REVISIONS: i64 = 10;
         let etcd = Etcd::start().await.unwrap();

@@ -55,6 +55,7 @@ pub struct SilentLease {
 /// # Errors
 /// No endpoint answers, or the user may not read there.
 pub async fn leases(config: &Config) -> Result<Leases, Error> {
+    config.check().map_err(|error| error.with_backend(crate::NAME))?;
     let store = Arc::new(Store::new(config.clone()));
     let mut found = Leases::default();
     let mut held = match owners(&store, &mut found).await {

@@ -12,8 +12,11 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use crate::config::Config;
 use crate::fault::{Fault, is_without_users};
 
-/// How long one member may take to accept a connection and a user.
+/// How long one member may take to accept a connection.
 const DIAL: Duration = Duration::from_secs(2);
+/// How long it may then take to accept a user. A password is made slow to check on purpose, and after a failure a fleet signs in
+/// all at once.
+const SIGN_IN: Duration = Duration::from_secs(4);
 /// One page of a snapshot, or one watch response: a revoked lease may have many keys.
 pub(crate) const LARGEST_MESSAGE: usize = 512 << 20;
 /// A caller that gives up sooner does not blame the connection.
@@ -200,11 +203,10 @@ impl Drop for Attempt<'_> {
 pub(crate) async fn dial(config: &Config, index: usize) -> Result<(Arc<str>, Client), Fault> {
     let url = config.endpoints.get(index).map(String::as_str).unwrap_or_default();
     let endpoint = endpoint(config, url).await.map_err(|error| Fault { error, broken: false })?;
-    let connecting = async {
-        let channel = endpoint.connect().await.map_err(|error| Fault::connecting(url, &error))?;
-        sign_in(config, channel).await.map_err(|error| Fault::calling(url, &error))
-    };
-    let client = timeout(DIAL, connecting).await.unwrap_or_else(|_| Err(Fault::silent(url, DIAL)))?;
+    let connecting = timeout(DIAL, endpoint.connect()).await.map_err(|_| Fault::silent(url, DIAL))?;
+    let channel = connecting.map_err(|error| Fault::connecting(url, &error))?;
+    let signing_in = timeout(SIGN_IN, sign_in(config, channel)).await.map_err(|_| Fault::silent(url, SIGN_IN))?;
+    let client = signing_in.map_err(|error| Fault::calling(url, &error))?;
     tracing::debug!(endpoint = url, "connected");
     Ok((url.into(), client))
 }

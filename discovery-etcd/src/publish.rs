@@ -1,5 +1,7 @@
 //! A batch of writes, as few transactions as possible.
 
+use std::time::Duration;
+
 use discovery_core::backend::{Stamp, Write, WriteBatch};
 use discovery_core::{Effect, Error, ErrorKind, Result};
 use etcd_client::{GetResponse, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse};
@@ -20,6 +22,11 @@ const GROUP: usize = 64;
 const GROUP_BYTES: usize = 256 << 10;
 /// How many transactions are under way at once.
 const PIPELINE: usize = 8;
+/// How much longer a transaction may take for each record of the lease, where users are demanded: etcd then looks at all of
+/// them for each that is written (`checkLeasePuts` in its `apply/auth.go`), and what is under way together waits for each other.
+const EACH: Duration = Duration::from_millis(1);
+/// How many records that is reckoned with at most.
+const RECKONED: usize = 20_000;
 /// How often a write is tried again because the record was not what it was thought to be.
 const ROUNDS: usize = 6;
 
@@ -111,9 +118,9 @@ impl<'a> Publishing<'a> {
             }
             let Some(fence) = self.ground.fence else { return };
             let session = self.session;
-            let before = session.store.known();
+            let (before, limit) = (session.store.known(), self.patience(orders.len()));
             let sending = groups(std::mem::take(&mut orders)).into_iter().map(|group| async move {
-                let answer = send(session, grouped(session, fence, &group)).await;
+                let answer = send(session, grouped(session, fence, &group), limit).await;
                 (group, answer)
             });
             let answers: Vec<_> = stream::iter(sending).buffer_unordered(PIPELINE).collect().await;
@@ -183,6 +190,12 @@ impl<'a> Publishing<'a> {
         };
     }
 
+    /// How long a transaction may take, beside so many writes.
+    fn patience(&self, writes: usize) -> Duration {
+        let users = self.session.store.config.credentials.is_some();
+        patience(users, self.ground.held.len() + writes)
+    }
+
     /// Writes all of them or none.
     async fn together(&mut self, mut orders: Vec<Order>) -> Result<()> {
         let bytes: usize = orders.iter().map(Order::size).sum();
@@ -203,7 +216,7 @@ impl<'a> Publishing<'a> {
             let looks: Vec<_> = std::iter::once(session.fence.get()).chain(orders.iter().map(Order::look)).collect();
             let txn = Txn::new().when(compares).and_then(ops).or_else(looks);
             let before = session.store.known();
-            let answer = match send(session, txn).await {
+            let answer = match send(session, txn, self.patience(orders.len())).await {
                 Ok(answer) => answer,
                 Err(fault) => {
                     self.failed(&fault);
@@ -247,6 +260,10 @@ impl<'a> Publishing<'a> {
     }
 }
 
+fn patience(users: bool, records: usize) -> Duration {
+    if users { CALL + EACH * u32::try_from(records.min(RECKONED)).unwrap_or_default() } else { CALL }
+}
+
 fn restless() -> Error {
     let message = "the records change all the time, and none of the tries to write found them as they had been read";
     Error::new(ErrorKind::Unavailable, message)
@@ -257,8 +274,8 @@ fn revision_of(answer: &TxnResponse) -> i64 {
 }
 
 /// Sends one transaction. What its answer would have been is unknown after an error, unless that says otherwise.
-async fn send(session: &EtcdSession, txn: Txn) -> Result<TxnResponse, Fault> {
-    session.store.control.call(CALL, |mut wire: Wire| async move { wire.kv.txn(txn).await }).await
+async fn send(session: &EtcdSession, txn: Txn, limit: Duration) -> Result<TxnResponse, Fault> {
+    session.store.control.call(limit, |mut wire: Wire| async move { wire.kv.txn(txn).await }).await
 }
 
 /// One transaction of several independent ones, which takes place while the fence stands.
@@ -284,4 +301,16 @@ fn groups(orders: Vec<Order>) -> Vec<Vec<Order>> {
         }
     }
     groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_users_the_time_of_a_transaction_grows_with_what_the_lease_holds() {
+        assert_eq!(patience(false, 50_000), CALL);
+        assert_eq!(patience(true, 15_000), CALL + Duration::from_secs(15));
+        assert_eq!(patience(true, 1_000_000), CALL + Duration::from_secs(20));
+    }
 }

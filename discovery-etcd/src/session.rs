@@ -32,6 +32,8 @@ pub(crate) struct Ground {
     pub(crate) unsettled: bool,
     /// The stored keys under the lease, each with the revision that it was written at.
     pub(crate) held: HashMap<String, i64>,
+    /// How many verifications may go by before one looks at what else is under the lease.
+    pub(crate) sure: u32,
 }
 
 /// A lease of etcd. See [`discovery_core::backend::Session`].
@@ -155,7 +157,10 @@ impl Session for EtcdSession {
             return batch.writes.iter().map(|write| Err(error.clone().with_key(write.key()))).collect();
         }
         let results = Publishing::new(self, &mut ground).write(batch).await;
-        results.iter().filter_map(|result| result.as_ref().err()).for_each(|error| self.note(error));
+        for error in results.iter().filter_map(|result| result.as_ref().err()) {
+            ground.sure = 0;
+            self.note(error);
+        }
         results
     }
 

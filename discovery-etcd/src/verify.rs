@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use discovery_core::backend::{Desired, Drift};
 use discovery_core::{ErrorKind, Key};
-use etcd_client::{Compare, CompareOp, KeyValue, LeaseTimeToLiveOptions, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Compare, CompareOp, KeyValue, LeaseTimeToLiveOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use futures_util::{StreamExt, stream};
 
 use crate::fault::{Fault, lease_gone};
 use crate::link::Wire;
@@ -14,6 +15,10 @@ use crate::write::taken;
 
 /// How many records are compared in one transaction.
 const CHUNK: usize = 100;
+/// How many such transactions are under way at once.
+const PIPELINE: usize = 8;
+/// One of so many verifications looks at all keys of the lease, where nothing makes it look sooner: half a minute apart.
+const SELDOM: u32 = 12;
 
 struct Wanted<'a> {
     key: &'a Key,
@@ -27,8 +32,6 @@ pub(crate) async fn compare(
     ground: &mut Ground,
     desired: &Desired,
 ) -> Result<Vec<(Key, Drift)>, Fault> {
-    let under_lease = keys(session).await?;
-    let mut drifts = Vec::new();
     let mut wanted = Vec::with_capacity(desired.len());
     for (key, value) in desired {
         // What cannot be stored was refused when it was written.
@@ -36,22 +39,25 @@ pub(crate) async fn compare(
             wanted.push(Wanted { key, value, stored });
         }
     }
-    if let Some(under_lease) = &under_lease {
-        let names: HashSet<&[u8]> = wanted.iter().map(|wanted| wanted.stored.as_bytes()).collect();
-        let spare = under_lease.iter().filter(|stored| !names.contains(stored.as_slice()));
-        drifts.extend(spare.filter_map(|stored| Some((session.store.names.parse(stored)?, Drift::Unwanted))));
-    }
-    let (known, unknown): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|wanted| {
-        let attached = under_lease.as_ref().is_none_or(|keys| keys.contains(wanted.stored.as_bytes()));
-        attached && ground.held.contains_key(&wanted.stored)
-    });
-    let mut changed: Vec<Wanted<'_>> = unknown;
-    let mut known = known.into_iter().peekable();
-    while known.peek().is_some() {
-        let chunk: Vec<_> = known.by_ref().take(CHUNK).collect();
-        if !unchanged(session, ground, &chunk).await? {
+    let (known, mut changed): (Vec<_>, Vec<_>) =
+        wanted.iter().partition(|wanted| ground.held.contains_key(&wanted.stored));
+    let asking: Vec<Txn> = known.chunks(CHUNK).map(|chunk| unchanged(session, ground, chunk)).collect();
+    let asking = asking.into_iter().map(|txn| transact(session, txn));
+    let answers: Vec<_> = stream::iter(asking).buffered(PIPELINE).collect().await;
+    for (chunk, answer) in known.chunks(CHUNK).zip(answers) {
+        if !answer?.succeeded() {
             changed.extend(chunk);
         }
+    }
+    let mut drifts = Vec::new();
+    if ground.sure == 0 || !changed.is_empty() {
+        // Also for whether the lease itself is gone.
+        if let Some(under_lease) = keys(session).await? {
+            let names: HashSet<&[u8]> = wanted.iter().map(|wanted| wanted.stored.as_bytes()).collect();
+            let spare = under_lease.iter().filter(|stored| !names.contains(stored.as_slice()));
+            drifts.extend(spare.filter_map(|stored| Some((session.store.names.parse(stored)?, Drift::Unwanted))));
+        }
+        ground.sure = SELDOM;
     }
     for chunk in changed.chunks(CHUNK) {
         for (wanted, record) in chunk.iter().zip(read(session, chunk).await?) {
@@ -60,6 +66,7 @@ pub(crate) async fn compare(
             }
         }
     }
+    ground.sure = if drifts.is_empty() { ground.sure - 1 } else { 0 };
     Ok(drifts)
 }
 
@@ -77,8 +84,8 @@ async fn keys(session: &EtcdSession) -> Result<Option<HashSet<Vec<u8>>>, Fault> 
     }
 }
 
-/// Whether all of them are at the revisions that they were written at.
-async fn unchanged(session: &EtcdSession, ground: &Ground, chunk: &[Wanted<'_>]) -> Result<bool, Fault> {
+/// Succeeds where all of them are at the revisions that they were written at.
+fn unchanged(session: &EtcdSession, ground: &Ground, chunk: &[&Wanted<'_>]) -> Txn {
     let compares: Vec<_> = chunk
         .iter()
         .map(|wanted| {
@@ -86,19 +93,21 @@ async fn unchanged(session: &EtcdSession, ground: &Ground, chunk: &[Wanted<'_>])
             Compare::mod_revision(wanted.stored.as_str(), CompareOp::Equal, revision)
         })
         .collect();
-    let txn = Txn::new().when(compares);
-    let answer = session.store.control.read(CALL, move |wire| transact(wire, txn.clone())).await?;
-    Ok(answer.succeeded())
+    // Without something to read etcd compares what the member itself has stored, however old that is.
+    Txn::new().when(compares).and_then([session.fence.get()])
 }
 
-async fn transact(mut wire: Wire, txn: Txn) -> Result<etcd_client::TxnResponse, etcd_client::Error> {
-    wire.kv.txn(txn).await
+async fn transact(session: &EtcdSession, txn: Txn) -> Result<TxnResponse, Fault> {
+    let ask = |mut wire: Wire| {
+        let txn = txn.clone();
+        async move { wire.kv.txn(txn).await }
+    };
+    session.store.control.read(CALL, ask).await
 }
 
-async fn read(session: &EtcdSession, chunk: &[Wanted<'_>]) -> Result<Vec<Option<KeyValue>>, Fault> {
+async fn read(session: &EtcdSession, chunk: &[&Wanted<'_>]) -> Result<Vec<Option<KeyValue>>, Fault> {
     let gets: Vec<_> = chunk.iter().map(|wanted| TxnOp::get(wanted.stored.as_str(), None)).collect();
-    let txn = Txn::new().and_then(gets);
-    let answer = session.store.control.read(CALL, move |wire| transact(wire, txn.clone())).await?;
+    let answer = transact(session, Txn::new().and_then(gets)).await?;
     let records = answer.op_responses().into_iter().map(|found| match found {
         TxnOpResponse::Get(mut found) => found.take_kvs().into_iter().next(),
         _ => None,

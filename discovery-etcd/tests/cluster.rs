@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use discovery_core::backend::{Backend, Change, Registrar, SessionRequest, Watcher};
 use discovery_testbed::EtcdCluster;
+use futures_util::future::join_all;
 
 /// Follows `scope` through failures until `wanted`, as the core does, and answers everything that was removed meanwhile.
 async fn follow(backend: &discovery_etcd::EtcdBackend, fold: &mut Fold, wanted: impl Fn(&Fold) -> bool) -> Vec<Change> {
@@ -74,11 +75,12 @@ async fn a_member_without_a_majority_is_left_and_found_again() {
     }
     // One member answers, and knows no more than before: no watch of it may claim to be in step.
     let start = Instant::now();
-    for (reader, fold) in &mut folds {
+    let failures = join_all(folds.iter_mut().map(async |(reader, fold)| {
         let error = fold.failure("the majority to be missed").await;
         assert!(error.is_temporary(), "{error}");
         assert!(start.elapsed() < reader.bounds().recovery, "{:?}: {error}", start.elapsed());
-    }
+    }));
+    failures.await;
     assert!(backend.list(&endpoints()).await.is_err());
     for member in &cluster.members()[1..] {
         member.resume().unwrap();
@@ -92,4 +94,23 @@ async fn a_member_without_a_majority_is_left_and_found_again() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn what_a_member_without_a_majority_has_stored_verifies_nothing() {
+    let cluster = EtcdCluster::start().await.unwrap();
+    let backend = backend(&cluster.members()[0].endpoint()).await;
+    let session = backend.open(&SessionRequest::new(Some(Duration::from_secs(60)), None)).await.unwrap();
+    put(&*session, &key(1), "1").await.unwrap();
+    let wanted = desired([(key(1), "1")]);
+    assert!(session.verify(&wanted).await.unwrap().is_empty());
+    for member in &cluster.members()[1..] {
+        member.pause().unwrap();
+    }
+    let verified = session.verify(&wanted).await;
+    assert!(verified.as_ref().is_err_and(discovery_core::Error::is_temporary), "{verified:?}");
+    for member in &cluster.members()[1..] {
+        member.resume().unwrap();
+    }
+    until("the cluster to answer", || async { session.verify(&wanted).await.is_ok() }).await;
 }

@@ -158,6 +158,26 @@ async fn a_restarted_server_forgets_its_tokens_and_nobody_notices() {
 }
 
 #[tokio::test]
+async fn a_token_that_has_run_out_is_replaced_and_nobody_notices() {
+    let options = EtcdOptions {
+        flags: ["--auth-token-ttl=2", "--log-level=debug"].map(str::to_owned).into(),
+        ..Default::default()
+    };
+    let etcd = Etcd::start_with(options).await.unwrap();
+    etcd.demand_password("root-secret").await.unwrap();
+    add_worker(&etcd).await;
+    let backend = connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap();
+    assert!(listed(&backend, &endpoints()).await.is_empty());
+    // Nothing else of this handle is signed in.
+    until("the token to run out", || async {
+        let log = fs::read_to_string(etcd.log()).unwrap();
+        log.lines().any(|line| line.contains("deleted a simple token") && line.contains("worker"))
+    })
+    .await;
+    assert!(listed(&backend, &endpoints()).await.is_empty());
+}
+
+#[tokio::test]
 async fn a_permission_that_is_taken_away_ends_the_watch_and_comes_back() {
     let etcd = demanding().await;
     let backend = connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap();
@@ -203,6 +223,20 @@ async fn tls_is_checked_against_the_authority_that_is_given() {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         }
     }
+    // The same server by an address that is not in its certificate.
+    let elsewhere = etcd.endpoint().replace("127.0.0.1", "[::ffff:127.0.0.1]");
+    let trusted = environment(&elsewhere).with("ETCD_AUTH_CA", authority.certificate().to_str().unwrap());
+    for error in refusals(&connect(trusted).await.unwrap()).await {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("certificate does not fit"), "{error}");
+    }
+    // An authority that is replaced in place.
+    let place = tempfile::NamedTempFile::new().unwrap();
+    fs::copy(stranger.certificate(), place.path()).unwrap();
+    let backend = connect(trusting(place.path())).await.unwrap();
+    refusals(&backend).await;
+    fs::copy(authority.certificate(), place.path()).unwrap();
+    works(&backend).await;
     // Not encrypted.
     let backend = connect(environment(&etcd.endpoint().replace("https", "http"))).await.unwrap();
     for error in refusals(&backend).await {
@@ -233,13 +267,18 @@ async fn a_client_certificate_is_shown_and_demanded_together_with_a_password() {
     let secret = secret.lines().nth(1).unwrap();
     tells_nothing(&format!("{backend:?}"), &[secret]);
 
-    let stranger = Authority::new("another one").unwrap().client("worker").unwrap();
-    // The files of the other authority are gone with it: so is the certificate, which is refused before any I/O.
-    assert_eq!(connect(with_client(&stranger)).await.unwrap_err().kind(), ErrorKind::InvalidConfig);
-    for error in refusals(&connect(trusting.clone()).await.unwrap()).await {
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        tells_nothing(&format!("{error} {error:?}"), &[secret]);
+    let other = Authority::new("another one").unwrap();
+    let stranger = other.client("worker").unwrap();
+    for environment in [trusting.clone(), with_client(&stranger)] {
+        for error in refusals(&connect(environment).await.unwrap()).await {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            assert!(error.to_string().contains("certificate"), "{error}");
+            tells_nothing(&format!("{error} {error:?}"), &[secret]);
+        }
     }
+    // The files of an authority go with it: a certificate that is not there is refused before any I/O.
+    drop(other);
+    assert_eq!(connect(with_client(&stranger)).await.unwrap_err().kind(), ErrorKind::InvalidConfig);
 
     // All of it at once.
     etcd.demand_password("root-secret").await.unwrap();

@@ -109,18 +109,20 @@ async fn a_creation_that_arrives_late_does_not_bring_a_withdrawn_record_back() {
     let slow = Proxy::to_port(etcd.port()).unwrap();
     let backend = with_first(&format!("http://{},{}", slow.address(), etcd.endpoint())).await;
     let session = session(&backend).await;
-    session.renew().await.unwrap();
+    let mut witness = etcd_client::Client::connect([format!("http://{}", slow.address())], None).await.unwrap();
     let mut fold = Fold::open(&common::backend(&etcd.endpoint()).await, &endpoints(), None).await;
-    slow.delay_only(Direction::ToServer, Duration::from_secs(4));
+    slow.delay_only(Direction::ToServer, Duration::from_secs(5));
     let error = put(&*session, &key(1), "late").await.unwrap_err();
     assert_eq!(error.effect(), Effect::Unknown, "{error}");
-    // By now the other endpoint is used.
-    put(&*session, &key(1), "1").await.unwrap();
-    delete(&*session, &key(1)).await.unwrap();
-    // The stream of renewals is still that of the slow connection: what it says comes after what was sent before.
-    until("a renewal over the slow connection", || async { session.renew().await.is_ok() }).await;
-    slow.heal();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Sent two seconds later, with as long a way: once this is answered, the write has arrived.
+    let arrived = witness.get("v1/", None);
+    let meanwhile = async {
+        // By now the other endpoint is used.
+        put(&*session, &key(1), "1").await.unwrap();
+        delete(&*session, &key(1)).await.unwrap();
+    };
+    let (arrived, ()) = tokio::join!(within("the late write to arrive", arrived), meanwhile);
+    arrived.unwrap();
     let barrier = backend.barrier(&endpoints()).await.unwrap().unwrap();
     put(&*session, &key(2), "end").await.unwrap();
     fold.until("the end", |fold| fold.entries.contains_key(&key(2))).await;

@@ -49,7 +49,7 @@ pub struct EtcdTls {
 }
 
 /// One etcd server on 127.0.0.1, with ports, data and a log of its own. It ends, and its files go, when this is dropped
-/// and also when this process dies in whatever way.
+/// and also when this process dies in whatever way; of one that is down meanwhile the files stay where this process is killed.
 ///
 /// What is done to it is done when the method returns. A method that was cancelled may have been done in part; every
 /// method can follow.

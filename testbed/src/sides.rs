@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// The first argument of a process that is one side.
 pub const ROLE: &str = "side";
 
-/// This program again, as one side. It is killed when this is dropped.
+/// This program again, as one side. It is killed when this is dropped, and ends by itself where this process is killed.
 #[derive(Debug)]
 pub struct Side {
     child: Child,
@@ -31,7 +31,7 @@ impl Side {
     pub async fn start(name: &str, arguments: &[&str]) -> Result<Self> {
         let failed = |error: io::Error| Error::because(name, error);
         let mut command = Command::new(env::current_exe().map_err(failed)?);
-        command.args([ROLE, name]).args(arguments).stdout(Stdio::piped()).kill_on_drop(true);
+        command.args([ROLE, name]).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(failed)?;
         let output = child.stdout.take().ok_or_else(|| Error::new(format!("{name}: no output to read")))?;
         let mut side = Self { child, lines: BufReader::new(output).lines() };
@@ -65,9 +65,14 @@ impl Side {
     }
 }
 
-/// Says that this side is ready.
+/// Says that this side is ready. From then on it ends with whoever started it, in whatever way that ends: its input does.
 pub fn ready() {
     println!("ready");
+    std::thread::spawn(|| {
+        // Nothing is ever written there; an input that cannot be read has ended, too.
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        std::process::exit(1);
+    });
 }
 
 /// Says what this side has measured.

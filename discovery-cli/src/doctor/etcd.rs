@@ -61,13 +61,16 @@ fn about(endpoint: &str, member: &Member, any_serves: bool) -> Finding {
         span_text(*connected),
         bytes_text(*stored)
     );
-    let told = if member.problems.is_empty() { text } else { format!("{text}: {}", member.problems.join("; ")) };
+    let said: Vec<&str> = member.problems.iter().chain(&member.advice).map(String::as_str).collect();
+    let told = if said.is_empty() { text } else { format!("{text}: {}", said.join("; ")) };
     let finding = if !member.serves() {
         lacking(any_serves, told)
-    } else if member.problems.is_empty() {
-        Finding::good("endpoint", told)
-    } else {
+    } else if !member.problems.is_empty() {
         Finding::wrong("endpoint", told)
+    } else if !member.advice.is_empty() {
+        Finding::poor("endpoint", told)
+    } else {
+        Finding::good("endpoint", told)
     };
     finding.with(details(endpoint, member))
 }
@@ -86,6 +89,7 @@ fn details(endpoint: &str, member: &Member) -> Value {
         "stored_bytes": member.stored,
         "quota_bytes": member.quota,
         "problems": member.problems,
+        "advice": member.advice,
     })
 }
 
