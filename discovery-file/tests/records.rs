@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::*;
 use discovery_core::backend::{
-    Backend, Change, Desired, Drift, Lineage, Registrar, Session, SessionRequest, Watcher, Write, WriteBatch,
+    Backend, Change, Desired, Drift, Lineage, Registrar, SessionRequest, Watcher, Write, WriteBatch,
 };
 use discovery_core::{ErrorKind, InstanceId, Key, Path, Scope};
 use discovery_dynamo::layout;
