@@ -178,9 +178,15 @@ impl Follow {
 
     /// Follows for a time, whatever comes, and then the fold must be `expected`: for what may go and come back.
     pub(crate) async fn settles_to(&mut self, time: Duration, expected: &Set) -> CaseResult {
+        self.read_for(time).await?;
+        ensure!(self.fold == *expected, "after {time:?}: {}", difference(&self.fold, expected));
+        Ok(())
+    }
+
+    /// Follows for a time, whatever comes.
+    pub(crate) async fn read_for(&mut self, time: Duration) -> CaseResult {
         let until = Instant::now() + time;
         while self.next_until(until).await?.is_some() {}
-        ensure!(self.fold == *expected, "after {time:?}: {}", difference(&self.fold, expected));
         Ok(())
     }
 

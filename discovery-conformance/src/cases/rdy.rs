@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use discovery_core::InstanceId;
 use futures_util::future::try_join_all;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::case::{CaseResult, cases, ensure, fail};
 use crate::follow::Told;
@@ -125,7 +125,7 @@ async fn rdy_05_flapping_ends_right(t: &Trial) -> CaseResult {
         let asked = Instant::now();
         one.update(Item::at(["x"]).n(n.into())).await?;
         now_is(&mut values, n.into(), asked);
-        sleep(t.bounds().propagation * (n % 3) / 4).await;
+        follow.read_for(t.bounds().propagation * (n % 3) / 4).await?;
     }
     // A value that is gone when its owner is ready again, and was not there while it had been.
     for (ready, n) in [(Some(false), None), (None, Some(17)), (None, Some(18)), (Some(true), None)] {
@@ -138,7 +138,7 @@ async fn rdy_05_flapping_ends_right(t: &Trial) -> CaseResult {
             one.update(Item::at(["x"]).n(n)).await?;
             now_is(&mut values, n, asked);
         }
-        sleep(t.propagation() * 2).await;
+        follow.read_for(t.propagation() * 2).await?;
     }
     follow.settles_to(t.propagation(), &registered([&one])).await?;
     let shown = follow.told.iter().filter_map(|told| match told {

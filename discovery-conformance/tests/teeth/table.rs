@@ -87,8 +87,8 @@ mutants! {
     ForgottenHistoryIsFatal => flt_02_forgotten_history_is_resynchronised, "the stream ended";
     ForgetsIncarnationsOverGaps => flt_04_recreated_in_the_gap_is_new, "silence";
     NeverNoticesADeadConnection => flt_06_half_open_watch_is_found, "stale: not within";
-    LosesRecordsWithAMember => flt_07_lost_member_costs_nothing, "the stream told [Removed(";
-    LosesWatchesWithAMember => flt_07_lost_member_costs_nothing, "live on another member";
+    LosesRecordsWithAMember => flt_07_lost_member_costs_nothing, "two updates were told as [Removed(";
+    LosesWatchesWithAMember => flt_07_lost_member_costs_nothing, "the fold is right: not within";
     HidesABrokenConnection => flt_08_outage_serves_the_last_set, "stale: not within";
     DeniesALossOfData => flt_10_grace_hides_the_loss, "the stream told [Removed(";
     CriesLossOfData => flt_10_grace_needs_a_proven_loss, "deleted in the gap leaves: not within";
@@ -98,7 +98,7 @@ mutants! {
     QueuesAllItTells => con_01_unpolled_stream_costs_a_set, "of the values stored are still held";
     LeaksATaskPerWatch => con_02_open_and_close_leak_nothing, "tasks are left";
     LeaksADescriptorPerWatch => con_02_open_and_close_leak_nothing, "descriptors more are open";
-    WritesOnThoughItWasCancelled => con_03_cancelled_registration_leaves_nothing, "the list is right";
+    WritesOnThoughItWasCancelled => con_03_cancelled_registration_leaves_nothing, "the stream told [Added(";
     EndsEachWatchOnce => con_04_equal_queries_share_a_watch, "opened 2 watches";
     MissesTheDeeper => key_01_queries_are_exact_on_segments, "the view of";
     BleedsIntoSiblings => key_01_watches_are_exact_on_segments, "lies beside";
