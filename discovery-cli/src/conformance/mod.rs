@@ -158,7 +158,7 @@ pub(crate) async fn conformance(backend: Option<&str>, verbose: u8, arguments: A
     refuse_pods(backend.name)?;
     let copy = arguments.report.as_deref().map(Copy::open).transpose()?;
     if arguments.within.is_none()
-        && let Some(room) = Room::make(backend.name)?
+        && let Some(room) = Room::make(backend.name).await?
     {
         return apart::run(room).await;
     }
