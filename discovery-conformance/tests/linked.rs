@@ -66,18 +66,13 @@ impl KeyStore for Shelf {
     }
 }
 
-const FACTORY: BackendFactory = BackendFactory {
-    name: "shelf",
-    aliases: &[],
-    origin: env!("CARGO_PKG_NAME"),
-    summary: "a shelf in this process",
-    connect: |context| {
+const FACTORY: BackendFactory =
+    BackendFactory::new("shelf", env!("CARGO_PKG_NAME"), "a shelf in this process", |context| {
         Box::pin(async move {
             let name = context.environment.get(SHELF_VARIABLE).unwrap_or_default().to_owned();
             Ok(Arc::new(Simple::new("shelf", Shelf(name))) as _)
         })
-    },
-};
+    });
 
 fn environment(shelf: &str) -> Environment {
     Environment::default().with(SHELF_VARIABLE, shelf)

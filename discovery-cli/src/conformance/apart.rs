@@ -12,8 +12,15 @@ use crate::signals::StopSignals;
 pub(super) async fn run(room: Room) -> Outcome {
     let within = room.name();
     let ended = suite(within).await;
-    let removed = room.remove().await;
-    ended.and(removed)
+    match (ended, room.remove().await) {
+        (ended, Ok(())) => ended,
+        (Ok(()), left) => left,
+        // Both are said: what the run came to decides the exit code.
+        (ended, Err(left)) => {
+            left.report();
+            ended
+        }
+    }
 }
 
 async fn suite(within: std::ffi::OsString) -> Outcome {

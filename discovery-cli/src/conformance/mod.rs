@@ -158,7 +158,7 @@ pub(crate) async fn conformance(backend: Option<&str>, verbose: u8, arguments: A
     refuse_pods(backend.name)?;
     let copy = arguments.report.as_deref().map(Copy::open).transpose()?;
     if arguments.within.is_none()
-        && let Some(room) = Room::make(backend.name)?
+        && let Some(room) = Room::make(backend.name).await?
     {
         return apart::run(room).await;
     }
@@ -225,7 +225,7 @@ mod tests {
     /// A backend of somebody else's crate is judged where it is configured to be, and its records are gone afterwards.
     #[test]
     fn a_backend_that_the_suite_does_not_know_is_a_black_box() {
-        let stranger = BackendFactory { name: "stranger", ..FACTORY };
+        let stranger = BackendFactory::new("stranger", FACTORY.origin, FACTORY.summary, FACTORY.connect);
         let Stores { factory, linked } = stores(stranger, None).unwrap();
         assert!(linked.is_some());
         let selected = selected(&["reg_01".to_owned(), "key_01".to_owned()]).unwrap();

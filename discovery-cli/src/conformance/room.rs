@@ -25,8 +25,9 @@ pub(super) enum Room {
 }
 
 impl Room {
-    /// Room in the store that this backend is configured to use. `None`: the suite needs none there.
-    pub(super) fn make(backend: &str) -> Outcome<Option<Self>> {
+    /// Room in the store that this backend is configured to use. `None`: the suite needs none there. Cancelled, it leaves
+    /// nothing.
+    pub(super) async fn make(backend: &str) -> Outcome<Option<Self>> {
         let environment = Environment::process();
         match backend {
             #[cfg(feature = "file")]
@@ -49,7 +50,9 @@ impl Room {
             #[cfg(feature = "etcd")]
             discovery_etcd::NAME => {
                 let own = format!("conformance-{:016x}", fastrand::u64(..));
-                Ok(Some(Self::Etcd(Box::new(below(environment, &own)?))))
+                let config = below(environment, &own)?;
+                answers(&config).await?;
+                Ok(Some(Self::Etcd(Box::new(config))))
             }
             _ => {
                 let _ = environment;
@@ -64,7 +67,8 @@ impl Room {
             #[cfg(feature = "file")]
             Self::File { directory, .. } => directory.path().into(),
             #[cfg(feature = "etcd")]
-            Self::Etcd(config) => config.prefix.clone().into(),
+            // What is erased below a prefix is the layout there: so the worlds are within that.
+            Self::Etcd(config) => format!("{}{}", config.prefix, discovery_dynamo::layout::ROOT).into(),
         }
     }
 
@@ -82,15 +86,27 @@ impl Room {
                 Ok(())
             }
             #[cfg(feature = "etcd")]
-            Self::Etcd(config) => match discovery_etcd::erase(&config).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(Failure::failed(format!(
-                    "conformance: the keys below {} could not be removed: {error}: they go with their time to live",
-                    config.prefix
-                ))),
-            },
+            Self::Etcd(config) => erased(&config).await,
         }
     }
+}
+
+/// What a process that has ended had sent may arrive after it: again until nothing is found.
+#[cfg(feature = "etcd")]
+async fn erased(config: &discovery_etcd::Config) -> Outcome {
+    const MOST: usize = 5;
+    for _ in 0..MOST {
+        match discovery_etcd::erase(config).await {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => {
+                let left = format!("conformance: the keys below {} could not be removed", config.prefix);
+                return Err(Failure::failed(format!("{left}: {error}: they go with their time to live")));
+            }
+        }
+    }
+    let prefix = &config.prefix;
+    Err(Failure::failed(format!("conformance: somebody writes below {prefix}: run `etcdctl del --prefix {prefix}`")))
 }
 
 /// The configured etcd, below `own` and below the prefix that is configured.
@@ -99,6 +115,25 @@ fn below(environment: Environment, own: &str) -> Outcome<discovery_etcd::Config>
     let around = environment.get(discovery_etcd::PREFIX_VARIABLE).unwrap_or_default().trim_matches('/');
     let prefix = if around.is_empty() { own.to_owned() } else { format!("{around}/{own}") };
     Ok(discovery_etcd::Config::from_environment(&environment.with(discovery_etcd::PREFIX_VARIABLE, prefix))?)
+}
+
+/// Without an etcd that serves, each of the cases would wait for one.
+#[cfg(feature = "etcd")]
+async fn answers(config: &discovery_etcd::Config) -> Outcome {
+    let mut causes = Vec::new();
+    for found in discovery_etcd::diagnose(config).await {
+        match found.outcome {
+            Ok(member) if member.latency.is_some() => return Ok(()),
+            Ok(member) => causes.extend(member.problems),
+            Err(error) => causes.push(error.message().to_owned()),
+        }
+    }
+    Err(Failure::failed(format!(
+        "conformance: no etcd serves at {}: {}: set {}, or see `discovery doctor --backend etcd`",
+        config.endpoints.join(" and "),
+        causes.join("; "),
+        discovery_etcd::ENDPOINTS_VARIABLE
+    )))
 }
 
 /// A factory of stores within a room that another process made.

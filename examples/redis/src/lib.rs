@@ -193,8 +193,3 @@ impl KeyStore for Redis {
         Terms { default_ttl: self.default_ttl, ..Terms::default() }
     }
 }
-
-/// The examples of the page that this crate follows.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/writing-a-backend.md")]
-struct Page;
