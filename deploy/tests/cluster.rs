@@ -233,7 +233,7 @@ async fn a_pod_writes_its_own_resource_and_no_other_s() {
         one.apply(&resource("one", &[one.owner(), two.owner()]), false).await,
         "must belong to the pod that writes it",
     );
-    refused(one.apply(&resource("one-b", &[]), false).await, "must belong to the pod that writes it");
+    refused(one.apply(&resource("one", &[]), false).await, "must belong to the pod that writes it");
     let patch = ["patch", "dwm", "two", "--type=merge", "--patch", r#"{"spec":{"data":{"endpoints":{"x":{}}}}}"#];
     refused(one.kubectl(&patch, "").await, "and not two");
     refused(one.kubectl(&["delete", "dwm", "two"], "").await, "and not two");
