@@ -180,6 +180,22 @@ async fn the_manifests_apply_as_they_are_and_the_example_s_pods_become_endpoints
     cluster.kubectl(["delete", "--wait=false", "--kustomize", &example]).await.unwrap();
 }
 
+/// In a namespace that asks for as much as Kubernetes can ask for of a pod.
+#[tokio::test]
+async fn the_example_s_pods_are_let_in_where_pods_are_restricted() {
+    let space = Space::new("restricted", Mode::Pod).await;
+    let enforce = "pod-security.kubernetes.io/enforce=restricted";
+    space.cluster.kubectl(["label", "namespace", &space.namespace, enforce]).await.unwrap();
+    let objects = manifests::objects(include_str!("../example/worker.yaml"));
+    let template = &objects["apps/v1 Deployment /example-worker"]["spec"]["template"];
+    let pod = |spec: &Value| json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "one" }, "spec": spec });
+    let create = ["create", "--filename=-", "--namespace", &space.namespace];
+    space.cluster.kubectl_with(create, &pod(&template["spec"]).to_string()).await.unwrap();
+    let lax = json!({ "containers": [{ "name": "main", "image": "none" }] });
+    let refused = space.cluster.kubectl_with(create, &pod(&lax).to_string()).await.unwrap_err();
+    assert!(refused.to_string().contains("PodSecurity"), "{refused}");
+}
+
 #[tokio::test]
 async fn what_helm_renders_applies_and_serves_a_namespace_of_its_own() {
     let cluster = cluster().await;

@@ -134,9 +134,15 @@ fn a_file_s_mode_stays_what_it_is() {
     let aliased = DEPLOYMENT
         .replace("{matchLabels: {app: web}}", "{matchLabels: &labels {app: web}}")
         .replace("{labels: {app: web}}", "{labels: *labels}")
-        .replace("      containers:", "      volumes: [{name: v, secret: {secretName: s, defaultMode: 0400}}]\n      containers:");
+        .replace(
+            "      containers:",
+            "      volumes: [{name: v, secret: {secretName: s, defaultMode: 0400}}]\n      containers:",
+        );
     let ended = inject(&place, &[], &aliased);
-    ended.assert_fails(2, "0400 means something else once the document is written anew, as the alias *labels makes necessary");
+    ended.assert_fails(
+        2,
+        "0400 means something else once the document is written anew, as the alias *labels makes necessary",
+    );
     assert_eq!(ended.stdout, "");
     let ended = inject(&place, &[], &aliased.replace("0400", "256"));
     assert!(ended.stdout.contains("defaultMode: 256\n"), "{ended:?}");

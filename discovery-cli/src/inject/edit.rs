@@ -290,7 +290,9 @@ mod tests {
             let refused = of(&document(scalar)).unwrap_err();
             assert!(refused.contains(scalar) && refused.contains("the alias *l"), "{refused}");
         }
-        for (scalar, value) in [("256", json!(256)), ("true", json!(true)), ("\"0400\"", json!("0400")), ("1.5", json!(1.5))] {
+        for (scalar, value) in
+            [("256", json!(256)), ("true", json!(true)), ("\"0400\"", json!("0400")), ("1.5", json!(1.5))]
+        {
             let (text, kept) = of(&document(scalar)).unwrap();
             let read: Value = serde_saphyr::from_str(&text).unwrap();
             assert_eq!((&read["mode"], kept, ambiguous(&text)), (&value, false, None), "{text}");
