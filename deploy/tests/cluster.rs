@@ -180,6 +180,22 @@ async fn the_manifests_apply_as_they_are_and_the_example_s_pods_become_endpoints
     cluster.kubectl(["delete", "--wait=false", "--kustomize", &example]).await.unwrap();
 }
 
+/// In a namespace that asks for as much as Kubernetes can ask for of a pod.
+#[tokio::test]
+async fn the_example_s_pods_are_let_in_where_pods_are_restricted() {
+    let space = Space::new("restricted", Mode::Pod).await;
+    let enforce = "pod-security.kubernetes.io/enforce=restricted";
+    space.cluster.kubectl(["label", "namespace", &space.namespace, enforce]).await.unwrap();
+    let objects = manifests::objects(include_str!("../example/worker.yaml"));
+    let template = &objects["apps/v1 Deployment /example-worker"]["spec"]["template"];
+    let pod = |spec: &Value| json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "one" }, "spec": spec });
+    let create = ["create", "--filename=-", "--namespace", &space.namespace];
+    space.cluster.kubectl_with(create, &pod(&template["spec"]).to_string()).await.unwrap();
+    let lax = json!({ "containers": [{ "name": "main", "image": "none" }] });
+    let refused = space.cluster.kubectl_with(create, &pod(&lax).to_string()).await.unwrap_err();
+    assert!(refused.to_string().contains("PodSecurity"), "{refused}");
+}
+
 #[tokio::test]
 async fn what_helm_renders_applies_and_serves_a_namespace_of_its_own() {
     let cluster = cluster().await;
@@ -233,7 +249,7 @@ async fn a_pod_writes_its_own_resource_and_no_other_s() {
         one.apply(&resource("one", &[one.owner(), two.owner()]), false).await,
         "must belong to the pod that writes it",
     );
-    refused(one.apply(&resource("one-b", &[]), false).await, "must belong to the pod that writes it");
+    refused(one.apply(&resource("one", &[]), false).await, "must belong to the pod that writes it");
     let patch = ["patch", "dwm", "two", "--type=merge", "--patch", r#"{"spec":{"data":{"endpoints":{"x":{}}}}}"#];
     refused(one.kubectl(&patch, "").await, "and not two");
     refused(one.kubectl(&["delete", "dwm", "two"], "").await, "and not two");

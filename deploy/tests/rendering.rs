@@ -14,11 +14,11 @@ fn kustomize(directory: &Path) -> Objects {
 
 /// kustomize's rendering of an overlay.
 fn overlay(text: &str) -> Objects {
-    // Inside the repository, because kustomize takes relative paths only.
     let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for an overlay");
-    let up =
-        place.path().strip_prefix(directory().parent().expect("the root")).expect("a target directory in the root");
-    let root = "../".repeat(up.components().count());
+    let whole = |path: &Path| path.canonicalize().expect("a path that is there");
+    // kustomize takes relative paths only, and the target directory may be anywhere.
+    let up = "../".repeat(whole(place.path()).components().count() - 1);
+    let root = format!("{up}{}/", whole(&directory().join("..")).display().to_string().trim_start_matches('/'));
     std::fs::write(place.path().join("kustomization.yaml"), text.replace("ROOT/", &root)).expect("an overlay");
     kustomize(place.path())
 }

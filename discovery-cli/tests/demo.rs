@@ -154,7 +154,7 @@ fn the_examples_worker_serves_is_ready_and_drains() {
     // Free a moment ago, and not given out again so soon.
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (requests, health) = (free(), free());
-    let replaced = |word: &&str| word.replace("$(POD_IP):9000", &requests).replace("$(POD_IP):9090", &health);
+    let replaced = |word: &&str| word.replace("[$(POD_IP)]:9000", &requests).replace("[$(POD_IP)]:9090", &health);
     let words: Vec<_> = words[1..].iter().map(replaced).collect();
 
     let place = Place::new();

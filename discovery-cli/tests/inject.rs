@@ -46,6 +46,7 @@ fn what_is_left_to_do_is_said() {
         ("containers", "`discovery rbac --mode container`"),
         ("etcd", "container worker: ETCD_ENDPOINTS is not set"),
         ("aliases", "written anew, without its comments"),
+        ("deployment", "is ready once its program answers at port 9090, /health, as DYN_SYSTEM_PORT tells it to"),
     ] {
         let ended = place.run(&["inject", "-f", golden().join(name).with_extension("yaml").to_str().unwrap()]);
         assert!(ended.stderr.starts_with("discovery: ") && ended.stderr.contains(told), "{ended:?}");
@@ -83,6 +84,68 @@ fn flags_choose_what_a_manifest_does_not() {
     let ended = inject(&place, &["--no-probe"], DEPLOYMENT);
     assert!(ended.stdout.contains("POD_NAME"), "{ended:?}");
     assert!(!ended.stdout.contains("readinessProbe") && !ended.stdout.contains("DYN_SYSTEM_PORT"), "{ended:?}");
+}
+
+/// A manifest of two workloads.
+fn two(first: &str, second: &str) -> String {
+    format!("{first}---\n{second}")
+}
+
+#[test]
+fn services_are_told_apart_by_namespace_and_by_what_they_select() {
+    let place = Place::new();
+    let of = |namespace: &str| DEPLOYMENT.replace("  name: web\n", &format!("  name: web\n  namespace: {namespace}\n"));
+    let foreign = "---\napiVersion: v1\nkind: Service\nmetadata: {name: web-discovery, namespace: a}\n";
+    let ended = inject(&place, &[], &(of("b") + foreign));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let ended = inject(&place, &[], &two(&of("a"), &of("b")));
+    assert_eq!((ended.code, ended.stdout.matches("name: web-discovery").count()), (Some(0), 2), "{ended:?}");
+
+    let stateful = DEPLOYMENT.replace("kind: Deployment", "kind: StatefulSet").replace("app: web", "app: store");
+    let ended = inject(&place, &[], &two(DEPLOYMENT, &stateful));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.stdout.matches("name: web-discovery").count(), 1, "{ended:?}");
+    assert_eq!(ended.stdout.matches("name: web-statefulset-discovery").count(), 1, "{ended:?}");
+    let again = inject(&place, &[], &ended.stdout);
+    assert_eq!((again.code, &again.stdout), (Some(0), &ended.stdout), "{again:?}");
+    // One that selects the pods of both is enough for both.
+    let same = DEPLOYMENT.replace("kind: Deployment", "kind: StatefulSet");
+    let ended = inject(&place, &[], &two(DEPLOYMENT, &same));
+    assert_eq!((ended.code, ended.stdout.matches("kind: Service\n").count()), (Some(0), 1), "{ended:?}");
+}
+
+#[test]
+fn a_port_of_a_sidecar_is_not_given_away() {
+    let place = Place::new();
+    let first = |policy: &str| {
+        let first = format!("initContainers: [{{name: proxy, {policy} ports: [{{containerPort: 9090}}]}}]");
+        DEPLOYMENT.replace("      containers:", &format!("      {first}\n      containers:"))
+    };
+    let ended = inject(&place, &[], &first("restartPolicy: Always,"));
+    assert!(ended.stdout.contains("port: 9091"), "{ended:?}");
+    // One that has ended when the others begin needs it no more.
+    let ended = inject(&place, &[], &first(""));
+    assert!(ended.stdout.contains("port: 9090"), "{ended:?}");
+}
+
+#[test]
+fn a_file_s_mode_stays_what_it_is() {
+    let place = Place::new();
+    let aliased = DEPLOYMENT
+        .replace("{matchLabels: {app: web}}", "{matchLabels: &labels {app: web}}")
+        .replace("{labels: {app: web}}", "{labels: *labels}")
+        .replace(
+            "      containers:",
+            "      volumes: [{name: v, secret: {secretName: s, defaultMode: 0400}}]\n      containers:",
+        );
+    let ended = inject(&place, &[], &aliased);
+    ended.assert_fails(
+        2,
+        "0400 means something else once the document is written anew, as the alias *labels makes necessary",
+    );
+    assert_eq!(ended.stdout, "");
+    let ended = inject(&place, &[], &aliased.replace("0400", "256"));
+    assert!(ended.stdout.contains("defaultMode: 256\n"), "{ended:?}");
 }
 
 #[test]

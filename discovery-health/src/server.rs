@@ -1,6 +1,7 @@
 //! The server that a probe asks.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,11 +43,11 @@ impl HealthServer {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] where nobody can listen there.
     pub async fn start(settings: HealthSettings, readiness: Readiness) -> Result<Self> {
-        let failed = |error| {
+        let failed = |error: io::Error| {
             let told = format!("no health endpoint at {}: {error}: give an address of this machine", settings.address);
             Error::new(ErrorKind::InvalidConfig, told)
         };
-        let listener = TcpListener::bind(&settings.address).await.map_err(failed)?;
+        let listener = bind(&settings.address, settings.otherwise.as_deref()).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
         let endpoints = Arc::new(Endpoints { settings, readiness });
@@ -92,6 +93,13 @@ impl Drop for HealthServer {
 struct Endpoints {
     settings: HealthSettings,
     readiness: Readiness,
+}
+
+async fn bind(address: &str, otherwise: Option<&str>) -> io::Result<TcpListener> {
+    match (TcpListener::bind(address).await, otherwise) {
+        (Err(error), Some(otherwise)) if error.kind() != io::ErrorKind::AddrInUse => TcpListener::bind(otherwise).await,
+        (bound, _) => bound,
+    }
 }
 
 async fn serve(listener: TcpListener, endpoints: Arc<Endpoints>, stop: CancellationToken) {
@@ -156,4 +164,21 @@ fn response(status: StatusCode, body: serde_json::Value) -> Response<String> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_of_a_family_that_is_not_there_is_done_without() {
+        // Of no machine: 192.0.2.0/24 is for documentation.
+        let nowhere = "192.0.2.1:0";
+        let bound = bind(nowhere, Some("127.0.0.1:0")).await.unwrap();
+        assert_eq!(bound.local_addr().unwrap().ip().to_string(), "127.0.0.1");
+        assert!(bind(nowhere, None).await.is_err());
+        // One that is taken is told, and not stepped aside from.
+        let taken = bound.local_addr().unwrap().to_string();
+        assert_eq!(bind(&taken, Some("127.0.0.1:0")).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
 }

@@ -1,6 +1,5 @@
 //! The backend: one handle on a cluster.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -20,10 +19,14 @@ use crate::identity::Identity;
 use crate::own::Own;
 use crate::progress;
 use crate::seat::Seat;
-use crate::session::{KubernetesSession, Place};
-use crate::source::{Leg, legs};
+use crate::session::{Handle, KubernetesSession, Place};
+use crate::source::{Leg, Ways, legs};
 use crate::watch::{self, Barriers};
 use crate::{NAME, client};
+
+/// How many namespaces are watched on one connection. The API server allows a hundred streams there; each namespace has two,
+/// and twice that for as long as one watch takes over from another.
+const NAMESPACES: usize = 20;
 
 /// One handle on a cluster. See the crate's documentation for what it does there.
 pub struct KubernetesBackend {
@@ -35,7 +38,7 @@ pub struct KubernetesBackend {
     births: Births,
     /// Taken with the first session and kept.
     seat: Mutex<Option<Seat>>,
-    newest: Arc<AtomicU64>,
+    sessions: Arc<Handle>,
 }
 
 inventory::submit! {
@@ -59,25 +62,35 @@ impl KubernetesBackend {
         let opened = async {
             let config = Config::from_environment(&context.environment)?;
             let settings = client::settings(&context.environment).await?;
-            Ok(Self::new(config, client::client(&settings)?))
+            Self::new(config, &settings)
         };
         opened.await.map_err(|error: Error| named(error, "connect"))
     }
 
-    fn new(config: Config, client: Client) -> Self {
+    fn new(config: Config, settings: &kube::Config) -> Result<Self> {
+        let client = client::client(settings)?;
         let own = config.identity.as_ref().ok().map(|identity| identity.namespace.clone());
         let own = own.unwrap_or_else(|| client.default_namespace().to_owned());
         let watched = config.namespaces.unwrap_or_else(|| Namespaces::Named(vec![own]));
-        let both = |namespace: Option<&str>| legs(&client, namespace, config.mode, config.unknown_is_ready);
+        let mut ways = Ways { requests: client.clone(), watches: client.clone() };
         let legs: Vec<Leg> = match &watched {
-            Namespaces::All => both(None).to_vec(),
-            Namespaces::Named(names) => names.iter().flat_map(|name| both(Some(name))).collect(),
+            Namespaces::All => legs(&ways, None, config.mode, config.unknown_is_ready).to_vec(),
+            Namespaces::Named(names) => {
+                let mut all = Vec::with_capacity(names.len() * 2);
+                for (number, name) in names.iter().enumerate() {
+                    if names.len() > NAMESPACES && number % NAMESPACES == 0 {
+                        ways.watches = client::client(settings)?;
+                    }
+                    all.extend(legs(&ways, Some(name), config.mode, config.unknown_is_ready));
+                }
+                all
+            }
         };
         let holds_own = |leg: &Leg| {
             let is_own = |identity: &Identity| leg.namespace.as_ref().is_none_or(|name| **name == *identity.namespace);
             leg.side == crate::join::Side::Records && config.identity.as_ref().is_ok_and(is_own)
         };
-        Self {
+        Ok(Self {
             place: Place { leg: legs.iter().position(holds_own), legs: legs.len() },
             identity: config.identity,
             client,
@@ -85,8 +98,8 @@ impl KubernetesBackend {
             barriers: Barriers::new(),
             births: Births::default(),
             seat: Mutex::default(),
-            newest: Arc::default(),
-        }
+            sessions: Arc::default(),
+        })
     }
 
     /// Who registers here.
@@ -154,7 +167,7 @@ impl Registrar for KubernetesBackend {
             }
             self.take_seat(identity)?;
             let own = Own::new(&self.client, identity.clone());
-            KubernetesSession::open(own, self.place, Arc::clone(&self.newest)).await
+            KubernetesSession::open(own, self.place, Arc::clone(&self.sessions)).await
         };
         Ok(Box::new(opened.await.map_err(|error| named(error, "open"))?))
     }

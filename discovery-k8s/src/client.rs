@@ -82,6 +82,8 @@ pub(crate) fn client(settings: &kube::Config) -> Result<kube::Client> {
     connector.set_keepalive(Some(PING));
     connector.set_keepalive_interval(Some(PING));
     connector.set_keepalive_retries(Some(2));
+    // Nor does the kernel go on sending for a connection that was given up.
+    connector.set_tcp_user_timeout(Some(PING + PONG));
     let mut tls =
         HttpsConnectorBuilder::new().with_tls_config(settings.rustls_client_config().map_err(invalid)?).https_or_http();
     if let Some(name) = &settings.tls_server_name {
@@ -99,13 +101,17 @@ pub(crate) fn client(settings: &kube::Config) -> Result<kube::Client> {
         .http2_keep_alive_timeout(PONG)
         .http2_keep_alive_while_idle(false)
         .build::<_, Body>(connector);
-    let service = ServiceBuilder::new()
+    let named = move |error: hyper_util::client::legacy::Error| {
+        tower::BoxError::from(format!("{server}: {}", innermost(&error)))
+    };
+    let anonymous = ServiceBuilder::new().layer(settings.base_uri_layer()).map_err(named.clone()).service(http.clone());
+    let server = ServiceBuilder::new()
         .layer(settings.base_uri_layer())
         .option_layer(settings.auth_layer().map_err(invalid)?)
         .layer(settings.extra_headers_layer().map_err(invalid)?)
-        .map_err(move |error| tower::BoxError::from(format!("{server}: {}", innermost(&error))))
+        .map_err(named)
         .service(http);
-    Ok(kube::Client::new(Doubting(service), settings.default_namespace.clone()))
+    Ok(kube::Client::new(Doubting { server, anonymous }, settings.default_namespace.clone()))
 }
 
 /// What it comes down to: the layers above it say only that they failed.

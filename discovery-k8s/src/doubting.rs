@@ -1,10 +1,10 @@
 //! A refusal is believed of a server that is ready. One that starts has not read the roles yet, and refuses whatever they
-//! allow.
+//! allow; nor the pods, and takes no token that is bound to one.
 //!
 //! Readiness is what tells: among its checks is that the server's informers have synced (`informer-sync`), and with them
 //! its authorizer knows the roles and their bindings. To ask for it is itself something that a role allows,
 //! `system:public-info-viewer`, which every cluster binds to everybody. So a server that has read nothing refuses that
-//! too, and such a refusal decides nothing.
+//! too, and such a refusal decides nothing. Who is not recognised asks without saying who he is.
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -24,6 +24,8 @@ pub(crate) enum Undecided {
     Starting,
     /// It refuses to say whether it is.
     Silent,
+    /// It does not recognise who asks, and refuses to say whether it is ready.
+    Unrecognised,
 }
 
 impl fmt::Display for Undecided {
@@ -31,6 +33,9 @@ impl fmt::Display for Undecided {
         formatter.write_str(match self {
             Self::Starting => "the API server refuses this and is not ready",
             Self::Silent => "the API server refuses this, and refuses to say at /readyz whether it is ready",
+            Self::Unrecognised => {
+                "the API server knows no such user, and refuses to say at /readyz whether it is ready"
+            }
         })
     }
 }
@@ -40,37 +45,46 @@ impl std::error::Error for Undecided {}
 /// A way to the API server that asks one that refuses something whether it is ready. If it says yes it may have become so
 /// since: it is asked once more, and what it refuses then is refused. Else the refusal is an [`Undecided`] error.
 #[derive(Clone, Debug)]
-pub(crate) struct Doubting<S>(pub(crate) S);
+pub(crate) struct Doubting<S, A> {
+    pub(crate) server: S,
+    /// The same server, without credentials.
+    pub(crate) anonymous: A,
+}
 
-impl<S, B> Service<Request<Body>> for Doubting<S>
+impl<S, A, B, C> Service<Request<Body>> for Doubting<S, A>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
+    A: Service<Request<Body>, Response = Response<C>, Error = BoxError> + Clone + Send + 'static,
+    A::Future: Send,
     B: Send,
+    C: Send,
 {
     type Response = Response<B>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Response<B>, BoxError>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(context)
+        self.server.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let server = self.0.clone();
+        let Self { server, anonymous } = self.clone();
         let (parts, body) = request.into_parts();
         let again = body.try_clone().map(|body| Request::from_parts(parts.clone(), body));
-        let answer = self.0.call(Request::from_parts(parts, body));
+        let answer = self.server.call(Request::from_parts(parts, body));
         async move {
             let answer = answer.await?;
-            if answer.status() != StatusCode::FORBIDDEN {
-                return Ok(answer);
-            }
             let mut ask = Request::new(Body::empty());
             *ask.uri_mut() = http::Uri::from_static(READY);
-            let ready = server.clone().oneshot(ask).await?.status();
+            let (ready, silent) = match answer.status() {
+                StatusCode::FORBIDDEN => (server.clone().oneshot(ask).await?.status(), Undecided::Silent),
+                StatusCode::UNAUTHORIZED => (anonymous.oneshot(ask).await?.status(), Undecided::Unrecognised),
+                _ => return Ok(answer),
+            };
             match (ready, again) {
-                (StatusCode::FORBIDDEN, _) => Err(Undecided::Silent.into()),
+                (StatusCode::FORBIDDEN, _) => Err(silent.into()),
+                (StatusCode::UNAUTHORIZED, _) if silent == Undecided::Unrecognised => Err(silent.into()),
                 (StatusCode::TOO_MANY_REQUESTS, _) => Err(Undecided::Starting.into()),
                 (ready, _) if ready.is_server_error() => Err(Undecided::Starting.into()),
                 (ready, Some(again)) if ready.is_success() => server.oneshot(again).await,
@@ -95,7 +109,8 @@ mod tests {
             *response.status_mut() = StatusCode::from_u16(if request.uri() == READY { ready } else { says }).unwrap();
             Ok::<_, BoxError>(response)
         });
-        let answer = Doubting(server).oneshot(Request::new(Body::empty())).await;
+        let doubting = Doubting { server, anonymous: server };
+        let answer = doubting.oneshot(Request::new(Body::empty())).await;
         answer.map(|answer| answer.status().as_u16()).map_err(|error| *error.downcast().unwrap())
     }
 
@@ -108,7 +123,28 @@ mod tests {
         for ready in [200, 401, 404] {
             assert_eq!(answer(403, ready).await, Ok(403), "ready: {ready}");
         }
+        for ready in [429, 500, 503] {
+            assert_eq!(answer(401, ready).await, Err(Undecided::Starting), "ready: {ready}");
+        }
+        for ready in [401, 403] {
+            assert_eq!(answer(401, ready).await, Err(Undecided::Unrecognised), "ready: {ready}");
+        }
+        assert_eq!(answer(401, 200).await, Ok(401));
         assert_eq!((answer(200, 500).await, answer(500, 200).await), (Ok(200), Ok(500)));
+    }
+
+    #[tokio::test]
+    async fn who_is_not_recognised_asks_without_credentials() {
+        let of = |says: u16| {
+            tower::service_fn(move |_: Request<Body>| async move {
+                let mut response = Response::new(());
+                *response.status_mut() = StatusCode::from_u16(says).unwrap();
+                Ok::<_, BoxError>(response)
+            })
+        };
+        let doubting = Doubting { server: of(401), anonymous: of(500) };
+        let error = doubting.oneshot(Request::new(Body::empty())).await.unwrap_err();
+        assert_eq!(*error.downcast::<Undecided>().unwrap(), Undecided::Starting);
     }
 
     #[tokio::test]
@@ -124,7 +160,8 @@ mod tests {
                 Ok::<_, BoxError>(response)
             }
         });
-        let answer = Doubting(server).oneshot(Request::new(Body::empty())).await.unwrap();
+        let doubting = Doubting { server: server.clone(), anonymous: server };
+        let answer = doubting.oneshot(Request::new(Body::empty())).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
     }
 }

@@ -1,5 +1,7 @@
 //! What an answer of the API server means to a user, and what to do about it.
 
+use std::fmt;
+
 use discovery_core::{Effect, Error, ErrorKind};
 use kube::core::Status;
 
@@ -52,6 +54,11 @@ impl Request<'_> {
                         self.place()
                     ),
                 ),
+                Some(Undecided::Unrecognised) => Error::new(
+                    ErrorKind::Unavailable,
+                    "the API server does not accept this identity, nor says at /readyz whether it can: it is starting, or \
+                     the ServiceAccount's token has ended with its pod",
+                ),
                 None => Error::new(
                     ErrorKind::Unavailable,
                     "the API server cannot be reached: check its address and the network",
@@ -61,6 +68,7 @@ impl Request<'_> {
         let fault = fault.with_effect(effect);
         match error {
             // Its text alone: the rest has been made sense of.
+            kube::Error::Api(status) if status.code == 401 => fault.with_source(Unrecognised(status.message)),
             kube::Error::Api(status) if status.message.is_empty() => fault,
             kube::Error::Api(status) => fault.with_source(status.message),
             kube::Error::Service(cause) => fault.with_source(cause),
@@ -104,6 +112,25 @@ impl Request<'_> {
             _ => Error::new(ErrorKind::Unavailable, "the API server cannot serve this now: it is tried again"),
         }
     }
+}
+
+/// The API server's word, 401, that it knows no such user.
+#[derive(Debug)]
+struct Unrecognised(String);
+
+impl fmt::Display for Unrecognised {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = Some(self.0.as_str()).filter(|text| !text.is_empty());
+        formatter.write_str(text.unwrap_or("401 Unauthorized"))
+    }
+}
+
+impl std::error::Error for Unrecognised {}
+
+/// Whether the API server does not know who asks. To the process of a deleted pod it says no more than that.
+pub(crate) fn is_unrecognised(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    source.is_some_and(|source| source.is::<Unrecognised>() || source.downcast_ref() == Some(&Undecided::Unrecognised))
 }
 
 /// The resource as rules and messages name it.
@@ -197,6 +224,15 @@ mod tests {
             assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::None), "{error}");
             assert!(error.is_temporary() && error.message().contains(text), "{error}");
         }
+    }
+
+    #[test]
+    fn who_is_not_recognised_is_told_from_who_may_not() {
+        assert!(is_unrecognised(&fault(401, "Unauthorized")) && is_unrecognised(&fault(401, "")));
+        let silent = PATCH.fault(kube::Error::Service(Undecided::Unrecognised.into()));
+        assert!(is_unrecognised(&silent) && silent.is_temporary() && silent.effect() == Effect::None, "{silent}");
+        assert!(!is_unrecognised(&fault(403, "forbidden")));
+        assert!(!is_unrecognised(&PATCH.fault(kube::Error::Service(Undecided::Starting.into()))));
     }
 
     #[test]

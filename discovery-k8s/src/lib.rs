@@ -12,6 +12,7 @@ mod explain;
 mod fault;
 mod identity;
 mod join;
+mod late;
 mod own;
 mod progress;
 mod readiness;

@@ -1,8 +1,9 @@
 //! The owner's own resource: read, applied, repaired and removed, each under a precondition.
 //!
 //! An apply names the version that it builds on, and with it the object's uid; one that creates names a version that no
-//! object has. So whichever of two writes arrives late changes nothing: it is answered with a conflict, and whoever sent
-//! it reads again. (An apply on an object that is absent is not compared with its version, which is how creating works.)
+//! object has. So whichever of two writes arrives late changes nothing where an object is: it is answered with a conflict,
+//! and whoever sent it reads again. An apply on an object that is absent is not compared with its version, which is how
+//! creating works: see [`crate::late`].
 
 use std::future::Future;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::document::{self, Draft};
-use crate::fault::{Request, is_missing_resource, qualified};
+use crate::fault::{Request, is_missing_resource, is_unrecognised, qualified};
 use crate::identity::Identity;
 use crate::resource::{FIELD_MANAGER, GROUP, KIND, MANAGED_BY, Resource, VERSION, api_resource, pod_owner};
 
@@ -126,7 +127,7 @@ impl Own {
         match self.ask("get", "pods", self.pods.get_metadata(name)).await {
             Ok(Ok(pod)) if pod.metadata.uid.as_deref() == Some(uid) => Ok(PodState::Lives),
             Ok(_) => Ok(PodState::Gone),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && !is_unrecognised(&error) => {
                 tracing::warn!(%error, "pods cannot be read: whose a resource is can be told less well");
                 Ok(PodState::Unknown)
             }
@@ -204,9 +205,18 @@ impl Own {
 
     /// Whether a stored resource is as the draft wants it, its owner included.
     pub(crate) fn is_right(&self, resource: &Resource, draft: &Draft) -> bool {
-        let owner = pod_owner(&resource.metadata);
-        owner.is_some_and(|owner| owner.uid == self.identity.uid)
-            && draft.differences(document::data(&resource.data)).is_empty()
+        self.is_ours_alone(resource) && draft.differences(document::data(&resource.data)).is_empty()
+    }
+
+    /// Whether the resource belongs to this pod.
+    pub(crate) fn is_ours(&self, resource: &Resource) -> bool {
+        pod_owner(&resource.metadata).is_some_and(|owner| owner.uid == self.identity.uid)
+    }
+
+    /// Whether it belongs to nobody else besides: it would stay for as long as that one does.
+    pub(crate) fn is_ours_alone(&self, resource: &Resource) -> bool {
+        let others = resource.metadata.owner_references.iter().flatten();
+        self.is_ours(resource) && others.into_iter().all(|owner| owner.uid == self.identity.uid)
     }
 
     /// The resources of the namespace, ready or not.
@@ -286,7 +296,8 @@ mod tests {
         assert_eq!(body["metadata"]["resourceVersion"], NEVER);
         let metadata = body["metadata"].as_object_mut().unwrap();
         metadata.remove("resourceVersion");
-        metadata.remove("labels");
+        let labels = metadata.remove("labels");
+        assert_eq!(labels, Some(json!({ MANAGED_BY.0: MANAGED_BY.1 })), "which the README says to look for");
         assert_eq!(body, golden);
     }
 

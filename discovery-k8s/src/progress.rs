@@ -53,11 +53,19 @@ impl Progress {
         self.version
     }
 
-    pub(crate) fn all<'a>(&mut self, objects: impl IntoIterator<Item = (&'a Ref, u64)>, version: u64) {
+    /// Begins with a list. It may be older than the newest census, which is compared again.
+    pub(crate) fn all<'a>(
+        &mut self,
+        objects: impl IntoIterator<Item = (&'a Ref, u64)>,
+        version: u64,
+        newest: Option<&Arc<Census>>,
+    ) {
         self.objects = objects.into_iter().map(|(name, version)| (name.clone(), version)).collect();
         self.version = version;
-        // A list holds all that a census before it counted; one after it is asked for again.
         self.outstanding = None;
+        if let Some(newest) = newest {
+            self.compare(newest);
+        }
     }
 
     /// Takes note of an event. An event beyond the census ends the comparison. Answers whether it is news.
@@ -152,6 +160,8 @@ mod tests {
         Elsewhere,
         Deliver,
         Count,
+        /// The watch begins anew with a list that was begun so many revisions ago.
+        Relist(u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -162,6 +172,7 @@ mod tests {
             Just(Step::Deliver),
             Just(Step::Deliver),
             Just(Step::Count),
+            (0..4_u8).prop_map(Step::Relist),
         ]
     }
 
@@ -177,10 +188,11 @@ mod tests {
             // What the store held after each revision.
             let mut history = vec![store.clone(), store.clone()];
             let mut queue: Vec<(u64, u8, bool)> = Vec::new();
+            let mut events = queue.clone();
             let mut progress = Progress::default();
             let mut shown: BTreeMap<u8, u64> = BTreeMap::new();
-            let mut counted = 0;
-            progress.all([], 1);
+            let mut counted: Option<Arc<Census>> = None;
+            progress.all([], 1, None);
             let deliver = |progress: &mut Progress, shown: &mut BTreeMap<u8, u64>, (version, n, put): (u64, u8, bool)| {
                 if put && progress.put(&name(n), version) {
                     shown.insert(n, version);
@@ -194,18 +206,29 @@ mod tests {
                         revision += 1;
                         store.insert(n, revision);
                         queue.push((revision, n, true));
+                        events.push((revision, n, true));
                     }
                     Step::Delete(n) if store.remove(&n).is_some() => {
                         revision += 1;
                         queue.push((revision, n, false));
+                        events.push((revision, n, false));
                     }
                     Step::Delete(_) | Step::Elsewhere => revision += 1,
                     Step::Deliver if !queue.is_empty() => deliver(&mut progress, &mut shown, queue.remove(0)),
                     Step::Deliver => {}
                     Step::Count => {
-                        counted = revision;
                         let objects = store.iter().map(|(n, version)| (name(*n), *version)).collect();
-                        progress.compare(&Arc::new(Census { version: revision, objects }));
+                        let census = Arc::new(Census { version: revision, objects });
+                        progress.compare(&census);
+                        counted = Some(census);
+                    }
+                    Step::Relist(ago) => {
+                        // Never older than what was seen.
+                        let at = revision.saturating_sub(ago.into()).max(progress.version());
+                        shown = history[at as usize].clone();
+                        let names: Vec<_> = shown.iter().map(|(n, version)| (name(*n), *version)).collect();
+                        progress.all(names.iter().map(|(name, version)| (name, *version)), at, counted.as_ref());
+                        queue = events.iter().copied().filter(|(version, ..)| *version > at).collect();
                     }
                 }
                 history.resize(revision as usize + 1, store.clone());
@@ -216,6 +239,7 @@ mod tests {
                 deliver(&mut progress, &mut shown, event);
             }
             prop_assert_eq!(&shown, &store);
+            let counted = counted.map_or(0, |census| census.version);
             prop_assert!(progress.version() >= counted, "{} of {}", progress.version(), counted);
         }
     }

@@ -1,6 +1,6 @@
 //! Which pods, or containers, are ready: counted over objects that each tell a part of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use discovery_dynamo::layout;
@@ -47,10 +47,22 @@ pub(crate) fn of_slice(slice: &EndpointSlice, unknown_is_ready: bool) -> Vec<Cla
     claims.collect()
 }
 
+/// Whether a pod is marked not ready though its containers are and none of its gates is closed. So the node controller marks
+/// those of a node that it does not hear of, whose containers' states stay what they were.
+pub(crate) fn is_cut_off(pod: &Pod) -> bool {
+    let is = |name: &str, wanted: &str| {
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.into_iter().any(|condition| condition.type_ == name && condition.status == wanted)
+    };
+    let gates = || pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    is("ContainersReady", "True") && is("Ready", "False") && gates().all(|gate| is(&gate.condition_type, "True"))
+}
+
 /// The claims of a pod's containers.
 pub(crate) fn of_pod(pod: &Pod) -> Vec<Claim> {
     let (Some(name), Some(uid)) = (&pod.metadata.name, &pod.metadata.uid) else { return Vec::new() };
     let terminating = pod.metadata.deletion_timestamp.is_some();
+    let cut_off = is_cut_off(pod);
     let status = pod.status.as_ref();
     let containers = status.iter().flat_map(|status| {
         // A sidecar is an init container that goes on running; the others are ready once they have ended.
@@ -61,7 +73,8 @@ pub(crate) fn of_pod(pod: &Pod) -> Vec<Claim> {
     });
     let claims = containers.filter_map(|container| {
         let resource = layout::kubernetes_resource_name(name, Some(&container.name)).ok()?;
-        Some(Claim { resource: resource.into(), uid: uid.as_str().into(), ready: container.ready, terminating })
+        let ready = container.ready && !cut_off;
+        Some(Claim { resource: resource.into(), uid: uid.as_str().into(), ready, terminating })
     });
     claims.collect()
 }
@@ -80,6 +93,8 @@ pub(crate) struct Readiness {
     claims: HashMap<Ref, Vec<Claim>>,
     /// For each resource, what is claimed of each uid.
     counts: HashMap<Ref, BTreeMap<Arc<str>, Count>>,
+    /// Names under which two uids are ready.
+    disputed: HashSet<Ref>,
 }
 
 impl Readiness {
@@ -115,8 +130,26 @@ impl Readiness {
                     self.counts.remove(resource);
                 }
             }
+            if self.is_newly_disputed(resource) {
+                tracing::warn!(name = %resource.name, namespace = %resource.namespace, "two pods claim one name: both are hidden");
+            }
         }
         touched
+    }
+
+    /// Whether a dispute has begun. One that lasts is told once.
+    fn is_newly_disputed(&mut self, resource: &Ref) -> bool {
+        if self.all_ready(resource).nth(1).is_some() {
+            return self.disputed.insert(resource.clone());
+        }
+        self.disputed.remove(resource);
+        false
+    }
+
+    /// The uids that are ready under this name.
+    fn all_ready(&self, resource: &Ref) -> impl Iterator<Item = &Arc<str>> {
+        let uids = self.counts.get(resource).into_iter().flatten();
+        uids.filter(|(_, count)| count.ready > 0 && count.terminating == 0).map(|(uid, _)| uid)
     }
 
     /// The objects of a namespace, or of all, that claim something.
@@ -128,16 +161,8 @@ impl Readiness {
     /// The uid that is ready under this name. None where two are: one of the objects that say so is outdated, and
     /// which one cannot be known.
     pub(crate) fn ready(&self, resource: &Ref) -> Option<&Arc<str>> {
-        let uids = self.counts.get(resource)?;
-        let mut ready = uids.iter().filter(|(_, count)| count.ready > 0 && count.terminating == 0);
-        match (ready.next(), ready.next()) {
-            (Some((uid, _)), None) => Some(uid),
-            (Some(_), Some(_)) => {
-                tracing::warn!(name = %resource.name, namespace = %resource.namespace, "two pods claim one name: both are hidden");
-                None
-            }
-            (None, _) => None,
-        }
+        let mut ready = self.all_ready(resource);
+        ready.next().filter(|_| ready.next().is_none())
     }
 }
 
@@ -207,8 +232,11 @@ mod tests {
         readiness.set(&Ref::new("ns", "one"), claims("1", json!({ "ready": true })));
         readiness.set(&Ref::new("ns", "two"), claims("2", json!({ "ready": true })));
         assert_eq!(ready(&readiness, "a"), None);
+        let name = Ref::new("ns", "a");
+        assert!(readiness.disputed.contains(&name) && !readiness.is_newly_disputed(&name), "told once");
         readiness.set(&Ref::new("ns", "one"), claims("1", json!({ "ready": false, "terminating": true })));
         assert_eq!(ready(&readiness, "a").as_deref(), Some("2"));
+        assert!(readiness.disputed.is_empty());
         assert_eq!(readiness.ready(&Ref::new("other", "a")), None, "another namespace");
     }
 
@@ -238,5 +266,36 @@ mod tests {
         assert_eq!(found, [true, false, true, false]);
         readiness.set(&Ref::new("ns", "p"), of_pod(&pod(json!("2026-01-01T00:00:00Z"))));
         assert_eq!(ready(&readiness, "p"), None);
+    }
+
+    #[test]
+    fn a_container_whose_node_is_not_heard_of_is_not_ready() {
+        let pod = |containers: &str, all: Option<&str>, gate: Option<&str>| -> Pod {
+            let condition = |name: &str, status: &str| json!({ "type": name, "status": status });
+            let conditions = [("ContainersReady", Some(containers)), ("Ready", all), ("gate", gate)];
+            let conditions = conditions.into_iter().filter_map(|(name, status)| Some(condition(name, status?)));
+            let gates = gate.map(|_| json!([{ "conditionType": "gate" }]));
+            serde_json::from_value(json!({
+                "metadata": { "name": "p", "uid": "1" },
+                "spec": { "containers": [], "readinessGates": gates },
+                "status": {
+                    "conditions": conditions.collect::<Vec<_>>(),
+                    "containerStatuses": [{ "name": "main", "ready": true, "image": "", "imageID": "", "restartCount": 0 }],
+                },
+            }))
+            .unwrap()
+        };
+        for (pod, expected) in [
+            (pod("True", Some("False"), None), false),
+            (pod("True", Some("False"), Some("True")), false),
+            // The kubelet's word: the pod waits for its gate, or for another container.
+            (pod("True", Some("False"), Some("False")), true),
+            (pod("False", Some("False"), None), true),
+            (pod("True", Some("True"), None), true),
+        ] {
+            let mut readiness = Readiness::default();
+            readiness.set(&Ref::new("ns", "p"), of_pod(&pod));
+            assert_eq!(ready(&readiness, "p").is_some(), expected, "{pod:?}");
+        }
     }
 }

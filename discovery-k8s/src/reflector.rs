@@ -11,10 +11,12 @@
 //!
 //! A watch that ends is resumed from the newest version seen; nothing is told of that. One that cannot be resumed at
 //! once is `Interrupted`, then `Recovered`. Delays grow with every failure and start over when an event came, or when a
-//! watch has lasted; a list alone proves nothing.
+//! watch has lasted; a list alone proves nothing. History that is gone is no failure, unless it is so twice in a row.
 //!
 //! Lists, streamed ones too, name no version, so that they hold all that was written before they began. One that is
-//! older than what was seen proves that the store went back.
+//! older than what was seen proves that the store went back. A watch from a version to come would say nothing of that: the
+//! server accepts it, and passes over everything before. So the store is asked where it is before a watch is resumed, and
+//! a watch that has gone silent is not resumed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use async_trait::async_trait;
 use discovery_core::{Backoff, Error, ErrorKind};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::bounds::RECOVERY;
@@ -78,8 +81,12 @@ pub(crate) enum Event {
 /// Why a request failed, as far as it decides what to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The history that was asked for is gone, or never was.
+    /// The history that was asked for is gone.
     Gone,
+    /// The store is behind what was asked for, or behind what was seen.
+    Behind,
+    /// Not even bookmarks come.
+    Silent,
     /// The server does not stream lists.
     NoStreaming,
     /// The cluster has no such resource type.
@@ -121,6 +128,8 @@ pub(crate) type Events = BoxStream<'static, Result<Event, Failure>>;
 pub(crate) trait Source: Send + Sync + 'static {
     async fn list(&self, part: Part) -> Result<Page, Failure>;
     async fn watch(&self, start: Start) -> Result<Events, Failure>;
+    /// Where the store is now.
+    async fn version(&self) -> Result<u64, Failure>;
     /// Whether the cluster says, when it is asked for its resource types, that this one is not among them.
     async fn is_absent(&self) -> bool;
 }
@@ -143,16 +152,18 @@ pub(crate) enum Told {
     Recovered,
 }
 
-/// What a reflector tells, for as long as it is polled.
-pub(crate) fn follow(source: Arc<dyn Counted>) -> BoxStream<'static, Told> {
+/// What a reflector tells, for as long as it is polled. `back`: somebody has found that the store went back.
+pub(crate) fn follow(source: Arc<dyn Counted>, back: Arc<Notify>) -> BoxStream<'static, Told> {
     let reflector = Reflector {
         source,
+        back,
         state: State::Begin,
         version: 0,
         synced: false,
         broken: false,
         streaming: true,
         paged_tries: 0,
+        gone: 0,
         absent: false,
         told: VecDeque::new(),
         pause: None,
@@ -225,12 +236,15 @@ enum State {
         since: Instant,
         heard: bool,
     },
-    /// The watch goes on after the newest version.
-    Resume,
+    /// The watch goes on after the newest version, which was listed just now or is compared with the store's.
+    Resume {
+        listed: bool,
+    },
 }
 
 struct Reflector {
     source: Arc<dyn Counted>,
+    back: Arc<Notify>,
     state: State,
     /// The newest version seen.
     version: u64,
@@ -239,6 +253,8 @@ struct Reflector {
     broken: bool,
     streaming: bool,
     paged_tries: u32,
+    /// How often the history was gone since the last progress.
+    gone: u32,
     /// Whether it was told that the resource type is not there.
     absent: bool,
     told: VecDeque<Told>,
@@ -279,7 +295,7 @@ impl Reflector {
                 };
                 let page = listed?;
                 self.complete(page.objects, page.version);
-                self.state = State::Resume;
+                self.state = State::Resume { listed: true };
             }
             State::Streaming { events, objects } => match heard(events, REQUEST).await.map_err(no_streaming)? {
                 Some(Event::Put(seen)) => drop(objects.insert(seen.name.clone(), seen)),
@@ -295,13 +311,19 @@ impl Reflector {
                 Some(Event::Bookmark { .. }) => {}
                 None => return Err(no_streaming(other("the API server ended a list that it was streaming"))),
             },
-            State::Resume => {
+            State::Resume { listed: false } if limited(self.source.version()).await? < self.version => {
+                return Err(behind());
+            }
+            State::Resume { .. } => {
                 let events = limited(self.source.watch(Start::After(self.version))).await?;
                 self.state = State::Watching { events, since: Instant::now(), heard: false };
                 self.mended();
             }
             State::Watching { events, heard: was_heard, .. } => {
-                let event = heard(events, SILENCE).await?;
+                let event = tokio::select! {
+                    () = self.back.notified() => return Err(behind()),
+                    event = heard(events, SILENCE) => event?,
+                };
                 *was_heard |= event.is_some();
                 match event {
                     Some(event) => self.hear(event),
@@ -320,7 +342,7 @@ impl Reflector {
         };
         if version > self.version {
             self.version = version;
-            self.backoff.reset();
+            self.progressed();
         }
         self.told.push_back(told);
     }
@@ -328,13 +350,18 @@ impl Reflector {
     /// The server ends every watch after some minutes.
     fn ended(&mut self) {
         if let State::Watching { since, heard, .. } = self.state {
-            self.state = State::Resume;
+            self.state = State::Resume { listed: false };
             if since.elapsed() >= LASTED {
-                self.backoff.reset();
+                self.progressed();
             } else if !heard {
                 self.pause = Some(self.backoff.next());
             }
         }
+    }
+
+    fn progressed(&mut self) {
+        self.backoff.reset();
+        self.gone = 0;
     }
 
     fn complete(&mut self, objects: Vec<Seen>, version: u64) {
@@ -352,8 +379,11 @@ impl Reflector {
 
     async fn failed(&mut self, failure: Failure) {
         let Failure { cause, error } = failure;
-        let resumes = self.synced && matches!(self.state, State::Resume | State::Watching { .. });
-        self.state = if resumes && cause == Cause::Other { State::Resume } else { State::Begin };
+        if matches!(self.state, State::Watching { since, .. } if since.elapsed() >= LASTED) {
+            self.gone = 0;
+        }
+        let resumes = self.synced && matches!(self.state, State::Resume { .. } | State::Watching { .. });
+        self.state = if resumes && cause == Cause::Other { State::Resume { listed: false } } else { State::Begin };
         match cause {
             Cause::NoStreaming if self.streaming => {
                 tracing::debug!(%error, "the API server streams no lists: they are read in pages");
@@ -368,9 +398,11 @@ impl Reflector {
                 self.mended();
                 self.pause = Some(ABSENT);
             }
-            // History ends in the best of stores: that is no failure, unless it happens again and again.
-            Cause::Gone => {
+            // History ends in the best of stores: that is no failure, unless it happens again and again. Tokens of pages
+            // are counted by themselves.
+            Cause::Gone if self.gone == 0 || (1..=PAGED_TRIES).contains(&self.paged_tries) => {
                 tracing::debug!(%error, "the history is gone: everything is read anew");
+                self.gone += u32::from(self.paged_tries == 0);
                 self.pause = Some(self.backoff.next());
             }
             _ => {
@@ -385,16 +417,25 @@ impl Reflector {
 async fn heard(events: &mut Events, silence: Duration) -> Result<Option<Event>, Failure> {
     match timeout(silence, events.next()).await {
         Ok(event) => event.transpose(),
-        Err(_) => Err(other(&format!("the watch went silent for {silence:?}"))),
+        Err(_) => {
+            let error = Error::new(ErrorKind::Unavailable, format!("the watch went silent for {silence:?}"));
+            Err(Failure { cause: Cause::Silent, error })
+        }
     }
 }
 
 /// Whatever keeps a list from being streamed, the same list can be read in pages.
 fn no_streaming(failure: Failure) -> Failure {
     match failure.cause {
-        Cause::Other => Failure { cause: Cause::NoStreaming, ..failure },
+        Cause::Other | Cause::Behind | Cause::Silent => Failure { cause: Cause::NoStreaming, ..failure },
         _ => failure,
     }
+}
+
+fn behind() -> Failure {
+    let error =
+        Error::new(ErrorKind::Unavailable, "the cluster's store went back to an earlier state: it is read anew");
+    Failure { cause: Cause::Behind, error }
 }
 
 fn other(text: &str) -> Failure {

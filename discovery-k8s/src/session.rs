@@ -1,7 +1,7 @@
 //! Sessions: a pod, whose records are one resource.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use crate::bounds::{MAX_BATCH, RECOVERY};
 use crate::document::{self, Draft};
+use crate::fault::is_unrecognised;
 use crate::join::precedence;
+use crate::late::FirstWrites;
 use crate::own::{Own, PodState, Standing, Version, Written};
 use crate::progress;
 use crate::readiness::Ref;
@@ -51,8 +53,6 @@ struct Writer {
     known: Known,
     /// What was acknowledged last.
     stored: Draft,
-    /// When to look once more whether another owner has written a key at the same moment.
-    look_again: Option<Instant>,
 }
 
 /// A session of the Kubernetes backend.
@@ -62,10 +62,19 @@ pub(crate) struct KubernetesSession {
     place: Place,
     /// Held over each group of requests.
     writer: Mutex<Writer>,
+    /// When to look once more whether another owner has written a key at the same moment.
+    look_again: StdMutex<Option<Instant>>,
     lost: watch::Sender<Option<Error>>,
-    /// The newest session of the handle, and this one's number.
-    newest: Arc<AtomicU64>,
+    handle: Arc<Handle>,
     number: u64,
+}
+
+/// What the sessions of one handle share.
+#[derive(Debug, Default)]
+pub(crate) struct Handle {
+    /// The number of the newest session.
+    newest: AtomicU64,
+    first_writes: FirstWrites,
 }
 
 impl KubernetesSession {
@@ -74,7 +83,7 @@ impl KubernetesSession {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] where there is no such pod; [`ErrorKind::Conflict`] where another one that lives has
     /// the resource.
-    pub(crate) async fn open(own: Own, place: Place, newest: Arc<AtomicU64>) -> Result<Self> {
+    pub(crate) async fn open(own: Own, place: Place, handle: Arc<Handle>) -> Result<Self> {
         let identity = &own.identity;
         if own.own_pod().await? == PodState::Gone {
             let text = format!(
@@ -96,16 +105,16 @@ impl KubernetesSession {
             }
             Standing::Taken(conflict) => return Err(conflict),
         };
-        let number = newest.fetch_add(1, Ordering::AcqRel) + 1;
-        let writer = Writer { known, stored: Draft::default(), look_again: None };
-        Ok(Self { own, place, writer: Mutex::new(writer), lost: watch::Sender::new(None), newest, number })
+        let number = handle.newest.fetch_add(1, Ordering::AcqRel) + 1;
+        let writer = Mutex::new(Writer { known, stored: Draft::default() });
+        Ok(Self { own, place, writer, look_again: StdMutex::default(), lost: watch::Sender::new(None), handle, number })
     }
 
     fn check(&self) -> Result<()> {
         if let Some(error) = self.lost.borrow().clone() {
             return Err(error);
         }
-        if self.newest.load(Ordering::Acquire) != self.number {
+        if self.handle.newest.load(Ordering::Acquire) != self.number {
             return Err(self.lose("a later session of this handle has taken over"));
         }
         Ok(())
@@ -161,14 +170,15 @@ impl KubernetesSession {
                 Known::Absent => None,
                 Known::Present(version) => Some(version),
             };
+            let is_wanted = self.is_wanted(&draft);
             let written = match version {
-                None if draft.is_empty() => Written::Done(None),
-                Some(version) if draft.is_empty() => match self.own.delete(version, true).await {
+                None if !is_wanted => Written::Done(None),
+                Some(version) if !is_wanted => match self.own.delete(version, true).await {
                     Ok(Written::Done(())) => Written::Done(None),
                     Ok(Written::Outdated) => Written::Outdated,
                     Err(error) => return Err(self.remember(writer, known, error)),
                 },
-                version => match self.own.apply(&draft, version).await {
+                version => match self.apply(&draft, version).await {
                     Ok(Written::Done(resource)) => self.right(resource, &draft).await?,
                     Ok(Written::Outdated) => Written::Outdated,
                     Err(error) => return Err(self.remember(writer, known, error)),
@@ -181,6 +191,38 @@ impl KubernetesSession {
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "others keep writing this process's resource: it is tried again"))
+    }
+
+    /// Whether there is to be a resource, of this draft.
+    fn is_wanted(&self, draft: &Draft) -> bool {
+        !draft.is_empty() || self.handle.first_writes.may_arrive()
+    }
+
+    async fn apply(&self, draft: &Draft, known: Option<&Version>) -> Result<Written<Resource>> {
+        if let Some(known) = known {
+            return match self.own.apply(draft, Some(known)).await {
+                // An apply leaves other owners in, under which an admission policy lets nobody write.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied && self.has_others().await? => {
+                    self.own.repair(draft, known).await
+                }
+                written => written,
+            };
+        }
+        // An empty one may arrive whenever it likes.
+        if draft.is_empty() {
+            return self.own.apply(draft, None).await;
+        }
+        let before = self.handle.first_writes.sent();
+        let written = self.own.apply(draft, None).await;
+        if written.as_ref().err().is_none_or(|error| error.effect() == Effect::None) {
+            self.handle.first_writes.answered(before);
+        }
+        written
+    }
+
+    async fn has_others(&self) -> Result<bool> {
+        let resource = self.own.read(false).await?;
+        Ok(resource.is_some_and(|resource| self.own.is_ours(&resource) && !self.own.is_ours_alone(&resource)))
     }
 
     /// A write that certainly had no effect leaves what was known.
@@ -206,6 +248,11 @@ impl KubernetesSession {
             Written::Done(resource) => Ok(Written::Done(Some(Version::of(&resource)))),
             Written::Outdated => Ok(Written::Outdated),
         }
+    }
+
+    /// Who is not recognised any more has no session: most likely its pod was deleted, and its token with it.
+    fn judge(&self, error: Error) -> Error {
+        if is_unrecognised(&error) { self.lose(error.message()).with_effect(error.effect()) } else { error }
     }
 
     fn is_foreign(&self, key: &Key) -> bool {
@@ -281,8 +328,8 @@ impl KubernetesSession {
             return Err(error);
         }
         if batch.writes.iter().any(|write| self.is_foreign(write.key()) && !writer.stored.contains(write.key())) {
-            // Who writes the same key at the same moment has answered by then.
-            writer.look_again = Some(Instant::now() + RECOVERY);
+            // Who writes the same key at the same moment has been answered by then, and the loser learns it within R.
+            *self.look_at() = Some(Instant::now() + RECOVERY / 2);
         }
         let stamp = self.write(&mut writer, draft).await?.map(|version| self.place.stamp(&version)).unwrap_or_default();
         Ok(batch.writes.iter().map(|write| refusal(write.key()).map_or_else(|| Ok(stamp.clone()), Err)).collect())
@@ -292,7 +339,10 @@ impl KubernetesSession {
         let mut writer = self.writer.lock().await;
         self.check()?;
         let draft = Draft::of(desired)?;
-        let mut drifts = self.look_again(&mut writer, &draft).await?;
+        if draft.is_empty() && matches!(writer.known, Known::Present(_)) != self.is_wanted(&draft) {
+            self.write(&mut writer, Draft::default()).await?;
+        }
+        let mut drifts = self.look_again(&draft).await?;
         if self.is_stored(&writer, &draft).await? {
             return Ok(drifts);
         }
@@ -332,13 +382,18 @@ impl KubernetesSession {
         Ok(is_known && self.own.is_right(&resource, draft))
     }
 
-    async fn look_again(&self, writer: &mut Writer, draft: &Draft) -> Result<Vec<(Key, Drift)>> {
-        if writer.look_again.is_none_or(|at| Instant::now() < at) {
+    fn look_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.look_again.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look_again(&self, draft: &Draft) -> Result<Vec<(Key, Drift)>> {
+        let at = *self.look_at();
+        if at.is_none_or(|at| Instant::now() < at) {
             return Ok(Vec::new());
         }
         let keys = draft.keys().filter(|key| self.is_foreign(key)).collect();
         let taken = self.conflicts(keys, true).await?;
-        writer.look_again = None;
+        *self.look_at() = None;
         Ok(taken.into_iter().map(|(key, error)| (key, Drift::Taken(error))).collect())
     }
 }
@@ -370,14 +425,15 @@ impl Session for KubernetesSession {
         match self.publish_now(batch, desired).await {
             Ok(results) => results,
             Err(error) => {
-                let error = error.with_backend(crate::NAME).with_operation("publish");
+                let error = self.judge(error).with_backend(crate::NAME).with_operation("publish");
                 batch.writes.iter().map(|write| Err(error.clone().with_key(write.key()))).collect()
             }
         }
     }
 
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
-        self.verify_now(desired).await.map_err(|error| error.with_backend(crate::NAME).with_operation("verify"))
+        let verified = self.verify_now(desired).await;
+        verified.map_err(|error| self.judge(error).with_backend(crate::NAME).with_operation("verify"))
     }
 
     async fn lost(&self) -> Error {

@@ -51,26 +51,37 @@ pub(crate) struct Leg {
     pub(crate) source: Arc<dyn Counted>,
 }
 
+/// Ways to the API server: requests go by one, and watches, which hold a stream of a connection each, by another where
+/// they are many.
+#[derive(Clone)]
+pub(crate) struct Ways {
+    pub(crate) requests: Client,
+    pub(crate) watches: Client,
+}
+
 /// Both sides of one namespace, or of all: two watches.
-pub(crate) fn legs(client: &Client, namespace: Option<&str>, mode: Mode, unknown_is_ready: bool) -> [Leg; 2] {
-    let records: Api<Resource> = match namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &api_resource()),
-        None => Api::all_with(client.clone(), &api_resource()),
+pub(crate) fn legs(ways: &Ways, namespace: Option<&str>, mode: Mode, unknown_is_ready: bool) -> [Leg; 2] {
+    let records = |client: &Client| -> Api<Resource> {
+        match namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &api_resource()),
+            None => Api::all_with(client.clone(), &api_resource()),
+        }
     };
     let read = |resource: Resource| Object::Records(stored(&resource));
     let records = Objects {
-        client: client.clone(),
-        api: records,
+        client: ways.requests.clone(),
+        api: records(&ways.requests),
+        watched: records(&ways.watches),
         selector: None,
         side: Side::Records,
         reader: Arc::new(Reader::new(&qualified(), namespace, read)),
     };
     let ready: Arc<dyn Counted> = match mode {
-        Mode::Pod => Arc::new(Objects::new(client, namespace, "endpointslices.discovery.k8s.io/v1", move |slice| {
+        Mode::Pod => Arc::new(Objects::new(ways, namespace, "endpointslices.discovery.k8s.io/v1", move |slice| {
             Object::Ready(readiness::of_slice(&slice, unknown_is_ready))
         })),
         Mode::Container => {
-            Arc::new(Objects::new(client, namespace, "pods", |pod: Pod| Object::Ready(readiness::of_pod(&pod))))
+            Arc::new(Objects::new(ways, namespace, "pods", |pod: Pod| Object::Ready(readiness::of_pod(&pod))))
         }
     };
     let leg = |side, source| Leg { side, namespace: namespace.map(Arc::from), source };
@@ -89,6 +100,8 @@ pub(crate) fn stored(resource: &Resource) -> Stored {
 struct Objects<K> {
     client: Client,
     api: Api<K>,
+    /// The same, for watches.
+    watched: Api<K>,
     selector: Option<String>,
     side: Side,
     reader: Arc<Reader<K>>,
@@ -110,17 +123,19 @@ impl Labelled for Pod {}
 
 impl<K: Labelled> Objects<K> {
     fn new(
-        client: &Client,
+        ways: &Ways,
         namespace: Option<&str>,
         resource: &str,
         read: impl Fn(K) -> Object + Send + Sync + 'static,
     ) -> Self {
+        let api = |client: &Client| match namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        };
         Self {
-            client: client.clone(),
-            api: match namespace {
-                Some(namespace) => Api::namespaced(client.clone(), namespace),
-                None => Api::all(client.clone()),
-            },
+            client: ways.requests.clone(),
+            api: api(&ways.requests),
+            watched: api(&ways.watches),
             selector: Some(selector()),
             side: Side::Readiness,
             reader: Arc::new(Reader::new(resource, namespace, read)),
@@ -157,7 +172,8 @@ impl<K> Reader<K> {
 fn cause(status: &Status) -> Cause {
     match status.code {
         410 => Cause::Gone,
-        _ if matches!(status.reason.as_str(), "Expired" | "Gone") || is_behind(status) => Cause::Gone,
+        _ if matches!(status.reason.as_str(), "Expired" | "Gone") => Cause::Gone,
+        _ if is_behind(status) => Cause::Behind,
         404 if is_missing_resource(status) => Cause::Absent,
         _ => Cause::Other,
     }
@@ -222,7 +238,7 @@ where
                 String::new()
             }
         };
-        let opened = self.api.watch(&params, &version).await;
+        let opened = self.watched.watch(&params, &version).await;
         let events = opened.map_err(|error| {
             let is_refused = matches!(&error, kube::Error::Api(status) if matches!(status.code, 400 | 422));
             let failure = self.reader.failure("watch", error);
@@ -237,6 +253,12 @@ where
             Err(error) => Err(reader.failure("watch", error)),
         };
         Ok(events.map(read).boxed())
+    }
+
+    async fn version(&self) -> Result<u64, Failure> {
+        let params = ListParams { label_selector: self.selector.clone(), ..ListParams::default() }.limit(1);
+        let list = self.api.list_metadata(&params).await.map_err(|error| self.reader.failure("list", error))?;
+        version_of(list.metadata.resource_version.as_deref())
     }
 
     async fn is_absent(&self) -> bool {

@@ -4,13 +4,14 @@
 //! touch, what the others say is still shown, and is stale.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use discovery_core::backend::{Change, Lineage, Position, WatchEvent, WatchStream};
-use discovery_core::{Error, Result, Scope};
+use discovery_core::{Error, ErrorKind, Result, Scope};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, future};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::births::Births;
 use crate::join::Join;
@@ -26,19 +27,56 @@ pub(crate) type Counted = Arc<[Arc<Census>]>;
 
 /// Where barriers tell open watches what they have to catch up with. Only the newest counts: it holds the earlier ones.
 #[derive(Debug)]
-pub(crate) struct Barriers(watch::Sender<Option<Counted>>);
+pub(crate) struct Barriers {
+    newest: watch::Sender<Option<Counted>>,
+    open: Mutex<Vec<Weak<[Mark]>>>,
+}
+
+/// One leg of an open watch, for those who raise barriers.
+#[derive(Debug, Default)]
+struct Mark {
+    /// How far it has come.
+    version: AtomicU64,
+    /// Tells it that the store went back.
+    back: Arc<Notify>,
+}
 
 impl Barriers {
     pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(None))
+        Self { newest: watch::Sender::new(None), open: Mutex::default() }
     }
 
-    /// Asks for a census of each leg, and answers where a watch is that has caught up with it.
+    fn marks(&self, legs: usize) -> Arc<[Mark]> {
+        let marks: Arc<[Mark]> = (0..legs).map(|_| Mark::default()).collect();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|watch| watch.strong_count() > 0);
+        open.push(Arc::downgrade(&marks));
+        marks
+    }
+
+    fn open(&self) -> Vec<(Arc<[Mark]>, Vec<u64>)> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let versions = |marks: &[Mark]| marks.iter().map(|mark| mark.version.load(Ordering::Acquire)).collect();
+        open.iter().filter_map(Weak::upgrade).map(|marks| (Arc::clone(&marks), versions(&marks))).collect()
+    }
+
+    /// Asks for a census of each leg, and answers where a watch is that has caught up with it. A census below what a watch
+    /// had seen before it was taken proves that the store went back: the watch looks further on than it is, and begins
+    /// anew.
     pub(crate) async fn raise(&self, legs: &[Leg]) -> Result<Position> {
+        let open = self.open();
         let counted = future::try_join_all(legs.iter().map(|leg| reflector::count(&*leg.source)));
         let counted: Vec<_> = counted.await?.into_iter().map(Arc::new).collect();
+        let seen = open.iter().flat_map(|(marks, seen)| marks.iter().zip(seen).zip(&counted));
+        // A type that is not there has no version.
+        let back: Vec<_> = seen.filter(|((_, seen), census)| (1..**seen).contains(&census.version)).collect();
+        if !back.is_empty() {
+            back.iter().for_each(|((mark, _), _)| mark.back.notify_one());
+            let text = "the cluster's store went back to an earlier state: it is read anew, try again";
+            return Err(Error::new(ErrorKind::Unavailable, text));
+        }
         let position = progress::position(counted.iter().map(|census| census.version));
-        self.0.send_replace(Some(counted.into()));
+        self.newest.send_replace(Some(counted.into()));
         Ok(position)
     }
 }
@@ -56,11 +94,12 @@ pub(crate) fn open(
     scope: &Scope,
     after: Option<&Position>,
 ) -> WatchStream {
-    let told = legs
-        .iter()
-        .enumerate()
-        .map(|(leg, source)| reflector::follow(source.source.clone()).map(move |told| Input::Told(leg, told)).boxed());
-    let barriers = stream::unfold(barriers.0.subscribe(), |mut barriers| async move {
+    let marks = barriers.marks(legs.len());
+    let told = legs.iter().zip(&*marks).enumerate().map(|(leg, (source, mark))| {
+        let told = reflector::follow(source.source.clone(), Arc::clone(&mark.back));
+        told.map(move |told| Input::Told(leg, told)).boxed()
+    });
+    let barriers = stream::unfold(barriers.newest.subscribe(), |mut barriers| async move {
         // Those raised before this watch need not be proven to it: its first lists are newer.
         barriers.changed().await.ok()?;
         let newest = barriers.borrow_and_update().clone();
@@ -73,6 +112,8 @@ pub(crate) fn open(
         scope: scope.clone(),
         join: Join::new(births.clone()),
         progress: legs.iter().map(|_| None).collect(),
+        counted: legs.iter().map(|_| None).collect(),
+        marks,
         broken: BTreeMap::new(),
         synced: false,
         after: after.map(progress::versions).unwrap_or_default(),
@@ -106,6 +147,9 @@ struct Watch {
     join: Join,
     /// For each leg, once it is listed.
     progress: Vec<Option<Progress>>,
+    /// The newest census of each, of this history.
+    counted: Vec<Option<Arc<Census>>>,
+    marks: Arc<[Mark]>,
     /// Legs that are out of touch, and why.
     broken: BTreeMap<usize, Error>,
     synced: bool,
@@ -150,8 +194,13 @@ impl Watch {
     }
 
     fn hear_all(&mut self, leg: usize, objects: Vec<Seen>, version: u64, reset: bool) -> Vec<WatchEvent> {
+        if reset {
+            self.counted[leg] = None;
+        }
         let progress = self.progress[leg].get_or_insert_default();
-        progress.all(objects.iter().map(|seen| (&seen.name, seen.version)), version);
+        let listed = objects.iter().map(|seen| (&seen.name, seen.version));
+        progress.all(listed, version, self.counted[leg].as_ref());
+        self.mark(leg);
         let Leg { side, namespace, .. } = &self.legs[leg];
         let objects = objects.into_iter().map(|seen| (seen.name, seen.object));
         let changes = self.join.replace(*side, namespace.as_deref(), objects);
@@ -175,17 +224,26 @@ impl Watch {
     }
 
     fn compare(&mut self, counted: &Counted) -> Vec<WatchEvent> {
-        for (progress, census) in self.progress.iter_mut().zip(counted.iter()) {
-            if let Some(progress) = progress {
+        for (leg, census) in counted.iter().enumerate() {
+            if let Some(progress) = &mut self.progress[leg] {
                 progress.compare(census);
             }
+            self.counted[leg] = Some(Arc::clone(census));
+            self.mark(leg);
         }
         self.batch(Vec::new())
     }
 
     /// Answers whether the leg has heard something new.
     fn moved(&mut self, leg: usize, step: impl FnOnce(&mut Progress) -> bool) -> bool {
-        self.progress[leg].as_mut().is_some_and(step)
+        let moved = self.progress[leg].as_mut().is_some_and(step);
+        self.mark(leg);
+        moved
+    }
+
+    fn mark(&self, leg: usize) {
+        let version = self.progress[leg].as_ref().map_or(0, Progress::version);
+        self.marks[leg].version.store(version, Ordering::Release);
     }
 
     fn versions(&self) -> Vec<u64> {

@@ -1,7 +1,7 @@
 //! A worker of the demo: serves requests at a real address, registers it, and leaves in order when told to. In a pod it
 //! is the worker of `deploy/example`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -36,8 +36,8 @@ pub(crate) struct WorkerArguments {
     /// A port that it must not take: the one that it had before.
     #[arg(long)]
     not_port: Option<u16>,
-    /// Where it listens. Without it, at any free port of this machine's own.
-    #[arg(long, value_name = "IP:PORT", conflicts_with = "not_port")]
+    /// Where it listens. Without it, at any free port of this machine's own. An address of either family may be in brackets.
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "not_port", value_parser = place)]
     listen: Option<SocketAddr>,
     /// Where its probe asks whether it is ready.
     #[arg(long, value_name = "HOST:PORT")]
@@ -149,6 +149,16 @@ async fn gone(parent: Option<&mut mpsc::Receiver<()>>) {
     }
 }
 
+/// An address and a port. In brackets may be what a manifest does not know the family of.
+fn place(text: &str) -> Result<SocketAddr, String> {
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once("]:"));
+    let found = match bracketed {
+        Some((ip, port)) => ip.parse::<IpAddr>().ok().zip(port.parse::<u16>().ok()).map(SocketAddr::from),
+        None => text.parse().ok(),
+    };
+    found.ok_or_else(|| "no address and port, such as 10.0.0.1:9000 or [fd00::5]:9000".to_owned())
+}
+
 /// A free port of this machine, but not `not`.
 async fn listen(not: Option<u16>) -> Outcome<(TcpListener, SocketAddr)> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -176,4 +186,24 @@ async fn answer_one(stream: TcpStream, instance: &str, counters: &Counters) {
         let _ = stream.get_mut().write_all(answer.as_bytes()).await;
     }
     counters.answered.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place;
+
+    #[test]
+    fn an_address_of_either_family_may_be_in_brackets() {
+        for (text, expected) in [
+            ("10.0.0.1:9000", Some("10.0.0.1:9000")),
+            ("[10.0.0.1]:9000", Some("10.0.0.1:9000")),
+            ("[fd00::5]:9000", Some("[fd00::5]:9000")),
+            ("fd00::5:9000", None),
+            ("[fd00::5]", None),
+            ("[]:9000", None),
+            ("localhost:9000", None),
+        ] {
+            assert_eq!(place(text).ok().map(|place| place.to_string()).as_deref(), expected, "{text}");
+        }
+    }
 }

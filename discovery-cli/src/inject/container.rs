@@ -18,7 +18,7 @@ const MODE: &str = "DYN_KUBE_DISCOVERY_MODE";
 pub(super) struct Lacking {
     pub(super) environment: Vec<Value>,
     pub(super) probe: Option<Value>,
-    pub(super) note: Option<String>,
+    pub(super) notes: Vec<String>,
 }
 
 /// The ports of a pod, which its containers share.
@@ -29,8 +29,10 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    pub(super) fn new(containers: Option<&Value>, first: u16) -> Self {
-        let containers = || containers.and_then(Value::as_array).into_iter().flatten();
+    /// Of these containers, and of the sidecars among those that run first.
+    pub(super) fn new(containers: Option<&Value>, first_run: Option<&Value>, first: u16) -> Self {
+        let sidecars = || listed(first_run).filter(|container| container["restartPolicy"] == "Always");
+        let containers = || listed(containers).chain(sidecars());
         let declared = containers().filter_map(|container| container["ports"].as_array()).flatten();
         let declared = declared.filter_map(|port| port["containerPort"].as_u64());
         let health = containers().filter_map(|container| variable(container, PORT)?["value"].as_str()?.parse().ok());
@@ -43,6 +45,10 @@ impl Ports {
         self.taken.insert(port.into());
         Ok(port)
     }
+}
+
+fn listed(containers: Option<&Value>) -> impl Iterator<Item = &Value> {
+    containers.and_then(Value::as_array).into_iter().flatten()
 }
 
 /// What `container` lacks; a probe only where there are ports to give.
@@ -68,7 +74,8 @@ pub(super) fn lacking(container: &Value, backend: Backend, ports: Option<&mut Po
     }
     let unset = |name| variable(container, name).is_none();
     if backend == Backend::Etcd && unset("ETCD_ENDPOINTS") && container["envFrom"].is_null() {
-        lacking.note = Some("ETCD_ENDPOINTS is not set: without it, etcd is looked for in the pod itself".to_owned());
+        let note = "ETCD_ENDPOINTS is not set: without it, etcd is looked for in the pod itself";
+        lacking.notes.push(note.to_owned());
     }
     // A container that says by itself when it is ready is left to do so.
     let (Some(ports), true) = (ports, container["readinessProbe"].is_null()) else { return Ok(lacking) };
@@ -84,6 +91,10 @@ pub(super) fn lacking(container: &Value, backend: Backend, ports: Option<&mut Po
             _ => return Err(format!("{PORT} is {}, which no probe can ask: set a port, or --no-probe", shown(there))),
         },
     };
+    lacking.notes.push(format!(
+        "is ready once its program answers at port {port}, {path}, as {PORT} tells it to: it is never ready where the program \
+         serves nothing there; leave the probe out with --no-probe, or write another"
+    ));
     lacking.probe = Some(json!({ "httpGet": { "path": path, "port": port }, "periodSeconds": 2 }));
     Ok(lacking)
 }

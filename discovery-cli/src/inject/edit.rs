@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use serde_json::Value;
+use yaml_edit::migrate::to_yaml_1_2;
 use yaml_edit::{Document, Mapping, Sequence, YamlFile, YamlNode};
 
 /// One step into a document.
@@ -41,7 +42,8 @@ pub(super) enum Addition {
 /// The document with the edits, and whether its layout and comments were kept. `object` is what the document says.
 ///
 /// The editor keeps what is written; that it wrote the right thing is read back with another parser. Where it did not,
-/// as where an alias stands for what is to be changed, the document is written anew.
+/// as where an alias stands for what is to be changed, the document is written anew, unless something in it would then be
+/// something else to kubectl, which reads numbers and truth values as YAML 1.1 has them.
 pub(super) fn edited(document: &str, object: &Value, edits: &[Edit]) -> Result<(String, bool), String> {
     if edits.is_empty() {
         return Ok((ended(document.to_owned()), true));
@@ -59,7 +61,38 @@ pub(super) fn edited(document: &str, object: &Value, edits: &[Edit]) -> Result<(
         return Ok((text, true));
     }
     let begin = if document.starts_with("---") { "---\n" } else { "" };
-    Ok((ended(begin.to_owned() + &written(&wanted)?), false))
+    let anew = ended(begin.to_owned() + &written(&wanted)?);
+    if let Some(scalar) = ambiguous(document).or_else(|| ambiguous(&anew)) {
+        let alias = alias(document).map_or_else(String::new, |alias| format!(", as the alias {alias} makes necessary"));
+        return Err(format!(
+            "{scalar} means something else once the document is written anew{alias}: write in the alias's place what it \
+             stands for, or {scalar} unmistakably"
+        ));
+    }
+    Ok((anew, false))
+}
+
+/// A plain scalar that is not the same in YAML 1.1 and in YAML 1.2: `0400`, `yes`.
+fn ambiguous(document: &str) -> Option<String> {
+    let document = YamlFile::from_str(document).ok()?.documents().next()?;
+    to_yaml_1_2(&document).into_iter().next().map(|rewrite| rewrite.before)
+}
+
+/// The first alias of a document, as it is written.
+fn alias(document: &str) -> Option<String> {
+    let root = YamlFile::from_str(document).ok()?.documents().next()?.as_mapping()?;
+    alias_in(&Place::Mapping(root))
+}
+
+fn alias_in(place: &Place) -> Option<String> {
+    let of = |node: YamlNode| match node.as_alias() {
+        Some(alias) => Some(alias.value()),
+        None => alias_in(&Place::new(&node)?),
+    };
+    match place {
+        Place::Mapping(mapping) => mapping.values().find_map(of),
+        Place::Sequence(sequence) => sequence.values().find_map(of),
+    }
 }
 
 /// The text with the line end that whatever follows needs.
@@ -244,6 +277,29 @@ mod tests {
         let (text, kept) = edit(document, &[label("x")]);
         let read: Value = serde_saphyr::from_str(&text).unwrap();
         assert_eq!((&read["selector"], kept), (&json!({"app": "web"}), false), "{text}");
+    }
+
+    #[test]
+    fn what_would_mean_something_else_is_not_written_anew() {
+        let document = |scalar: &str| format!("a: &l\n  app: web\nmetadata:\n  labels: *l\nmode: {scalar}\n");
+        let of = |document: &str| {
+            let object = serde_saphyr::from_str(document).unwrap();
+            edited(document, &object, &[label("x")])
+        };
+        for scalar in ["0400", "0644", "yes", "Off", "1_000"] {
+            let refused = of(&document(scalar)).unwrap_err();
+            assert!(refused.contains(scalar) && refused.contains("the alias *l"), "{refused}");
+        }
+        for (scalar, value) in
+            [("256", json!(256)), ("true", json!(true)), ("\"0400\"", json!("0400")), ("1.5", json!(1.5))]
+        {
+            let (text, kept) = of(&document(scalar)).unwrap();
+            let read: Value = serde_saphyr::from_str(&text).unwrap();
+            assert_eq!((&read["mode"], kept, ambiguous(&text)), (&value, false, None), "{text}");
+        }
+        // What is changed in place keeps what it says.
+        let (text, kept) = edit("mode: 0400\nmetadata:\n  labels:\n    a: b\n", &[label("x")]);
+        assert!(kept && text.starts_with("mode: 0400\n"), "{text}");
     }
 
     #[test]

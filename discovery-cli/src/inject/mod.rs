@@ -99,6 +99,7 @@ fn injected(text: &str, options: &Options) -> Result<(String, Vec<String>), Stri
     }
     let mut manifest = String::new();
     let mut notes = Vec::new();
+    let mut made = Vec::new();
     for (document, head) in documents.iter().zip(&heads) {
         if head.is("v1", "List") {
             notes.push("a List is left as it is: write its items as documents".to_owned());
@@ -110,11 +111,12 @@ fn injected(text: &str, options: &Options) -> Result<(String, Vec<String>), Stri
         let object = parsed(document)?;
         let workload = Workload::new(&object)?;
         let named = |what: String| format!("{workload}: {what}");
-        let Injection { edits, service, notes: told } = workload.injection(&services, options).map_err(named)?;
+        let Injection { edits, service, notes: told } = workload.injection(&services, &made, options).map_err(named)?;
         let (edited, kept) = edited(document, &object, &edits).map_err(named)?;
         manifest.push_str(&edited);
         if let Some(service) = service {
-            manifest.push_str(&service);
+            manifest.push_str(&service::written(&service).map_err(named)?);
+            made.push(service);
         }
         if !kept {
             notes.push(named(

@@ -15,7 +15,7 @@ pub(super) fn makes_discoverable(service: &Value, pods: Option<&Value>) -> bool 
 }
 
 /// One that selects by these labels. It is headless and has no ports: nobody sends it requests.
-pub(super) fn written(name: &str, namespace: Option<&str>, selector: &Map<String, Value>) -> Result<String, String> {
+pub(super) fn new(name: &str, namespace: Option<&str>, selector: &Map<String, Value>) -> Result<Value, String> {
     if !is_label(name) {
         return Err(format!(
             "{name:?} is no name for a Service: write one that selects its pods and has the label {}: {:?}",
@@ -26,10 +26,14 @@ pub(super) fn written(name: &str, namespace: Option<&str>, selector: &Map<String
     if let Some(namespace) = namespace {
         metadata["namespace"] = json!(namespace);
     }
-    let spec = json!({ "clusterIP": "None", "selector": selector });
+    Ok(json!({ "metadata": metadata, "spec": { "clusterIP": "None", "selector": selector } }))
+}
+
+/// As a document of a manifest.
+pub(super) fn written(service: &Value) -> Result<String, String> {
     let mut text = "---\napiVersion: v1\nkind: Service\n".to_owned();
-    for part in [json!({ "metadata": metadata }), json!({ "spec": spec })] {
-        text.push_str(&super::edit::written(&part)?);
+    for part in ["metadata", "spec"] {
+        text.push_str(&super::edit::written(&json!({ part: service[part] }))?);
     }
     Ok(text)
 }

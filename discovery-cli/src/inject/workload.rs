@@ -24,7 +24,7 @@ const POD: [Step; 3] = [Step::Key("spec"), Step::Key("template"), Step::Key("spe
 pub(super) struct Injection {
     pub(super) edits: Vec<Edit>,
     /// A Service to stand behind it.
-    pub(super) service: Option<String>,
+    pub(super) service: Option<Value>,
     /// What is left to whoever applies it.
     pub(super) notes: Vec<String>,
 }
@@ -55,15 +55,16 @@ impl<'a> Workload<'a> {
         self.object.pointer("/spec/template/spec")?.get(field)
     }
 
-    /// What it lacks; nothing of it that is there already. `services` are those of the same manifest.
-    pub(super) fn injection(&self, services: &[Value], options: &Options) -> Result<Injection, String> {
+    /// What it lacks; nothing of it that is there already. `services` are those of the same manifest, `made` those that were
+    /// made for other workloads.
+    pub(super) fn injection(&self, services: &[Value], made: &[Value], options: &Options) -> Result<Injection, String> {
         let backend = Backend::chosen(self.object)?;
         let mut injection = Injection::default();
         self.containers(backend, options, &mut injection)?;
         if let Backend::Kubernetes(mode) = backend {
             self.labels(&mut injection)?;
             self.service_account(mode, options, &mut injection)?;
-            injection.service = self.service(services)?;
+            injection.service = self.service(services, made)?;
         }
         Ok(injection)
     }
@@ -95,7 +96,7 @@ impl<'a> Workload<'a> {
     }
 
     fn containers(&self, backend: Backend, options: &Options, injection: &mut Injection) -> Result<(), String> {
-        let mut ports = Ports::new(self.pod("containers"), options.health_port);
+        let mut ports = Ports::new(self.pod("containers"), self.pod("initContainers"), options.health_port);
         for (index, container) in self.chosen(backend, options)? {
             let place = |below: Option<&'static str>| {
                 let below = [Step::Key("containers"), Step::Index(index)].into_iter().chain(below.map(Step::Key));
@@ -110,7 +111,7 @@ impl<'a> Workload<'a> {
             if let Some(probe) = lacking.probe {
                 injection.edits.push(Edit { at: place(None), what: Addition::Entry("readinessProbe", probe) });
             }
-            injection.notes.extend(lacking.note.map(|note| format!("container {name}: {note}")));
+            injection.notes.extend(lacking.notes.iter().map(|note| format!("container {name}: {note}")));
         }
         Ok(())
     }
@@ -170,20 +171,25 @@ impl<'a> Workload<'a> {
     }
 
     /// A Service that makes its pods discoverable, unless there is one.
-    fn service(&self, services: &[Value]) -> Result<Option<String>, String> {
+    fn service(&self, services: &[Value], made: &[Value]) -> Result<Option<Value>, String> {
         let pods = self.object.pointer("/spec/template/metadata/labels");
-        let discoverable = services
-            .iter()
-            .filter(|service| service.pointer("/metadata/namespace").and_then(Value::as_str) == self.namespace())
-            .any(|service| service::makes_discoverable(service, pods));
-        if discoverable {
+        let is_near =
+            |service: &&Value| service.pointer("/metadata/namespace").and_then(Value::as_str) == self.namespace();
+        let services = || services.iter().filter(is_near);
+        let made = || made.iter().filter(is_near);
+        if services().chain(made()).any(|service| service::makes_discoverable(service, pods)) {
             return Ok(None);
         }
         let selector = self.object.pointer("/spec/selector/matchLabels").and_then(Value::as_object);
         let selector = selector.filter(|labels| !labels.is_empty()).ok_or(
             "spec.selector.matchLabels is empty, and a Service selects by it: give the pods a label of their own there",
         )?;
-        let name = format!("{}-discovery", self.name);
+        let is_called = |service: &Value, name: &str| service.pointer("/metadata/name") == Some(&json!(name));
+        let mut name = format!("{}-discovery", self.name);
+        // A Deployment and a StatefulSet may have one name.
+        if made().any(|service| is_called(service, &name)) {
+            name = format!("{}-{}-discovery", self.name, self.kind.to_ascii_lowercase());
+        }
         if let Some((label, _)) =
             selector.iter().find(|(name, value)| pods.and_then(|labels| labels.get(*name)) != Some(*value))
         {
@@ -191,13 +197,13 @@ impl<'a> Workload<'a> {
                 "its selector asks for the label {label}, which its pods do not have so: make them agree"
             ));
         }
-        if services.iter().any(|service| service.pointer("/metadata/name") == Some(&json!(name))) {
+        if services().any(|service| is_called(service, &name)) {
             return Err(format!(
                 "the Service {name} is there, and does not make its pods discoverable: give it the label {}: {:?} \
                  and the pods' labels as its selector",
                 DISCOVERABLE.0, DISCOVERABLE.1
             ));
         }
-        service::written(&name, self.namespace(), selector).map(Some)
+        service::new(&name, self.namespace(), selector).map(Some)
     }
 }

@@ -9,6 +9,7 @@ use super::index::{Index, Subject, is_labelled, label, place, selects, unfulfill
 use super::pod::{container_status, some, unready};
 use super::words::{Failure, Link};
 use super::{State, Step};
+use crate::readiness::is_cut_off;
 use crate::resource::DISCOVERY_LABEL;
 
 /// An endpoint and the slice that it stands in.
@@ -77,6 +78,14 @@ impl Index<'_> {
                 Failure::NoSuchContainer,
                 format!("the pod's status tells of no container {container:?}"),
                 "check CONTAINER_NAME; a pod that has just been made has no status yet",
+            ),
+            Some(status) if status.ready && is_cut_off(pod) => Step::breaks(
+                Link::Ready,
+                Failure::NotReady,
+                format!(
+                    "container {container} was ready, and the pod is marked not ready since: its node is not heard of"
+                ),
+                "`kubectl get nodes` says which of them answer; the pod is deleted after some minutes, or goes on",
             ),
             Some(status) if status.ready => Step::holds(Link::Ready, format!("container {container} is ready")),
             Some(_) => Step::breaks(

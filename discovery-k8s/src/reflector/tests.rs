@@ -32,6 +32,9 @@ struct Script {
     answers: Mutex<VecDeque<Answer>>,
     asked: Mutex<Vec<(Duration, Asked)>>,
     begun: Mutex<Option<Instant>>,
+    /// Where the store says that it is, if it is not far ahead.
+    version: Option<u64>,
+    back: Arc<Notify>,
 }
 
 fn failure(cause: Cause) -> Failure {
@@ -42,6 +45,11 @@ impl Script {
     fn new(answers: impl IntoIterator<Item = Answer>) -> Arc<Self> {
         let script = Self { answers: Mutex::new(answers.into_iter().collect()), ..Self::default() };
         Arc::new(script)
+    }
+
+    fn at(version: u64, answers: impl IntoIterator<Item = Answer>) -> Arc<Self> {
+        let answers = Mutex::new(answers.into_iter().collect());
+        Arc::new(Self { answers, version: Some(version), ..Self::default() })
     }
 
     fn ask(&self, asked: Asked) -> Answer {
@@ -81,6 +89,10 @@ impl Source for Script {
         }
     }
 
+    async fn version(&self) -> Result<u64, Failure> {
+        Ok(self.version.unwrap_or(u64::MAX))
+    }
+
     async fn is_absent(&self) -> bool {
         true
     }
@@ -112,9 +124,13 @@ fn done(version: u64) -> Event {
 
 const NO_STREAMING: Answer = Answer::Refuse(Cause::NoStreaming);
 
+fn followed(script: &Arc<Script>) -> BoxStream<'static, Told> {
+    follow(Arc::clone(script) as Arc<dyn Counted>, Arc::clone(&script.back))
+}
+
 /// What is told, in short.
 async fn tell(script: &Arc<Script>, count: usize) -> Vec<String> {
-    let told: Vec<Told> = follow(Arc::clone(script) as Arc<dyn Counted>).take(count).collect().await;
+    let told: Vec<Told> = followed(script).take(count).collect().await;
     let short = |told: &Told| match told {
         Told::All { objects, version, reset } => {
             let names: Vec<_> = objects.iter().map(|seen| seen.name.name.to_string()).collect();
@@ -250,7 +266,7 @@ async fn delays_grow_and_start_over_on_progress_alone() {
     let cycle = [page(&[], 7, None), Answer::Refuse(Cause::Gone)];
     let script = Script::new([NO_STREAMING].into_iter().chain(cycle.iter().cloned().cycle().take(40)));
     let begun = Instant::now();
-    tell(&script, 15).await;
+    followed(&script).filter(|told| std::future::ready(matches!(told, Told::All { .. }))).take(15).count().await;
     assert!(begun.elapsed() > RECOVERY, "15 lists took {:?}", begun.elapsed());
     let late = gaps(&script).into_iter().rev().take(6).max().unwrap();
     assert!(late >= RECOVERY / 4 && late <= RECOVERY / 2, "{late:?}");
@@ -268,14 +284,85 @@ async fn delays_grow_and_start_over_on_progress_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_without_bookmarks_is_dead_after_a_while() {
+async fn a_watch_without_bookmarks_is_dead_after_a_while_and_what_it_missed_is_read() {
     let script = Script::new([
         NO_STREAMING,
         page(&["a"], 7, None),
         Answer::Watch(vec![], End::Hang),
-        Answer::Watch(vec![put("b", 8)], End::Hang),
+        page(&["b"], 8, None),
+        Answer::Watch(vec![put("c", 9)], End::Hang),
     ]);
     let begun = Instant::now();
-    assert_eq!(tell(&script, 4).await, ["all a at 7", "interrupted", "recovered", "put b at 8"]);
+    assert_eq!(tell(&script, 5).await, ["all a at 7", "interrupted", "all b at 8", "recovered", "put c at 9"]);
     assert!(begun.elapsed() >= SILENCE);
+}
+
+/// A watch from a version to come is accepted, and told nothing before that.
+#[tokio::test(start_paused = true)]
+async fn a_watch_is_not_resumed_on_a_store_that_went_back() {
+    for end in [End::Fail(Cause::Other), End::Close] {
+        let interrupted = usize::from(matches!(end, End::Fail(_)));
+        let script = Script::at(
+            5,
+            [
+                NO_STREAMING,
+                page(&["a"], 100, None),
+                Answer::Watch(vec![], end),
+                page(&["b"], 5, None),
+                Answer::Watch(vec![put("c", 6)], End::Hang),
+            ],
+        );
+        let told = tell(&script, 5 + interrupted).await;
+        assert_eq!(told[..1 + interrupted], ["all a at 100", "interrupted"][..1 + interrupted]);
+        assert_eq!(told[1 + interrupted..], ["interrupted", "all b at 5 reset", "recovered", "put c at 6"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_told_that_the_store_went_back_begins_anew() {
+    let script = Script::new([
+        NO_STREAMING,
+        page(&["a"], 100, None),
+        Answer::Watch(vec![], End::Hang),
+        page(&["b"], 5, None),
+        Answer::Watch(vec![put("c", 6)], End::Hang),
+    ]);
+    let mut told = followed(&script);
+    assert!(matches!(told.next().await, Some(Told::All { version: 100, .. })));
+    let tell = async {
+        tokio::task::yield_now().await;
+        script.back.notify_one();
+    };
+    let (next, ()) = tokio::join!(told.next(), tell);
+    assert!(matches!(next, Some(Told::Interrupted(_))), "{next:?}");
+    assert!(matches!(told.next().await, Some(Told::All { version: 5, reset: true, .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_history_that_is_gone_again_and_again_is_told() {
+    let cycle = [page(&["a"], 7, None), Answer::Refuse(Cause::Gone)];
+    let script = Script::new([NO_STREAMING].into_iter().chain(cycle.iter().cloned().cycle().take(6)).chain([
+        page(&["a"], 7, None),
+        Answer::Watch(vec![put("b", 8)], End::Fail(Cause::Gone)),
+        page(&["c"], 9, None),
+        Answer::Watch(vec![], End::Hang),
+    ]));
+    let told = ["all a at 7", "all a at 7", "interrupted", "all a at 7", "recovered", "interrupted", "all a at 7"];
+    let told = told.into_iter().chain(["recovered", "put b at 8", "all c at 9"]).collect::<Vec<_>>();
+    assert_eq!(tell(&script, told.len()).await, told, "an event is progress");
+}
+
+/// A server whose cache lags streams no list that it could complete, and says so within it.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_behind_is_asked_for_pages_and_that_is_told_if_they_fail_too() {
+    let script = Script::new([
+        Answer::Watch(vec![], End::Fail(Cause::Behind)),
+        Answer::Refuse(Cause::Behind),
+        page(&["a"], 7, None),
+        Answer::Watch(vec![put("b", 8)], End::Fail(Cause::Behind)),
+        page(&["c"], 9, None),
+        Answer::Watch(vec![], End::Hang),
+    ]);
+    let told = ["interrupted", "all a at 7", "recovered", "put b at 8", "interrupted", "all c at 9", "recovered"];
+    assert_eq!(tell(&script, told.len()).await, told);
 }

@@ -10,11 +10,12 @@ use discovery_deploy::{CRD, Mode, rbac};
 use discovery_k8s::{GROUP, PLURAL, VERSION};
 use discovery_testbed::{ControlPlane, ControlPlaneOptions};
 use futures_util::future::try_join_all;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::support::cluster::{Cluster, Made, Space, discovery, until};
-use crate::{Item, item, shows};
+use crate::support::cluster::{Cluster, Made, Space, as_pod, discovery, until};
+use crate::{Item, RECOVERY, item, listed, shows};
 
 pub(crate) async fn plane(manifests: &str, flags: &[String]) -> (ControlPlane, Space) {
     let options = ControlPlaneOptions {
@@ -89,18 +90,25 @@ async fn as_account(plane: &ControlPlane, space: &Space, pod: &Made) -> discover
     discovery(space.environment(pod).with("KUBECONFIG", kubeconfig.to_string_lossy())).await.unwrap()
 }
 
-/// It refuses whatever is asked before it has read the roles, its readiness included.
+/// It refuses whatever is asked before it has read the roles, its readiness included, and takes no pod's token before it
+/// has read the pods.
 #[tokio::test]
 async fn a_server_that_starts_is_not_believed_when_it_refuses() {
     let (plane, space) = plane(CRD, &[]).await;
     let one = space.ready_pod("one").await.unwrap();
-    let reader = as_account(&plane, &space, &one).await;
-    for _ in 0..5 {
+    let reader = discovery(as_pod(&plane, &space, &one).await).await.unwrap();
+    let mut met = 0;
+    for round in 0.. {
+        if met > 0 && round >= 5 {
+            break;
+        }
+        assert!(round < 20, "it has refused nothing");
         plane.api().kill().await.unwrap();
         plane.api().launch().unwrap();
         let deadline = Instant::now() + Duration::from_secs(120);
         while let Err(error) = reader.list::<Item>(Query::all()).await {
             assert!(error.is_temporary(), "{error}");
+            met += usize::from(error.message().contains("is starting"));
             assert!(Instant::now() < deadline, "still: {error}");
             // The time in which it refuses is short: no back-off steps over it.
             sleep(Duration::from_millis(2)).await;
@@ -160,5 +168,77 @@ async fn who_registers_asks_little_and_who_views_has_two_watches() {
     drop(held);
     for handle in [writer, reader] {
         handle.shutdown(Duration::from_secs(20)).await;
+    }
+}
+
+/// Nothing but time is measured here, and on a control plane that does nothing else.
+#[tokio::test]
+async fn what_others_delete_is_back_within_r() {
+    let (_plane, space) = plane(CRD, &[]).await;
+    let one = space.ready_pod("one").await.unwrap();
+    let owner = space.discovery(&one).await.unwrap();
+    let _held = owner.register(item("x", 1)).await.unwrap();
+    let limit = RECOVERY + Duration::from_secs(2);
+    for round in 0..3 {
+        space.resources().delete("one", &DeleteParams::default()).await.unwrap();
+        let began = Instant::now();
+        until("the resource is back", || async { space.resource("one").await.unwrap().is_some() }).await;
+        let took = began.elapsed();
+        assert!(took <= limit, "round {round}: {took:?}");
+    }
+    owner.shutdown(Duration::from_secs(20)).await;
+}
+
+/// Its history begins anew below what views have seen, and a watch from a version to come is told nothing (FLT 10).
+#[tokio::test]
+async fn views_follow_a_store_that_was_restored_from_a_backup() {
+    let (plane, space) = plane(CRD, &[]).await;
+    let (one, two) = (space.ready_pod("one").await.unwrap(), space.ready_pod("two").await.unwrap());
+    let (writer, reader) = (space.discovery(&one).await.unwrap(), space.discovery(&two).await.unwrap());
+    let view = reader.view::<Item>(Query::all()).await.unwrap();
+    let x = writer.register(item("x", 1)).await.unwrap();
+    shows(&view, &[1]).await;
+    let backup = tempfile::tempdir().unwrap();
+    plane.api().kill().await.unwrap();
+    plane.etcd().stop().await.unwrap();
+    copy(&plane.etcd().data(), backup.path());
+    plane.etcd().restart().await.unwrap();
+    plane.restart_api().await.unwrap();
+    let y = reader.register(item("y", 2)).await.unwrap();
+    // Far ahead of all that is written after the backup is back.
+    for n in 0..500 {
+        let label = json!({ "metadata": { "labels": { "n": n.to_string() } } });
+        space.pods().patch("two", &PatchParams::default(), &Patch::Merge(&label)).await.unwrap();
+    }
+    shows(&view, &[1, 2]).await;
+    assert_eq!(listed(&reader).await, [1, 2]);
+
+    plane.api().kill().await.unwrap();
+    plane.etcd().stop().await.unwrap();
+    fs::remove_dir_all(plane.etcd().data()).unwrap();
+    copy(backup.path(), &plane.etcd().data());
+    plane.etcd().restart().await.unwrap();
+    plane.restart_api().await.unwrap();
+    until("the lost record is back", || async { space.resource("two").await.unwrap().is_some() }).await;
+    until("the view is live", || async { view.freshness().is_live() }).await;
+    shows(&view, &[1, 2]).await;
+    x.update(item("x", 3)).await.unwrap();
+    shows(&view, &[2, 3]).await;
+    assert_eq!(listed(&reader).await, [2, 3]);
+    y.deregister().await.unwrap();
+    shows(&view, &[3]).await;
+    for handle in [writer, reader] {
+        handle.shutdown(Duration::from_secs(20)).await;
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), to).unwrap()),
+        }
     }
 }

@@ -1,10 +1,11 @@
-//! A way to the API server on which a test does things between a client's request and the server's.
+//! A way to the API server on which a test does things between a client's request and its answer.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use discovery_core::Environment;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{CONNECTION, HOST};
 use http::{Request, Response, StatusCode};
@@ -23,11 +24,12 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::cluster::{Made, Space};
 
-/// What is waited for before a request goes on.
-type Before = dyn Fn(&Request<()>) -> BoxFuture<'static, ()> + Send + Sync;
+pub(crate) type Answer = BoxFuture<'static, Response<Body>>;
+/// What is done around a request, which goes on when its answer is awaited.
+type Around = dyn Fn(&Request<()>, Answer) -> Answer + Send + Sync;
 
-/// Passes requests on as the administrator, each after what the test does before it. One that its client has given up
-/// arrives all the same, as one does that was under way.
+/// Passes requests on as the administrator, with what the test does around each. One that its client has given up arrives
+/// all the same, as one does that was under way.
 pub(crate) struct Gateway {
     kubeconfig: NamedTempFile,
     accepting: JoinHandle<()>,
@@ -36,7 +38,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) async fn start(
         space: &Space,
-        before: impl Fn(&Request<()>) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+        around: impl Fn(&Request<()>, Answer) -> Answer + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let server = format!("http://{}", listener.local_addr().unwrap());
@@ -48,7 +50,7 @@ impl Gateway {
             "contexts": [{ "name": "gateway", "context": { "cluster": "gateway", "user": "gateway" } }],
         });
         std::fs::write(kubeconfig.path(), text.to_string()).unwrap();
-        let accepting = tokio::spawn(accept(listener, space.cluster.client.clone(), Arc::new(before)));
+        let accepting = tokio::spawn(accept(listener, space.cluster.client.clone(), Arc::new(around)));
         Self { kubeconfig, accepting }
     }
 
@@ -64,16 +66,16 @@ impl Drop for Gateway {
     }
 }
 
-async fn accept(listener: TcpListener, client: Client, before: Arc<Before>) {
+async fn accept(listener: TcpListener, client: Client, around: Arc<Around>) {
     // All of it ends with this.
     let mut connections = JoinSet::new();
     let requests = Arc::new(Mutex::new(JoinSet::new()));
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (client, before, requests) = (client.clone(), Arc::clone(&before), Arc::clone(&requests));
+        let (client, around, requests) = (client.clone(), Arc::clone(&around), Arc::clone(&requests));
         let serve = service_fn(move |request: Request<Incoming>| {
             let (answer, answered) = oneshot::channel();
-            let pass = pass(client.clone(), Arc::clone(&before), request, answer);
+            let pass = pass(client.clone(), Arc::clone(&around), request, answer);
             requests.lock().unwrap_or_else(PoisonError::into_inner).spawn(pass);
             async { Ok::<_, Infallible>(answered.await.unwrap_or_else(|_| bad_gateway())) }
         });
@@ -83,7 +85,7 @@ async fn accept(listener: TcpListener, client: Client, before: Arc<Before>) {
 
 async fn pass(
     client: Client,
-    before: Arc<Before>,
+    around: Arc<Around>,
     request: Request<Incoming>,
     answer: oneshot::Sender<Response<Body>>,
 ) {
@@ -92,10 +94,13 @@ async fn pass(
     for header in [HOST, CONNECTION] {
         parts.headers.remove(header);
     }
-    before(&Request::from_parts(parts.clone(), ())).await;
-    let passed = client.send(Request::from_parts(parts, Body::from(body.to_bytes()))).await;
+    let head = Request::from_parts(parts.clone(), ());
+    let passed = async move {
+        let passed = client.send(Request::from_parts(parts, Body::from(body.to_bytes()))).await;
+        passed.unwrap_or_else(|_| bad_gateway())
+    };
     // Who has given it up hears no answer.
-    let _ = answer.send(passed.unwrap_or_else(|_| bad_gateway()));
+    let _ = answer.send(around(&head, passed.boxed()).await);
 }
 
 fn bad_gateway() -> Response<Body> {

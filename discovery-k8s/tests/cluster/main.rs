@@ -15,7 +15,10 @@ use discovery_core::{Discovery, Effect, ErrorKind, Path, Query, Record, Result, 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use support::cluster::{Cluster, Space, State, until};
+use support::cluster::{Cluster, Space, State, as_pod, discovery, testbed, until};
+
+/// What the backend declares as `R`.
+const RECOVERY: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Item {
@@ -126,6 +129,27 @@ async fn a_pod_s_next_incarnation_takes_its_name_and_the_first_one_is_dead() {
     until("the dead pod's process knows", || async { !held.state().is_registered() }).await;
     assert_eq!(listed(&next).await, [2], "a late write of the dead pod's process");
     next.shutdown(Duration::from_secs(20)).await;
+}
+
+/// Its token is worth nothing any more: it is told no better than that. Its resource stays, as it does where the garbage
+/// collector is slow.
+#[tokio::test]
+async fn the_process_of_a_deleted_pod_says_that_its_session_is_lost() {
+    let space = space().await;
+    let pod = space.ready_pod("one").await.unwrap();
+    let owner = discovery(as_pod(testbed().await.unwrap(), &space, &pod).await).await.unwrap();
+    let held = owner.register(item("x", 1)).await.unwrap();
+    assert!(held.state().is_registered());
+    let keep = |finalizers: serde_json::Value| json!({ "metadata": { "finalizers": finalizers } });
+    let merge = PatchParams::default();
+    space.resources().patch("one", &merge, &Patch::Merge(&keep(json!(["test.invalid/kept"])))).await.unwrap();
+    space.delete_pod("one").await.unwrap();
+    until("the dead pod's process knows", || async { !held.state().is_registered() }).await;
+    let failed = owner.register(item("y", 2)).await;
+    assert!(failed.is_err(), "{:?}", failed.map(|held| held.state()));
+    owner.shutdown(Duration::from_secs(1)).await;
+    space.resources().patch("one", &merge, &Patch::Merge(&keep(json!(null)))).await.unwrap();
+    until("the dead pod's records are gone", || async { space.resource("one").await.unwrap().is_none() }).await;
 }
 
 /// What the API server reads as YAML has names of a bounded length.

@@ -71,3 +71,19 @@ async fn ids_that_collide_hide_both_until_one_of_them_goes() {
         handle.shutdown(Duration::from_secs(20)).await;
     }
 }
+
+/// The API server allows a hundred streams on a connection, and a watch holds one for as long as it is open.
+#[tokio::test]
+async fn more_namespaces_are_watched_than_a_connection_has_room_for() {
+    let space = space().await;
+    let pod = space.ready_pod("one").await.unwrap();
+    let others = (0..70).map(|n| format!("no-such-namespace-{n}"));
+    let names = others.chain([space.namespace.clone()]).collect::<Vec<_>>().join(",");
+    let owner = discovery(space.environment(&pod).with(NAMESPACES_VARIABLE, names)).await.unwrap();
+    let view = tokio::time::timeout(Duration::from_secs(60), owner.view::<Item>(Query::all())).await;
+    let view = view.expect("a view that opens").unwrap();
+    let _held = owner.register(item("x", 1)).await.unwrap();
+    shows(&view, &[1]).await;
+    assert_eq!(listed(&owner).await, [1]);
+    assert!(owner.shutdown(Duration::from_secs(20)).await.is_clean());
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use discovery_core::backend::Backend;
 use discovery_core::{BackendContext, Discovery, Environment, Result, TaskScope};
-use discovery_deploy::CRD;
+use discovery_deploy::{CRD, Mode, rbac};
 use discovery_k8s::{DISCOVERY_LABEL, GROUP, KIND, KubernetesBackend, PLURAL, VERSION};
 use discovery_testbed::ControlPlaneOptions;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
@@ -28,9 +28,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// The one of all tests, with the CRD installed.
     pub(crate) async fn shared() -> Result<Self> {
-        let options = || ControlPlaneOptions { manifests: CRD.to_owned(), ..ControlPlaneOptions::default() };
-        let cluster = discovery_testbed::Cluster::shared(options).await.map_err(|error| failed("cluster", error))?;
-        Self::of(cluster).await
+        Self::of(testbed().await?).await
     }
 
     /// One of a test's own.
@@ -198,6 +196,21 @@ pub(crate) async fn discovery(environment: Environment) -> Result<Discovery> {
     let context = BackendContext::new(environment, TaskScope::current());
     let backend: Arc<dyn Backend> = Arc::new(KubernetesBackend::connect(&context).await?);
     Discovery::builder().with_backend(backend).build().await
+}
+
+/// The control plane of all tests, with the CRD installed.
+pub(crate) async fn testbed() -> Result<&'static discovery_testbed::Cluster> {
+    let options = || ControlPlaneOptions { manifests: CRD.to_owned(), ..ControlPlaneOptions::default() };
+    discovery_testbed::Cluster::shared(options).await.map_err(|error| failed("cluster", error))
+}
+
+/// The environment of a process with a token such as the kubelet mounts, which ends with its pod.
+pub(crate) async fn as_pod(cluster: &discovery_testbed::Cluster, space: &Space, pod: &Made) -> Environment {
+    const ACCOUNT: &str = "default";
+    cluster.apply(&rbac(Some(&space.namespace), Some(ACCOUNT), Mode::Pod)).await.unwrap();
+    let token = cluster.token_of_pod(&space.namespace, ACCOUNT, &pod.name, &pod.uid).await.unwrap();
+    let kubeconfig = cluster.save(&cluster.kubeconfig().with_token(&token)).unwrap();
+    space.environment(pod).with("KUBECONFIG", kubeconfig.to_string_lossy())
 }
 
 /// Waits until something holds.

@@ -1,4 +1,4 @@
 //! A cluster for tests, namespaces in it, and pods that exist in the API alone.
 
-mod client;
+pub(crate) mod client;
 pub(crate) mod cluster;

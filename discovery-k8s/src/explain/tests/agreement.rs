@@ -126,10 +126,16 @@ fn any_world() -> impl Strategy<Value = World> {
         let named: BTreeMap<&str, _> = resources.into_iter().map(|one| (one.0, one)).collect();
         named.into_values().map(one).collect::<Vec<_>>()
     });
-    let pods = prop::option::of((any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()));
-    let pods = pods.prop_map(|pods| {
-        let one = |(labelled, ready, ending, placed, selected): (bool, bool, bool, bool, bool)| {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let pods = prop::option::of(flags).prop_map(|pods| {
+        let one = |(labelled, ready, ending, placed, selected, cut_off): (bool, bool, bool, bool, bool, bool)| {
             let mut one = pod();
+            if cut_off {
+                one["status"]["conditions"] = json!([
+                    { "type": "ContainersReady", "status": "True" },
+                    { "type": "Ready", "status": "False" },
+                ]);
+            }
             if !labelled {
                 unlabelled(&mut one);
             }
