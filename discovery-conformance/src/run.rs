@@ -19,12 +19,12 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How long one may take on a paused clock, where an hour costs nothing.
 const PAUSED_LIMIT: Duration = Duration::from_secs(86_400 * 2);
 
-/// Where the machine did not let a thread go on for longer than this, a failed case on the real clock tells as much of
-/// the machine as of the backend: it is judged again.
-const STALL: Duration = Duration::from_millis(100);
+/// Where the machine kept a thread that had nothing to do waiting for longer than this, a failed case on the real clock
+/// tells as much of the machine as of the backend: what is told goes through a dozen such threads. It is judged again.
+const STALL: Duration = Duration::from_millis(25);
 
-/// How often at most.
-const TRIES: usize = 3;
+/// How many times the factory's patience each try has. The first one judges; the others are for a machine that is busy.
+const TRIES: [u32; 3] = [1, 4, 16];
 
 /// How a case went.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -85,7 +85,7 @@ pub struct Claims {
 pub fn claims(factory: &dyn Factory) -> Result<Claims, String> {
     let clock = factory.clock();
     let trial = on_runtime(clock, async || {
-        let trial = Trial::new(factory, clock, &[]).await?;
+        let trial = Trial::new(factory, clock, &[], factory.patience()).await?;
         let claims = (trial.capabilities(), trial.bounds());
         trial.finish().await;
         Ok(claims)
@@ -127,15 +127,15 @@ fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTree
         return (Outcome::NoHook(format!("no hook for {}", missing.join(", "))), BTreeSet::new());
     }
     let clock = case.clock.unwrap_or(claims.clock);
-    let mut tries = 1;
+    let mut tries = TRIES.into_iter();
     loop {
+        let patience = factory.patience().max(1) * tries.next().unwrap_or(1);
         let witness = if clock == Clock::Real { Witness::start() } else { None };
-        let (outcome, faults) = attempt(factory, clock, case);
+        let (outcome, faults) = attempt(factory, clock, case, patience);
         let stall = witness.map(Witness::end).unwrap_or_default();
         match &outcome {
-            Outcome::Failed(why) if stall > STALL && tries < TRIES => {
+            Outcome::Failed(why) if stall > STALL && tries.len() > 0 => {
                 tracing::warn!(case = case.name, ?stall, why, "the machine stood still: the case is judged again");
-                tries += 1;
             }
             _ => return (outcome, faults),
         }
@@ -143,11 +143,11 @@ fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTree
 }
 
 /// One run of a case in a world of its own.
-fn attempt(factory: &dyn Factory, clock: Clock, case: &Case) -> (Outcome, BTreeSet<Hook>) {
+fn attempt(factory: &dyn Factory, clock: Clock, case: &Case, patience: u32) -> (Outcome, BTreeSet<Hook>) {
     let mut faults = BTreeSet::new();
     let result = catch_unwind(AssertUnwindSafe(|| {
         on_runtime(clock, async || {
-            let trial = Trial::new(factory, clock, case.hooks).await?;
+            let trial = Trial::new(factory, clock, case.hooks, patience).await?;
             let limit = if clock == Clock::Paused { PAUSED_LIMIT } else { LIMIT };
             let case = AssertUnwindSafe((case.run)(&trial)).catch_unwind();
             let result = match tokio::time::timeout(limit, case).await {

@@ -33,17 +33,17 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// A trial in a new world, where these faults may be done.
+    /// A trial in a new world, where these faults may be done, and a bound is waited for `patience` times.
     ///
     /// # Errors
     /// [`End::Failed`] where the world or its first owner cannot be made.
-    pub(crate) async fn new(factory: &dyn Factory, clock: Clock, faults: &[Hook]) -> CaseResult<Self> {
+    pub(crate) async fn new(factory: &dyn Factory, clock: Clock, faults: &[Hook], patience: u32) -> CaseResult<Self> {
         let world = factory.world_for(faults).await?;
         let first = world.owner(0).await?;
         let trial = Self {
             world,
             clock,
-            patience: factory.patience().max(1),
+            patience: patience.max(1),
             capabilities: first.capabilities(),
             bounds: first.bounds(),
             probes: Mutex::default(),
