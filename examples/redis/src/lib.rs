@@ -40,6 +40,9 @@ inventory::submit!(FACTORY);
 /// shortest time to live, so that the next one goes over another connection.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
+/// How long a list may take, which may be of a hundred thousand records on a busy machine.
+const LIST_PATIENCE: Duration = Duration::from_secs(8);
+
 const LIST: &str = r"
 local records = {}
 for _, name in ipairs(redis.call('ZRANGEBYLEX', KEYS[1], '[' .. ARGV[1], '(' .. ARGV[1] .. '\255')) do
@@ -110,8 +113,13 @@ impl Redis {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does one thing over the connection. One that has failed is not used again: it may be half-open.
-    async fn with<T>(&self, work: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>) -> Result<T> {
+    /// Does one thing over the connection. One that has failed, or that did not answer before the caller gave up, is not
+    /// used again: it may be half-open.
+    async fn with<T>(
+        &self,
+        patience: Duration,
+        work: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+    ) -> Result<T> {
         let open = self.connection().clone();
         let mut connection = match open {
             Some(connection) => connection,
@@ -123,10 +131,25 @@ impl Redis {
                 self.connection().insert(opened.map_err(failed)?).clone()
             }
         };
-        work(&mut connection).await.map_err(|error| {
-            *self.connection() = None;
-            failed(error)
-        })
+        connection.set_response_timeout(patience);
+        let mut doubt = Doubt { redis: self, settled: false };
+        let answer = work(&mut connection).await;
+        doubt.settled = answer.is_ok();
+        answer.map_err(failed)
+    }
+}
+
+/// About the connection, until it has answered.
+struct Doubt<'a> {
+    redis: &'a Redis,
+    settled: bool,
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            *self.redis.connection() = None;
+        }
     }
 }
 
@@ -154,7 +177,8 @@ impl KeyStore for Redis {
         let mut call = script.key(self.name("names"));
         call.key(self.name("lineage")).arg(prefix).arg(self.name("record:"));
         type Records = Vec<(String, Vec<u8>, Vec<u8>)>;
-        let (lineage, records): (String, Records) = self.with(async |redis| call.invoke_async(redis).await).await?;
+        let (lineage, records): (String, Records) =
+            self.with(LIST_PATIENCE, async |redis| call.invoke_async(redis).await).await?;
         let items = records.into_iter().map(|(name, tag, document)| (name, stored(&tag, &document))).collect();
         Ok(Listing { items, lineage: lineage.parse().ok() })
     }
@@ -169,7 +193,7 @@ impl KeyStore for Redis {
             call.key(self.name("record:") + name);
             call.arg(name).arg(expect.as_ref().map(text).unwrap_or_default()).arg(tag).arg(document);
         }
-        let answers: Vec<Vec<Vec<u8>>> = self.with(async |redis| call.invoke_async(redis).await).await?;
+        let answers: Vec<Vec<Vec<u8>>> = self.with(PATIENCE, async |redis| call.invoke_async(redis).await).await?;
         let swapped = |answer: Vec<Vec<u8>>| match &answer[..] {
             [] => Swapped::Differs(None),
             [tag, document] => Swapped::Differs(Some(stored(tag, document))),
@@ -185,7 +209,7 @@ impl KeyStore for Redis {
     }
 
     async fn ping(&self) -> Result<String> {
-        let () = self.with(async |redis| redis::cmd("PING").query_async(redis).await).await?;
+        let () = self.with(PATIENCE, async |redis| redis::cmd("PING").query_async(redis).await).await?;
         Ok(format!("Redis at {}", self.client.get_connection_info().addr()))
     }
 

@@ -154,6 +154,7 @@ const BOUNDARIES: &[Boundary] = &[
     // The reference's side uses it too, with dependencies of its own.
     Boundary { package: "discovery-peer-protocol", features: ALL, may_use: &[] },
     Boundary { package: "discovery-redis", features: ALL, may_use: &["discovery-core", "redis"] },
+    Boundary { package: "shelf", features: ALL, may_use: &["discovery-core"] },
 ];
 
 #[test]
@@ -209,6 +210,11 @@ fn health_uses_core_and_hyper_alone() {
 #[test]
 fn redis_uses_core_and_its_client_alone() {
     hold("discovery-redis");
+}
+
+#[test]
+fn shelf_uses_core_alone() {
+    hold("shelf");
 }
 
 #[test]
