@@ -45,6 +45,9 @@ const SILENCE: Duration = Duration::from_secs(100);
 const LASTED: Duration = Duration::from_secs(10);
 /// How often it is asked whether a resource type has come to be.
 const ABSENT: Duration = Duration::from_secs(1);
+/// How many objects a page has, and how few where they are so large that a page of these is not read in time.
+const PAGE: u32 = 500;
+const LEAST: u32 = 8;
 /// How often a list in pages is begun again before it is read in one piece.
 const PAGED_TRIES: u32 = 3;
 
@@ -126,7 +129,8 @@ pub(crate) type Events = BoxStream<'static, Result<Event, Failure>>;
 /// Where the objects of one resource type come from. Every call may be dropped at any await.
 #[async_trait]
 pub(crate) trait Source: Send + Sync + 'static {
-    async fn list(&self, part: Part) -> Result<Page, Failure>;
+    /// `size`: of a page.
+    async fn list(&self, part: Part, size: u32) -> Result<Page, Failure>;
     async fn watch(&self, start: Start) -> Result<Events, Failure>;
     /// Where the store is now.
     async fn version(&self) -> Result<u64, Failure>;
@@ -162,6 +166,7 @@ pub(crate) fn follow(source: Arc<dyn Counted>, back: Arc<Notify>) -> BoxStream<'
         synced: false,
         broken: false,
         streaming: true,
+        size: PAGE,
         paged_tries: 0,
         gone: 0,
         absent: false,
@@ -174,13 +179,23 @@ pub(crate) fn follow(source: Arc<dyn Counted>, back: Arc<Notify>) -> BoxStream<'
 
 /// Everything at once, without a watch: the objects of all pages, and their version.
 async fn read(source: &dyn Counted) -> Result<Page, Failure> {
-    for _ in 0..PAGED_TRIES {
-        match read_pages(source).await {
-            Err(failure) if failure.cause == Cause::Gone => {}
+    let (mut size, mut gone) = (PAGE, 0);
+    while gone < PAGED_TRIES {
+        match read_pages(source, size).await {
+            Err(failure) if failure.cause == Cause::Gone => gone += 1,
+            Err(failure) if is_slow(&failure) && size > LEAST => size = smaller(size),
             outcome => return outcome,
         }
     }
-    limited(source.list(Part::Whole)).await
+    limited(source.list(Part::Whole, size)).await
+}
+
+fn is_slow(failure: &Failure) -> bool {
+    failure.error.kind() == ErrorKind::Timeout
+}
+
+fn smaller(size: u32) -> u32 {
+    (size / 4).max(LEAST)
 }
 
 /// The same; a resource type that is not there is empty.
@@ -206,10 +221,10 @@ async fn or_absent<T: Default>(source: &dyn Counted, answer: Result<T, Failure>)
     }
 }
 
-async fn read_pages(source: &(impl Source + ?Sized)) -> Result<Page, Failure> {
-    let mut all = limited(source.list(Part::First)).await?;
+async fn read_pages(source: &(impl Source + ?Sized), size: u32) -> Result<Page, Failure> {
+    let mut all = limited(source.list(Part::First, size)).await?;
     while let Some(token) = all.next.take() {
-        let page = limited(source.list(Part::Next(token))).await?;
+        let page = limited(source.list(Part::Next(token), size)).await?;
         all.objects.extend(page.objects);
         all.next = page.next;
     }
@@ -252,6 +267,8 @@ struct Reflector {
     /// Whether `Interrupted` was the last word.
     broken: bool,
     streaming: bool,
+    /// Of a page.
+    size: u32,
     paged_tries: u32,
     /// How often the history was gone since the last progress.
     gone: u32,
@@ -287,8 +304,14 @@ impl Reflector {
             }
             State::Begin => {
                 let whole = self.paged_tries >= PAGED_TRIES;
-                let listed =
-                    if whole { limited(self.source.list(Part::Whole)).await } else { read_pages(&*self.source).await };
+                let listed = if whole {
+                    limited(self.source.list(Part::Whole, self.size)).await
+                } else {
+                    read_pages(&*self.source, self.size).await
+                };
+                if listed.as_ref().is_err_and(is_slow) {
+                    self.size = smaller(self.size);
+                }
                 self.paged_tries = match &listed {
                     Err(failure) if failure.cause == Cause::Gone => self.paged_tries + 1,
                     _ => 0,

@@ -24,8 +24,6 @@ use crate::readiness::{self, Ref};
 use crate::reflector::{Cause, Event, Events, Failure, Page, Part, Seen, Source, Start};
 use crate::resource::{GROUP, PLURAL, Resource, VERSION, api_resource, pod_owner, selector};
 
-/// Objects in one page of a list.
-const PAGE: u32 = 500;
 /// The annotation of the bookmark that ends the first events of a streamed list.
 const COMPLETE: &str = "k8s.io/initial-events-end";
 
@@ -144,11 +142,11 @@ impl<K: Labelled> Objects<K> {
 }
 
 impl<K> Objects<K> {
-    fn page_params(&self, part: &Part) -> ListParams {
+    fn page_params(&self, part: &Part, size: u32) -> ListParams {
         let params = ListParams { label_selector: self.selector.clone(), ..ListParams::default() };
         match part {
-            Part::First => params.limit(PAGE),
-            Part::Next(token) => params.limit(PAGE).continue_token(token),
+            Part::First => params.limit(size),
+            Part::Next(token) => params.limit(size).continue_token(token),
             Part::Whole => params,
         }
     }
@@ -219,9 +217,9 @@ impl<K> Source for Objects<K>
 where
     K: kube::Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    async fn list(&self, part: Part) -> Result<Page, Failure> {
+    async fn list(&self, part: Part, size: u32) -> Result<Page, Failure> {
         let list: ObjectList<K> =
-            self.api.list(&self.page_params(&part)).await.map_err(|error| self.reader.failure("list", error))?;
+            self.api.list(&self.page_params(&part, size)).await.map_err(|error| self.reader.failure("list", error))?;
         let version = version_of(list.metadata.resource_version.as_deref())?;
         let next = list.metadata.continue_.filter(|token| !token.is_empty());
         let objects = list.items.into_iter().map(|object| self.reader.seen(object)).collect::<Result<_, _>>()?;
@@ -280,7 +278,7 @@ where
     K: kube::Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     async fn census(&self) -> Result<Census, Failure> {
-        let params = self.page_params(&Part::Whole);
+        let params = ListParams { label_selector: self.selector.clone(), ..ListParams::default() };
         let list = self.api.list_metadata(&params).await.map_err(|error| self.reader.failure("list", error))?;
         let version = version_of(list.metadata.resource_version.as_deref())?;
         let object = |metadata: &ObjectMeta| Ok((name_of(metadata), version_of(metadata.resource_version.as_deref())?));

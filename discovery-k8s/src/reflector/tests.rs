@@ -9,6 +9,8 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Answer {
     List(Result<Page, Cause>),
+    /// A list that is not answered in time.
+    Slow,
     /// The events of a watch, which then hangs, ends or fails.
     Watch(Vec<Event>, End),
     Refuse(Cause),
@@ -31,6 +33,8 @@ enum Asked {
 struct Script {
     answers: Mutex<VecDeque<Answer>>,
     asked: Mutex<Vec<(Duration, Asked)>>,
+    /// Of the pages that were asked for.
+    sizes: Mutex<Vec<u32>>,
     begun: Mutex<Option<Instant>>,
     /// Where the store says that it is, if it is not far ahead.
     version: Option<u64>,
@@ -66,8 +70,10 @@ impl Script {
 
 #[async_trait]
 impl Source for Script {
-    async fn list(&self, part: Part) -> Result<Page, Failure> {
+    async fn list(&self, part: Part, size: u32) -> Result<Page, Failure> {
+        self.sizes.lock().unwrap().push(size);
         match self.ask(Asked::List(part)) {
+            Answer::Slow => std::future::pending().await,
             Answer::List(page) => page.map_err(failure),
             Answer::Refuse(cause) => Err(failure(cause)),
             other => panic!("a list where the script has {other:?}"),
@@ -233,6 +239,20 @@ async fn pages_that_expire_again_and_again_become_one() {
     let script = Script::new(answers.chain([page(&["a"], 9, None), Answer::Watch(vec![], End::Hang)]));
     assert_eq!(tell(&script, 1).await, ["all a at 9"]);
     assert_eq!(script.asked().last(), Some(&Asked::List(Part::Whole)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_take_too_long_become_smaller() {
+    let answers = |slow: usize| std::iter::repeat_n(Answer::Slow, slow).chain([page(&["a"], 7, None)]);
+    let script = Script::new([NO_STREAMING].into_iter().chain(answers(2)).chain([Answer::Watch(vec![], End::Hang)]));
+    assert_eq!(tell(&script, 4).await, ["interrupted", "interrupted", "all a at 7", "recovered"]);
+    assert_eq!(*script.sizes.lock().unwrap(), [PAGE, PAGE / 4, PAGE / 16]);
+    // And where a list is read once.
+    let script = Script::new(answers(3));
+    assert_eq!(read(&*script).await.unwrap().version, 7);
+    assert_eq!(*script.sizes.lock().unwrap(), [PAGE, PAGE / 4, PAGE / 16, LEAST]);
+    let failed = read(&*Script::new([Answer::Slow])).await.unwrap_err();
+    assert_eq!(failed.error.kind(), ErrorKind::Timeout);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use discovery_k8s::{GROUP, KIND, PLURAL, VERSION};
 use futures_util::FutureExt;
 use http::Method;
 use http::header::CONTENT_TYPE;
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -136,14 +137,17 @@ async fn an_owner_that_somebody_added_is_taken_out() {
         let stored = space.resource("one").await.unwrap().unwrap();
         stored.metadata.owner_references.unwrap_or_default()
     };
+    // One that lives: the garbage collector takes out those that do not.
+    let accounts: Api<ServiceAccount> = Api::namespaced(space.cluster.client.clone(), &space.namespace);
+    let account = accounts.get("default").await.unwrap();
     let mut both = owners().await;
     both.push(OwnerReference {
-        name: "some-account".to_owned(),
+        api_version: "v1".to_owned(),
         kind: "ServiceAccount".to_owned(),
-        uid: "x".to_owned(),
-        ..both[0].clone()
+        name: "default".to_owned(),
+        uid: account.metadata.uid.unwrap(),
+        ..OwnerReference::default()
     });
-    both[1].controller = None;
     let added = json!({ "metadata": { "ownerReferences": both } });
     space.resources().patch("one", &PatchParams::default(), &Patch::Merge(&added)).await.unwrap();
     held.update(item("x", 2)).await.unwrap();
