@@ -436,6 +436,10 @@ impl Session for KubernetesSession {
         verified.map_err(|error| self.judge(error).with_backend(crate::NAME).with_operation("verify"))
     }
 
+    fn verify_by(&self) -> Option<Instant> {
+        *self.look_at()
+    }
+
     async fn lost(&self) -> Error {
         let mut lost = self.lost.subscribe();
         match lost.wait_for(Option::is_some).await.map(|error| error.clone()) {
