@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use crate::case::{Case, CaseResult, End, fail};
 use crate::cases::all;
 use crate::trial::Trial;
-use crate::witness::Witness;
+use crate::witness::{Witness, kept_waiting};
 use crate::world::{Clock, Factory, Hook};
 
 /// How long a case may take by the clock on the wall, whatever the bounds say.
@@ -20,7 +20,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 const PAUSED_LIMIT: Duration = Duration::from_secs(86_400 * 2);
 
 /// Where the machine kept a thread that had nothing to do waiting for longer than this, a failed case on the real clock
-/// tells as much of the machine as of the backend: what is told goes through a dozen such threads. It is judged again.
+/// tells as much of the machine as of the backend: what is told goes through a dozen such threads. It is judged again. So
+/// it is where at least one thread of this process, on average, was waiting for a processor all the time.
 const STALL: Duration = Duration::from_millis(25);
 
 /// How many times the factory's patience each try has. The first one judges; the others are for a machine that is busy.
@@ -131,11 +132,20 @@ fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTree
     loop {
         let patience = factory.patience().max(1) * tries.next().unwrap_or(1);
         let witness = if clock == Clock::Real { Witness::start() } else { None };
+        let (began, waited) = (Instant::now(), kept_waiting());
         let (outcome, faults) = attempt(factory, clock, case, patience);
         let stall = witness.map(Witness::end).unwrap_or_default();
+        let waited = kept_waiting().zip(waited).map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
+        let busy = clock == Clock::Real && (stall > STALL || waited > began.elapsed());
         match &outcome {
-            Outcome::Failed(why) if stall > STALL && tries.len() > 0 => {
-                tracing::warn!(case = case.name, ?stall, why, "the machine stood still: the case is judged again");
+            Outcome::Failed(why) if busy && tries.len() > 0 => {
+                tracing::warn!(
+                    case = case.name,
+                    ?stall,
+                    ?waited,
+                    why,
+                    "the machine was busy: the case is judged again"
+                );
             }
             _ => return (outcome, faults),
         }

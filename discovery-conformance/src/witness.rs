@@ -7,6 +7,18 @@ use std::time::{Duration, Instant};
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(20);
 
+/// How long the threads of this process have been kept waiting for a processor, all together, as the kernel counts it;
+/// `None` where it does not. Of those that have ended nothing is known.
+pub(crate) fn kept_waiting() -> Option<Duration> {
+    let mut all = Duration::ZERO;
+    for thread in std::fs::read_dir("/proc/self/task").ok()?.flatten() {
+        // One that ends meanwhile.
+        let Ok(text) = std::fs::read_to_string(thread.path().join("schedstat")) else { continue };
+        all += Duration::from_nanos(text.split_whitespace().nth(1)?.parse().ok()?);
+    }
+    Some(all)
+}
+
 /// A thread that does nothing but to wait for short times, and knows by how much the latest of them was late. Whatever
 /// kept it waiting kept owners and watchers waiting, too: who judges a violation can tell from it a machine that stood
 /// still from a backend that did.
@@ -37,5 +49,34 @@ impl Witness {
     pub(crate) fn end(self) -> Duration {
         drop(self.stop);
         self.thread.join().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More threads that compute than there are processors: some of them wait.
+    #[test]
+    fn who_has_no_processor_is_kept_waiting() {
+        let before = kept_waiting().expect("a kernel that counts it");
+        let threads = std::thread::available_parallelism().map_or(2, usize::from) * 4;
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            let until = Instant::now() + Duration::from_secs(60);
+            while kept_waiting() < Some(before + EVERY) && Instant::now() < until {
+                std::thread::yield_now();
+            }
+            let waited = kept_waiting();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(waited >= Some(before + EVERY), "{waited:?} after {before:?}");
+        });
     }
 }
