@@ -13,6 +13,7 @@ use discovery_core::{Bounds, Capabilities, Effect, Error, ErrorKind, InstanceId,
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::Dice;
 use super::held::held;
@@ -384,6 +385,10 @@ impl Session for Shaken {
         self.weather.before()?;
         let answer = self.inner.verify(desired).await;
         self.weather.after(answer)
+    }
+
+    fn verify_by(&self) -> Option<Instant> {
+        self.inner.verify_by()
     }
 
     async fn lost(&self) -> Error {

@@ -10,7 +10,7 @@ use discovery_core::backend::{
 };
 use discovery_core::{Bounds, Capabilities, Error, ErrorKind, InstanceId, Key, Result, Scope};
 use futures_util::stream::BoxStream;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Dice;
 use super::held::held;
@@ -256,6 +256,10 @@ impl Session for Slow {
         let answer = self.inner.verify(desired).await;
         self.pass().await;
         answer
+    }
+
+    fn verify_by(&self) -> Option<Instant> {
+        self.inner.verify_by()
     }
 
     async fn lost(&self) -> Error {
