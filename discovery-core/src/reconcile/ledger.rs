@@ -163,7 +163,7 @@ impl Ledger {
     }
 
     /// Takes back what a call that holds a claim did by its wish `change`: withdraws the record where nobody else holds
-    /// it, and else wants again what was there `before` it. `None`: nothing that the others would miss.
+    /// it, and else wants again what was there `before` it, which is `None` where the others miss nothing.
     pub(crate) fn step_back(
         &mut self,
         key: &Key,
