@@ -46,7 +46,7 @@ fn what_is_left_to_do_is_said() {
         ("containers", "`discovery rbac --mode container`"),
         ("etcd", "container worker: ETCD_ENDPOINTS is not set"),
         ("aliases", "written anew, without its comments"),
-        ("deployment", "is ready once its program answers at port 9090, /health, as DYN_SYSTEM_PORT tells it to"),
+        ("deployment", "is ready once its program answers at port 9091, /health, as DYN_SYSTEM_PORT tells it to"),
     ] {
         let ended = place.run(&["inject", "-f", golden().join(name).with_extension("yaml").to_str().unwrap()]);
         assert!(ended.stderr.starts_with("discovery: ") && ended.stderr.contains(told), "{ended:?}");

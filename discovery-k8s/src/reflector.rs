@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use discovery_core::{Backoff, Error, ErrorKind};
-use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -388,6 +388,8 @@ impl Reflector {
     }
 
     fn complete(&mut self, objects: Vec<Seen>, version: u64) {
+        // What somebody found before is in the list.
+        let _ = self.back.notified().now_or_never();
         let reset = self.synced && version < self.version;
         (self.version, self.synced, self.absent) = (version, true, false);
         self.told.push_back(Told::All { objects, version, reset });

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use discovery_core::backend::{Change, Lineage, Position, WatchEvent, WatchStream};
 use discovery_core::{Error, ErrorKind, Result, Scope};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, future};
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
 use crate::births::Births;
 use crate::join::Join;
@@ -19,8 +21,16 @@ use crate::progress::{self, Progress};
 use crate::reflector::{self, Seen, Told};
 use crate::source::{Census, Leg};
 
+#[cfg(test)]
+mod tests;
+
 /// Records in one part of a snapshot.
 const CHUNK: usize = 1024;
+
+/// How often, and after what pause, it is counted again while a watch begins anew on a store that went back. No longer than
+/// a watch that cannot be opened is waited for: that is told.
+const BACK_TRIES: u32 = 20;
+const BACK_PAUSE: Duration = Duration::from_millis(250);
 
 /// One census for each leg.
 pub(crate) type Counted = Arc<[Arc<Census>]>;
@@ -61,23 +71,28 @@ impl Barriers {
     }
 
     /// Asks for a census of each leg, and answers where a watch is that has caught up with it. A census below what a watch
-    /// had seen before it was taken proves that the store went back: the watch looks further on than it is, and begins
-    /// anew.
+    /// had seen before it was taken proves that the store went back: the watch looks further on than it is, and is waited
+    /// for until it has begun anew.
     pub(crate) async fn raise(&self, legs: &[Leg]) -> Result<Position> {
-        let open = self.open();
-        let counted = future::try_join_all(legs.iter().map(|leg| reflector::count(&*leg.source)));
-        let counted: Vec<_> = counted.await?.into_iter().map(Arc::new).collect();
-        let seen = open.iter().flat_map(|(marks, seen)| marks.iter().zip(seen).zip(&counted));
-        // A type that is not there has no version.
-        let back: Vec<_> = seen.filter(|((_, seen), census)| (1..**seen).contains(&census.version)).collect();
-        if !back.is_empty() {
-            back.iter().for_each(|((mark, _), _)| mark.back.notify_one());
-            let text = "the cluster's store went back to an earlier state: it is read anew, try again";
-            return Err(Error::new(ErrorKind::Unavailable, text));
+        for again in 0..BACK_TRIES {
+            let open = self.open();
+            let counted = future::try_join_all(legs.iter().map(|leg| reflector::count(&*leg.source)));
+            let counted: Vec<_> = counted.await?.into_iter().map(Arc::new).collect();
+            let seen = open.iter().flat_map(|(marks, seen)| marks.iter().zip(seen).zip(&counted));
+            // A type that is not there has no version.
+            let back: Vec<_> = seen.filter(|((_, seen), census)| (1..**seen).contains(&census.version)).collect();
+            if back.is_empty() {
+                let position = progress::position(counted.iter().map(|census| census.version));
+                self.newest.send_replace(Some(counted.into()));
+                return Ok(position);
+            }
+            if again == 0 {
+                back.iter().for_each(|((mark, _), _)| mark.back.notify_one());
+            }
+            sleep(BACK_PAUSE).await;
         }
-        let position = progress::position(counted.iter().map(|census| census.version));
-        self.newest.send_replace(Some(counted.into()));
-        Ok(position)
+        let text = "the cluster's store went back to an earlier state: it is read anew, try again";
+        Err(Error::new(ErrorKind::Unavailable, text))
     }
 }
 
