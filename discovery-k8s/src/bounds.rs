@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use discovery_core::{Bounds, Capabilities};
 
-/// `R`. An owner's resource is read every half of it.
+/// `R`. The core reads an owner's resource once in it.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(10);
 /// `P`: from the API server's acknowledgement to the view.
 const PROPAGATION: Duration = Duration::from_millis(250);

@@ -155,14 +155,14 @@ async fn who_registers_asks_little_and_who_views_has_two_watches() {
     shows(&view, &all).await;
     let count = |what: &str| asked(&log, "one").get(what).copied().unwrap_or_default();
     let first = count("get dynamoworkermetadatas");
-    until("the resource is looked at", || async { count("get dynamoworkermetadatas") >= first + 4 }).await;
+    until("the resource is looked at", || async { count("get dynamoworkermetadatas") >= first + 3 }).await;
     let took = began.elapsed();
     let (writes, reads) = (asked(&log, "one"), asked(&log, "two"));
     println!("registering: {writes:?} in {took:?}; viewing: {reads:?}");
     assert_eq!(count("patch dynamoworkermetadatas"), 1, "{writes:?}");
     assert!(!writes.keys().any(|what| what.starts_with("watch") || what.starts_with("list")), "{writes:?}");
-    // Twice in R: what others did is found in time to be mended within it.
-    assert!(took >= Duration::from_secs(14), "read {writes:?} times in {took:?}");
+    // Once in R of ten seconds, less what it takes to mend what others did: the first of the three may come at once.
+    assert!(took >= Duration::from_secs(16), "read {writes:?} times in {took:?}");
     let watches = ["watch dynamoworkermetadatas", "watch endpointslices"].map(|what| (what.to_owned(), 1));
     assert_eq!(reads, BTreeMap::from(watches), "a viewer's requests");
     drop(held);
