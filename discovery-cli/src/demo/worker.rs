@@ -150,7 +150,7 @@ async fn gone(parent: Option<&mut mpsc::Receiver<()>>) {
 }
 
 /// An address and a port. In brackets may be what a manifest does not know the family of.
-fn place(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn place(text: &str) -> Result<SocketAddr, String> {
     let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once("]:"));
     let found = match bracketed {
         Some((ip, port)) => ip.parse::<IpAddr>().ok().zip(port.parse::<u16>().ok()).map(SocketAddr::from),

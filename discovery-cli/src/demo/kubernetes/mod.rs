@@ -16,6 +16,7 @@ use super::judge::{BUSY, Judge, Member};
 use super::store::Store;
 use super::timeline::{Took, span};
 use super::told::Moment;
+use super::worker::place;
 use super::{COMPONENT, ENDPOINT, NAMESPACE};
 use crate::failure::{Failure, Outcome};
 
@@ -196,7 +197,8 @@ fn own_process(pod: &Pod) -> Option<Pid> {
     let id = pod.process?;
     // The cluster may be on another machine, where the id is somebody else's.
     let command = fs::read_to_string(format!("/proc/{id}/cmdline")).ok()?;
-    let is_it = command.contains("demo-worker\0") && command.contains(&format!("\0{}\0", pod.address));
+    let listens = |word| place(word).is_ok_and(|place| place.to_string() == pod.address);
+    let is_it = command.contains("demo-worker\0") && command.split('\0').any(listens);
     let process = Pid::from_raw(id).filter(|_| is_it)?;
     rustix::process::test_kill_process(process).ok()?;
     Some(process)

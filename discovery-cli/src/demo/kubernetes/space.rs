@@ -1,6 +1,7 @@
 //! A namespace of the demo's own, and the example of `deploy/` in it.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use discovery_core::Environment;
@@ -162,7 +163,10 @@ impl Space {
         let waits = &container["state"]["waiting"];
         let waits = waits["message"].as_str().or(waits["reason"].as_str()).or(status["phase"].as_str());
         Ok(Pod {
-            address: format!("{}:{PORT}", status["podIP"].as_str().unwrap_or_default()),
+            address: status["podIP"]
+                .as_str()
+                .and_then(|ip| ip.parse::<IpAddr>().ok())
+                .map_or_else(String::new, |ip| SocketAddr::from((ip, PORT)).to_string()),
             instance: identity.instance().to_string(),
             ready: is_true(&pod.data, "Ready"),
             process: id.and_then(|id| id.parse().ok()),
