@@ -100,8 +100,25 @@ struct Inner {
     message: String,
     backend: Option<String>,
     operation: Option<&'static str>,
-    key: Option<Key>,
+    about: Option<About>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// What an error names.
+#[derive(Clone)]
+enum About {
+    Key(Key),
+    /// A path alone, for a key that nobody asked for.
+    Path(Path),
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => key.fmt(f),
+            Self::Path(path) => path.fmt(f),
+        }
+    }
 }
 
 impl Error {
@@ -120,7 +137,7 @@ impl Error {
                 message: message.into(),
                 backend: None,
                 operation: None,
-                key: None,
+                about: None,
                 source: None,
             }),
         }
@@ -159,18 +176,15 @@ impl Error {
 
     /// Names the key, unless one is named already.
     pub fn with_key(self, key: &Key) -> Self {
-        if self.inner.key.is_some() {
+        if self.inner.about.is_some() {
             return self;
         }
-        self.edit(|inner| inner.key = Some(key.clone()))
+        self.edit(|inner| inner.about = Some(About::Key(key.clone())))
     }
 
     /// Names the path alone, for a key that nobody asked for.
     pub(crate) fn of_path(self, path: &Path) -> Self {
-        self.edit(|inner| {
-            inner.key = None;
-            inner.message = format!("{path}: {}", inner.message);
-        })
+        self.edit(|inner| inner.about = Some(About::Path(path.clone())))
     }
 
     /// Keeps the cause.
@@ -211,7 +225,10 @@ impl Error {
 
     /// The key that it was about, where it was about one.
     pub fn key(&self) -> Option<&Key> {
-        self.inner.key.as_ref()
+        match &self.inner.about {
+            Some(About::Key(key)) => Some(key),
+            Some(About::Path(_)) | None => None,
+        }
     }
 }
 
@@ -223,8 +240,8 @@ impl fmt::Display for Error {
         if let Some(operation) = self.inner.operation {
             write!(f, "{operation}: ")?;
         }
-        if let Some(key) = &self.inner.key {
-            write!(f, "{key}: ")?;
+        if let Some(about) = &self.inner.about {
+            write!(f, "{about}: ")?;
         }
         f.write_str(&self.inner.message)?;
         // Many an error tells its own causes too.
@@ -250,7 +267,7 @@ impl fmt::Debug for Error {
             .field("temporary", &self.inner.temporary)
             .field("backend", &self.inner.backend)
             .field("operation", &self.inner.operation)
-            .field("key", &self.inner.key.as_ref().map(ToString::to_string))
+            .field("about", &self.inner.about.as_ref().map(ToString::to_string))
             .field("message", &self.inner.message)
             .field("source", &self.inner.source)
             .finish()
