@@ -20,6 +20,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -156,11 +157,27 @@ pub(crate) enum Told {
     Recovered,
 }
 
-/// What a reflector tells, for as long as it is polled. `back`: somebody has found that the store went back.
-pub(crate) fn follow(source: Arc<dyn Counted>, back: Arc<Notify>) -> BoxStream<'static, Told> {
+/// What is known beside a reflector of the watch that it is for.
+#[derive(Debug, Default)]
+pub(crate) struct Mark {
+    /// How far it has come: by what it was told, or by what was counted since.
+    pub(crate) version: AtomicU64,
+    /// Tells the reflector that the store went back.
+    pub(crate) back: Notify,
+}
+
+impl Mark {
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+}
+
+/// What a reflector tells, for as long as it is polled.
+pub(crate) fn follow(source: Arc<dyn Counted>, mark: Arc<Mark>) -> BoxStream<'static, Told> {
     let reflector = Reflector {
         source,
-        back,
+        mark,
+        floor: 0,
         state: State::Begin,
         version: 0,
         synced: false,
@@ -259,7 +276,9 @@ enum State {
 
 struct Reflector {
     source: Arc<dyn Counted>,
-    back: Arc<Notify>,
+    mark: Arc<Mark>,
+    /// How far the watch had come before the newest request. An answer that is below it proves that the store went back.
+    floor: u64,
     state: State,
     /// The newest version seen.
     version: u64,
@@ -297,6 +316,9 @@ impl Reflector {
 
     /// One request, or one event.
     async fn step(&mut self) -> Result<(), Failure> {
+        if !matches!(self.state, State::Streaming { .. } | State::Watching { .. }) {
+            self.floor = self.version.max(self.mark.version());
+        }
         match &mut self.state {
             State::Begin if self.streaming => {
                 let events = limited(self.source.watch(Start::Everything)).await?;
@@ -334,7 +356,7 @@ impl Reflector {
                 Some(Event::Bookmark { .. }) => {}
                 None => return Err(no_streaming(other("the API server ended a list that it was streaming"))),
             },
-            State::Resume { listed: false } if limited(self.source.version()).await? < self.version => {
+            State::Resume { listed: false } if limited(self.source.version()).await? < self.floor => {
                 return Err(behind());
             }
             State::Resume { .. } => {
@@ -344,7 +366,7 @@ impl Reflector {
             }
             State::Watching { events, heard: was_heard, .. } => {
                 let event = tokio::select! {
-                    () = self.back.notified() => return Err(behind()),
+                    () = self.mark.back.notified() => return Err(behind()),
                     event = heard(events, SILENCE) => event?,
                 };
                 *was_heard |= event.is_some();
@@ -389,8 +411,8 @@ impl Reflector {
 
     fn complete(&mut self, objects: Vec<Seen>, version: u64) {
         // What somebody found before is in the list.
-        let _ = self.back.notified().now_or_never();
-        let reset = self.synced && version < self.version;
+        let _ = self.mark.back.notified().now_or_never();
+        let reset = self.synced && version < self.floor;
         (self.version, self.synced, self.absent) = (version, true, false);
         self.told.push_back(Told::All { objects, version, reset });
         self.mended();

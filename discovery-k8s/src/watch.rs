@@ -4,7 +4,7 @@
 //! touch, what the others say is still shown, and is stale.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use discovery_core::backend::{Change, Lineage, Position, WatchEvent, WatchStream
 use discovery_core::{Error, ErrorKind, Result, Scope};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, future};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::births::Births;
 use crate::join::Join;
 use crate::progress::{self, Progress};
-use crate::reflector::{self, Seen, Told};
+use crate::reflector::{self, Mark, Seen, Told};
 use crate::source::{Census, Leg};
 
 #[cfg(test)]
@@ -27,9 +27,8 @@ mod tests;
 /// Records in one part of a snapshot.
 const CHUNK: usize = 1024;
 
-/// How often, and after what pause, it is counted again while a watch begins anew on a store that went back. No longer than
-/// a watch that cannot be opened is waited for: that is told.
-const BACK_TRIES: u32 = 20;
+/// How often, and after what pause, it is counted again while a watch begins anew on a store that went back: for `R` together.
+const BACK_TRIES: u32 = 40;
 const BACK_PAUSE: Duration = Duration::from_millis(250);
 
 /// One census for each leg.
@@ -39,16 +38,8 @@ pub(crate) type Counted = Arc<[Arc<Census>]>;
 #[derive(Debug)]
 pub(crate) struct Barriers {
     newest: watch::Sender<Option<Counted>>,
-    open: Mutex<Vec<Weak<[Mark]>>>,
-}
-
-/// One leg of an open watch, for those who raise barriers.
-#[derive(Debug, Default)]
-struct Mark {
-    /// How far it has come.
-    version: AtomicU64,
-    /// Tells it that the store went back.
-    back: Arc<Notify>,
+    /// The legs of open watches.
+    open: Mutex<Vec<Weak<[Arc<Mark>]>>>,
 }
 
 impl Barriers {
@@ -56,17 +47,17 @@ impl Barriers {
         Self { newest: watch::Sender::new(None), open: Mutex::default() }
     }
 
-    fn marks(&self, legs: usize) -> Arc<[Mark]> {
-        let marks: Arc<[Mark]> = (0..legs).map(|_| Mark::default()).collect();
+    fn marks(&self, legs: usize) -> Arc<[Arc<Mark>]> {
+        let marks: Arc<[Arc<Mark>]> = (0..legs).map(|_| Arc::default()).collect();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|watch| watch.strong_count() > 0);
         open.push(Arc::downgrade(&marks));
         marks
     }
 
-    fn open(&self) -> Vec<(Arc<[Mark]>, Vec<u64>)> {
+    fn open(&self) -> Vec<(Arc<[Arc<Mark>]>, Vec<u64>)> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let versions = |marks: &[Mark]| marks.iter().map(|mark| mark.version.load(Ordering::Acquire)).collect();
+        let versions = |marks: &[Arc<Mark>]| marks.iter().map(|mark| mark.version()).collect();
         open.iter().filter_map(Weak::upgrade).map(|marks| (Arc::clone(&marks), versions(&marks))).collect()
     }
 
@@ -111,7 +102,7 @@ pub(crate) fn open(
 ) -> WatchStream {
     let marks = barriers.marks(legs.len());
     let told = legs.iter().zip(&*marks).enumerate().map(|(leg, (source, mark))| {
-        let told = reflector::follow(source.source.clone(), Arc::clone(&mark.back));
+        let told = reflector::follow(source.source.clone(), Arc::clone(mark));
         told.map(move |told| Input::Told(leg, told)).boxed()
     });
     let barriers = stream::unfold(barriers.newest.subscribe(), |mut barriers| async move {
@@ -164,7 +155,7 @@ struct Watch {
     progress: Vec<Option<Progress>>,
     /// The newest census of each, of this history.
     counted: Vec<Option<Arc<Census>>>,
-    marks: Arc<[Mark]>,
+    marks: Arc<[Arc<Mark>]>,
     /// Legs that are out of touch, and why.
     broken: BTreeMap<usize, Error>,
     synced: bool,

@@ -38,7 +38,7 @@ struct Script {
     begun: Mutex<Option<Instant>>,
     /// Where the store says that it is, if it is not far ahead.
     version: Option<u64>,
-    back: Arc<Notify>,
+    mark: Arc<Mark>,
 }
 
 fn failure(cause: Cause) -> Failure {
@@ -131,7 +131,7 @@ fn done(version: u64) -> Event {
 const NO_STREAMING: Answer = Answer::Refuse(Cause::NoStreaming);
 
 fn followed(script: &Arc<Script>) -> BoxStream<'static, Told> {
-    follow(Arc::clone(script) as Arc<dyn Counted>, Arc::clone(&script.back))
+    follow(Arc::clone(script) as Arc<dyn Counted>, Arc::clone(&script.mark))
 }
 
 /// What is told, in short.
@@ -351,7 +351,7 @@ async fn a_watch_that_is_told_that_the_store_went_back_begins_anew() {
     assert!(matches!(told.next().await, Some(Told::All { version: 100, .. })));
     let tell = async {
         tokio::task::yield_now().await;
-        script.back.notify_one();
+        script.mark.back.notify_one();
     };
     let (next, ()) = tokio::join!(told.next(), tell);
     assert!(matches!(next, Some(Told::Interrupted(_))), "{next:?}");

@@ -44,12 +44,17 @@ async fn space() -> Space {
 }
 
 async fn shows(view: &View<Item>, wanted: &[u64]) {
-    until(&format!("a view of {wanted:?}"), || async {
+    let shown = || {
         let mut shown: Vec<u64> = view.load().iter().map(|record| record.n).collect();
         shown.sort_unstable();
-        shown == wanted
-    })
-    .await;
+        shown
+    };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while shown() != wanted {
+        let late = tokio::time::Instant::now() >= deadline;
+        assert!(!late, "{wanted:?} is not shown after a minute, but {:?}, {:?}", shown(), view.freshness());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn listed(discovery: &Discovery) -> Vec<u64> {
