@@ -31,6 +31,9 @@ const CHUNK: usize = 1024;
 const BACK_TRIES: u32 = 40;
 const BACK_PAUSE: Duration = Duration::from_millis(250);
 
+/// One mark for each leg of an open watch.
+type Marks = Arc<[Arc<Mark>]>;
+
 /// One census for each leg.
 pub(crate) type Counted = Arc<[Arc<Census>]>;
 
@@ -47,15 +50,15 @@ impl Barriers {
         Self { newest: watch::Sender::new(None), open: Mutex::default() }
     }
 
-    fn marks(&self, legs: usize) -> Arc<[Arc<Mark>]> {
-        let marks: Arc<[Arc<Mark>]> = (0..legs).map(|_| Arc::default()).collect();
+    fn marks(&self, legs: usize) -> Marks {
+        let marks: Marks = (0..legs).map(|_| Arc::default()).collect();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|watch| watch.strong_count() > 0);
         open.push(Arc::downgrade(&marks));
         marks
     }
 
-    fn open(&self) -> Vec<(Arc<[Arc<Mark>]>, Vec<u64>)> {
+    fn open(&self) -> Vec<(Marks, Vec<u64>)> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let versions = |marks: &[Arc<Mark>]| marks.iter().map(|mark| mark.version()).collect();
         open.iter().filter_map(Weak::upgrade).map(|marks| (Arc::clone(&marks), versions(&marks))).collect()
@@ -155,7 +158,7 @@ struct Watch {
     progress: Vec<Option<Progress>>,
     /// The newest census of each, of this history.
     counted: Vec<Option<Arc<Census>>>,
-    marks: Arc<[Arc<Mark>]>,
+    marks: Marks,
     /// Legs that are out of touch, and why.
     broken: BTreeMap<usize, Error>,
     synced: bool,
