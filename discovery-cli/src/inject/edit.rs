@@ -75,7 +75,22 @@ pub(super) fn edited(document: &str, object: &Value, edits: &[Edit]) -> Result<(
 /// A plain scalar that is not the same in YAML 1.1 and in YAML 1.2: `0400`, `yes`.
 fn ambiguous(document: &str) -> Option<String> {
     let document = YamlFile::from_str(document).ok()?.documents().next()?;
-    to_yaml_1_2(&document).into_iter().next().map(|rewrite| rewrite.before)
+    let rewritten = to_yaml_1_2(&document).into_iter().next().map(|rewrite| rewrite.before);
+    rewritten.or_else(|| letter_in(&Place::Mapping(document.as_mapping()?)))
+}
+
+/// A letter that is a truth value to some parsers of YAML 1.1, and a text to others, kubectl's among them.
+fn letter_in(place: &Place) -> Option<String> {
+    let of = |node: YamlNode| match node.as_scalar() {
+        Some(scalar) => {
+            Some(scalar.value()).filter(|text| !scalar.is_quoted() && matches!(&**text, "y" | "Y" | "n" | "N"))
+        }
+        None => letter_in(&Place::new(&node)?),
+    };
+    match place {
+        Place::Mapping(mapping) => mapping.values().find_map(of),
+        Place::Sequence(sequence) => sequence.values().find_map(of),
+    }
 }
 
 /// The first alias of a document, as it is written.
@@ -286,7 +301,7 @@ mod tests {
             let object = serde_saphyr::from_str(document).unwrap();
             edited(document, &object, &[label("x")])
         };
-        for scalar in ["0400", "0644", "yes", "Off", "1_000"] {
+        for scalar in ["0400", "0644", "yes", "Off", "1_000", "y", "N"] {
             let refused = of(&document(scalar)).unwrap_err();
             assert!(refused.contains(scalar) && refused.contains("the alias *l"), "{refused}");
         }

@@ -246,6 +246,10 @@ impl Scan {
             Ok(listing) => {
                 for entry in listing {
                     let entry = entry.map_err(|error| fault(&path, error))?;
+                    // What somebody left beside the buckets is none, and hides none.
+                    if !entry.path().is_dir() {
+                        continue;
+                    }
                     let name = entry.file_name().into_string().ok();
                     names.extend(name.filter(|name| layout::kind_of_bucket(name).is_ok()));
                 }

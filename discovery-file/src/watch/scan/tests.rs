@@ -55,3 +55,20 @@ fn a_file_on_its_way_asks_for_no_pass() {
     assert_eq!(scan.skipped(), 1, "the pass read what was noticed before it");
     assert!(!scan.notices(&fd));
 }
+
+#[test]
+fn a_file_beside_the_buckets_hides_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new(root.path().to_owned());
+    let owner = OwnerFile::create(&place, InstanceId(7), Duration::from_secs(10)).unwrap();
+    let key = Key::new(Path::new("endpoint", ["a", "b", "c"]).unwrap(), InstanceId(7));
+    fs::create_dir_all(place.buckets()).unwrap();
+    fs::write(place.buckets().join("README"), "").unwrap();
+    Records { place: &place, owner: &owner, ledger: &Ledger::default() }.put(&key, b"1").unwrap();
+    let mut scan = Scan::new(place);
+    scan.follow(true);
+    let fd = super::super::notice::instance().unwrap();
+    let found = scan.pass(Depth::Full, None, Some(&fd)).unwrap();
+    assert!(matches!(&found.changes[..], [Change::Put(_)]));
+    owner.remove().unwrap();
+}
