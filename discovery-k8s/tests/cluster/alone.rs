@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use discovery_core::Query;
+use discovery_core::{Query, Scope};
 use discovery_deploy::{CRD, Mode, rbac};
 use discovery_k8s::{GROUP, PLURAL, VERSION};
 use discovery_testbed::{ControlPlane, ControlPlaneOptions};
@@ -14,7 +14,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::support::cluster::{Cluster, Made, Space, as_pod, discovery, until};
+use crate::support::cluster::{Cluster, Made, Space, as_pod, backend, discovery, until};
 use crate::{Item, RECOVERY, item, listed, shows};
 
 pub(crate) async fn plane(manifests: &str, flags: &[String]) -> (ControlPlane, Space) {
@@ -96,7 +96,7 @@ async fn as_account(plane: &ControlPlane, space: &Space, pod: &Made) -> discover
 async fn a_server_that_starts_is_not_believed_when_it_refuses() {
     let (plane, space) = plane(CRD, &[]).await;
     let one = space.ready_pod("one").await.unwrap();
-    let reader = discovery(as_pod(&plane, &space, &one).await).await.unwrap();
+    let reader = backend(as_pod(&plane, &space, &one).await).await.unwrap();
     let mut met = 0;
     for round in 0.. {
         if met > 0 && round >= 5 {
@@ -106,7 +106,7 @@ async fn a_server_that_starts_is_not_believed_when_it_refuses() {
         plane.api().kill().await.unwrap();
         plane.api().launch().unwrap();
         let deadline = Instant::now() + Duration::from_secs(120);
-        while let Err(error) = reader.list::<Item>(Query::all()).await {
+        while let Err(error) = reader.list(&Scope::all()).await {
             assert!(error.is_temporary(), "{error}");
             met += usize::from(error.message().contains("is starting"));
             assert!(Instant::now() < deadline, "still: {error}");
@@ -115,7 +115,7 @@ async fn a_server_that_starts_is_not_believed_when_it_refuses() {
         }
         plane.wait().await.unwrap();
     }
-    reader.shutdown(Duration::from_secs(20)).await;
+    reader.close().await.unwrap();
 }
 
 /// What an account has asked for, and how often.

@@ -193,9 +193,13 @@ impl Space {
 
 /// A handle as a process of this environment would have it.
 pub(crate) async fn discovery(environment: Environment) -> Result<Discovery> {
+    Discovery::builder().with_backend(backend(environment).await?).build().await
+}
+
+/// The backend alone, which tells a failure that the core would wait out.
+pub(crate) async fn backend(environment: Environment) -> Result<Arc<dyn Backend>> {
     let context = BackendContext::new(environment, TaskScope::current());
-    let backend: Arc<dyn Backend> = Arc::new(KubernetesBackend::connect(&context).await?);
-    Discovery::builder().with_backend(backend).build().await
+    Ok(Arc::new(KubernetesBackend::connect(&context).await?))
 }
 
 /// The control plane of all tests, with the CRD installed.
