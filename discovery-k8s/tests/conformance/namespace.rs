@@ -1,5 +1,6 @@
 //! One namespace, as its administrator, the scheduler and the kubelet see it: accounts, pods, and what is said of them.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use discovery_core::{Error, ErrorKind, Result};
@@ -23,6 +24,8 @@ use crate::client::failed;
 
 /// The Service whose endpoints the pods are.
 const SERVICE: &str = "workers";
+/// How long the controller may take before it is reminded.
+const REMIND: Duration = Duration::from_secs(10);
 
 /// How long controllers may take: after an outage of the API they come back late.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -189,14 +192,36 @@ impl Namespace {
     async fn said(&self, pod: &Made, wanted: Said) -> Result<()> {
         let slices = self.all::<EndpointSlice>();
         let params = ListParams::default().labels(&format!("kubernetes.io/service-name={SERVICE}"));
+        let reminded = Mutex::new(Instant::now());
         until(&format!("the slices say {wanted:?} of {}", pod.name), || async {
             let slices = slices.list(&params).await.map_err(|error| failed("slices", error))?;
             let endpoints = slices.items.iter().flat_map(|slice| &slice.endpoints);
             let mut of_pod = endpoints.filter(|endpoint| uid(endpoint) == Some(&pod.uid));
-            Ok(of_pod.next().map_or(Said::NotReady, said) == wanted)
+            let so = of_pod.next().map_or(Said::NotReady, said) == wanted;
+            if !so && is_due(&reminded) {
+                self.remind().await?;
+            }
+            Ok(so)
         })
         .await
     }
+
+    /// Has the controller look at the Service now: after looks that failed, as while its caches were behind, it waits twice as
+    /// long each time, up to minutes.
+    async fn remind(&self) -> Result<()> {
+        let at = json!({ "metadata": { "annotations": { "reminded": format!("{:?}", Instant::now()) } } });
+        let reminded = self.all::<Service>().patch(SERVICE, &PatchParams::default(), &Patch::Merge(&at)).await;
+        reminded.map(drop).map_err(|error| failed("the Service", error))
+    }
+}
+
+fn is_due(reminded: &Mutex<Instant>) -> bool {
+    let mut reminded = reminded.lock().unwrap_or_else(PoisonError::into_inner);
+    let due = reminded.elapsed() >= REMIND;
+    if due {
+        *reminded = Instant::now();
+    }
+    due
 }
 
 fn uid(endpoint: &Endpoint) -> Option<&String> {
