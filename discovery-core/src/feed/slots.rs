@@ -47,11 +47,10 @@ impl SlotIndex {
         let mut places: HashMap<*const (), usize> = HashMap::new();
         for change in changes {
             for (_, slot) in self.holding(change.key().path()) {
-                // Most changes come alone, and nothing has to be found again for one.
-                let known = if changes.len() == 1 { None } else { places.get(&slot.as_ptr().cast()).copied() };
-                if let Some(place) = known {
-                    found[place].1.push(change);
+                if let Some(place) = places.get(&slot.as_ptr().cast()) {
+                    found[*place].1.push(change);
                 } else if let Some(slot) = slot.upgrade() {
+                    // Most changes come alone, and nothing has to be found again for one.
                     if changes.len() > 1 {
                         places.insert(Arc::as_ptr(&slot).cast(), found.len());
                     }
@@ -62,7 +61,7 @@ impl SlotIndex {
         found
     }
 
-    /// Those of the scopes that hold this path. Where there are fewer scopes than the path has, none is hashed.
+    /// Those of the scopes that hold this path. A few are looked through, which costs less than to hash all that the path has.
     fn holding<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Held> {
         const FEW: usize = 4;
         let few = self.by_scope.len() <= FEW;
