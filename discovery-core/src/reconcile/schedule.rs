@@ -1,6 +1,5 @@
 //! When what is stored is read again.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -65,8 +64,5 @@ impl Schedule {
 /// Between eight and nine tenths of R.
 fn period(recovery: Duration) -> Duration {
     let tenth = recovery / 10;
-    let random = RandomState::new().hash_one(()) % 1_024;
-    // The remainder is below 1024.
-    let jitter = tenth * random as u32 / 1_024;
-    (recovery - tenth - jitter).max(Duration::from_millis(100))
+    (recovery - tenth - tenth.mul_f64(fastrand::f64())).max(Duration::from_millis(100))
 }
