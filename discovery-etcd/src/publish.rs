@@ -25,8 +25,8 @@ const PIPELINE: usize = 8;
 /// How much longer a transaction may take for each record of the lease, where users are demanded: etcd then looks at all of
 /// them for each that is written (`checkLeasePuts` in its `apply/auth.go`), and what is under way together waits for each other.
 const EACH: Duration = Duration::from_millis(1);
-/// How many records that is reckoned with at most.
-const RECKONED: usize = 20_000;
+/// How many records that is reckoned with at most: the core waits for a publish no longer than R.
+const RECKONED: usize = 3_000;
 /// How often a write is tried again because the record was not what it was thought to be.
 const ROUNDS: usize = 6;
 
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn with_users_the_time_of_a_transaction_grows_with_what_the_lease_holds() {
         assert_eq!(patience(false, 50_000), CALL);
-        assert_eq!(patience(true, 15_000), CALL + Duration::from_secs(15));
-        assert_eq!(patience(true, 1_000_000), CALL + Duration::from_secs(20));
+        assert_eq!(patience(true, 1_500), CALL + Duration::from_millis(1_500));
+        assert_eq!(patience(true, 1_000_000), crate::bounds::bounds(CALL, CALL).recovery);
     }
 }

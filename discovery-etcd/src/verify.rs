@@ -17,7 +17,7 @@ use crate::write::taken;
 const CHUNK: usize = 100;
 /// How many such transactions are under way at once.
 const PIPELINE: usize = 8;
-/// One of so many verifications looks at all keys of the lease, where nothing makes it look sooner: half a minute apart.
+/// One of so many verifications looks at all keys of the lease, where nothing makes it look sooner: some 50 s apart.
 const SELDOM: u32 = 12;
 
 struct Wanted<'a> {

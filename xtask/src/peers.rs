@@ -10,7 +10,8 @@ pub(crate) fn peers(what: &[&str]) -> ExitCode {
     // In its own directory, whose settings it needs.
     if !succeeds(
         cargo()
-            .args(["build", "--release", "--locked"])
+            // Where the other side looks for it, whatever directory the environment names.
+            .args(["build", "--release", "--locked", "--target-dir", "target"])
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../peers/dynamo")),
     ) {
         return ExitCode::FAILURE;

@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod fleet;
+mod link;
 mod pair;
 mod records;
 mod samples;
@@ -48,7 +49,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("models: base, adapter, topology", |pair| Box::pin(records::models(pair))),
     ("event channels of every transport and scope", |pair| Box::pin(records::channels(pair))),
     ("event sources of every scope", |pair| Box::pin(records::sources(pair))),
-    ("the same bytes under the same names", |pair| Box::pin(records::bytes(pair))),
+    ("the same content under the same names", |pair| Box::pin(records::bytes(pair))),
     ("queries are exact on path segments", |pair| Box::pin(records::queries(pair))),
     ("who comes later sees what is there", |pair| Box::pin(records::late(pair))),
     ("an endpoint is updated", |pair| Box::pin(records::update(pair))),
@@ -63,6 +64,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("a fleet is replaced one by one", |pair| Box::pin(fleet::replaced(pair))),
 ];
 
+/// What is tried besides where a server is at the other end of a link.
+const WITH_A_LINK: &[(&str, Scenario)] = &[("a watcher's link is cut for a while", |pair| Box::pin(link::cut(pair)))];
+
 /// Runs the scenarios whose name holds `part`, or on a store of that name all of them.
 pub(crate) async fn run(part: &str) -> Outcome<Vec<Row>> {
     let (stores, part) = match STORES.iter().find(|store| **store == part) {
@@ -72,7 +76,8 @@ pub(crate) async fn run(part: &str) -> Outcome<Vec<Row>> {
     let mut rows = Vec::new();
     for name in stores {
         let store = Store::start(name).await?;
-        for (name, scenario) in SCENARIOS.iter().filter(|(name, _)| name.contains(part)) {
+        let more = if matches!(store, Store::Etcd(_)) { WITH_A_LINK } else { &[] };
+        for (name, scenario) in SCENARIOS.iter().chain(more).filter(|(name, _)| name.contains(part)) {
             for acting in Which::BOTH {
                 store.clear().await?;
                 let began = Instant::now();

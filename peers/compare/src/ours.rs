@@ -12,7 +12,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use discovery_core::{Discovery, Record, Registration};
+use discovery_core::{Discovery, ExecutorKind, Record, Registration};
 use discovery_dynamo::{Endpoint, EventChannel, EventSource, Model};
 use discovery_peer_protocol::{Answer, Command, Line, Output, Side, Tally, serve};
 use futures_util::future::try_join_all;
@@ -22,6 +22,9 @@ use {discovery_etcd as _, discovery_file as _, discovery_k8s as _, discovery_mem
 
 use gpu::Gpu;
 use keep::Kept;
+
+/// Set where the handle has no thread of its own: it works on its caller's runtime, as the reference does.
+pub(crate) const SHARES_RUNTIME: &str = "PEER_SHARES_RUNTIME";
 
 /// How long a handle may take to withdraw its records.
 const FAREWELL: Duration = Duration::from_secs(20);
@@ -37,7 +40,11 @@ struct Ours {
 /// Obeys until there is nothing more to obey.
 pub(crate) async fn run() {
     let ready = async {
-        let discovery = Discovery::from_env().await?;
+        let executor = match std::env::var_os(SHARES_RUNTIME) {
+            Some(_) => ExecutorKind::Current,
+            None => ExecutorKind::default(),
+        };
+        let discovery = Discovery::builder().executor(executor).build().await?;
         let instance = discovery.instance_id().await?;
         discovery_core::Result::<_>::Ok((discovery, instance))
     };

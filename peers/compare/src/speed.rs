@@ -44,24 +44,37 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     MEASUREMENTS.iter().map(|(name, _)| *name)
 }
 
-/// Measures whatever `part` is a part of the name of, and hands each result over as soon as it is there.
-pub(crate) async fn run(part: &str, mut keep: impl FnMut(&str, Vec<Comparison>) -> Outcome) -> Outcome {
+/// Measures whatever `part` is a part of the name of, and hands each result over as soon as it is there. Answers which
+/// could not be measured, and why: the others are.
+pub(crate) async fn run(part: &str, mut keep: impl FnMut(&str, Vec<Comparison>) -> Outcome) -> Outcome<Vec<String>> {
+    let mut failed = Vec::new();
     for (name, measure) in MEASUREMENTS.iter().filter(|(name, _)| name.contains(part)) {
         println!("-- {name}");
-        let comparisons = measure().await?;
-        for comparison in &comparisons {
-            println!("{}", crate::report::line(comparison));
+        match measure().await {
+            Ok(comparisons) => {
+                comparisons.iter().for_each(|comparison| println!("{}", crate::report::line(comparison)));
+                keep(name, comparisons)?;
+            }
+            Err(error) => {
+                println!("not measured: {error}");
+                failed.push(format!("{name}: {error}"));
+            }
         }
-        keep(name, comparisons)?;
     }
-    Ok(())
+    Ok(failed)
 }
 
 /// A store inside the process.
 async fn in_memory(which: Which) -> Outcome<Peer> {
+    in_memory_with(which, &[]).await
+}
+
+/// The same, with more in its environment.
+async fn in_memory_with(which: Which, more: &[(&str, &str)]) -> Outcome<Peer> {
     let name = if which == Which::Ours { "memory" } else { "mem" };
     let environment = [("DYN_EVENT_PLANE", "zmq"), ("DYN_REQUEST_PLANE", "tcp"), ("DYN_DISCOVERY_BACKEND", name)];
-    let environment: Vec<_> = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let environment: Vec<_> =
+        environment.iter().chain(more).map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     Peer::start(which, &environment).await
 }
 

@@ -38,6 +38,14 @@ pub(crate) struct Place {
     environment: Vec<(String, String)>,
 }
 
+impl Place {
+    /// The same, on an etcd at this address.
+    pub(crate) fn at(mut self, endpoint: &str) -> Self {
+        self.environment.push(("ETCD_ENDPOINTS".to_owned(), endpoint.to_owned()));
+        self
+    }
+}
+
 impl Store {
     pub(crate) async fn etcd() -> Outcome<Self> {
         Ok(Self::Etcd(Box::new(Etcd::start().await?)))

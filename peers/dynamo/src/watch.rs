@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use discovery_peer_protocol::{Event, Output, Tally};
+use discovery_peer_protocol::{Event, Line, Output, Tally};
 use dynamo_runtime::discovery::{Discovery, DiscoveryEvent, DiscoveryInstance, DiscoveryQuery, DiscoveryStream};
 use futures_util::StreamExt;
 
@@ -21,6 +21,8 @@ pub async fn tell(discovery: Arc<dyn Discovery>, name: String, query: DiscoveryQ
                 while let Some(Ok(event)) = events.next().await {
                     output.tell(&name, told(&event));
                 }
+                // Whoever counts what it tells must not take its end for peace.
+                output.write(&Line::Ended { reason: format!("its watch {name} ended") });
             });
             return Ok(());
         }

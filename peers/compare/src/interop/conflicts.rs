@@ -82,11 +82,13 @@ pub(super) async fn sources(pair: &Pair<'_>) -> Result<Finding, String> {
     lists(&second, Query::all("event_source"), std::slice::from_ref(&registered)).await?;
     let same = second.register("same", &source).await;
     match (second.which, same) {
-        (Which::Reference, Ok(_)) => Ok(Finding::Matches(String::new())),
-        (Which::Ours, Err(_)) => Ok(Finding::Differs(
-            "registering the very same source under another process is Ok in the reference, which then has two owners \
-             of one record; ours says Conflict"
+        (Which::Reference, Ok(_)) => Ok(Finding::Differs(
+            "another descriptor is refused; the very same source of another process is Ok in the reference, and one \
+             record has two owners then"
                 .to_owned(),
+        )),
+        (Which::Ours, Err(_)) => Ok(Finding::Matches(
+            "refused, also the very same source of another process, as every key of another owner".to_owned(),
         )),
         (which, same) => {
             Err(format!("{} answers {same:?} to the same source of another process, after {SOON:?}", which.name()))

@@ -90,6 +90,7 @@ pub(super) async fn own_kind(pair: &Pair<'_>) -> Result<Finding, String> {
     let again = ours.register("gpu", &samples::gpu("a100")).await?;
     // Long enough for a sweep of the reference's on file.
     tokio::time::sleep(Duration::from_secs(12)).await;
+    lives(reader)?;
     for (kind, record) in WATCHED.iter().zip(&registered) {
         lists(reader, Query::all(kind), std::slice::from_ref(record)).await?;
         if !removals(&reader.watched(kind)).is_empty() {
@@ -108,6 +109,7 @@ pub(super) async fn idle(pair: &Pair<'_>) -> Result<Finding, String> {
     let (writer, reader) = pair.start().await?;
     let theirs = one_of_each(&writer, &reader).await?;
     tokio::time::sleep(Duration::from_secs(25)).await;
+    lives(&reader)?;
     for (kind, record) in WATCHED.iter().zip(&theirs) {
         let lost = removals(&reader.watched(kind));
         if !lost.is_empty() {
@@ -116,6 +118,14 @@ pub(super) async fn idle(pair: &Pair<'_>) -> Result<Finding, String> {
         lists(&reader, Query::all(kind), std::slice::from_ref(record)).await?;
     }
     Ok(Finding::Matches("nothing was lost".to_owned()))
+}
+
+/// A watch that ended tells of no removal either.
+fn lives(reader: &Peer) -> Result<(), String> {
+    match reader.gave_up() {
+        Some(why) => Err(format!("{} no longer looks on: {why}", reader.which.name())),
+        None => Ok(()),
+    }
 }
 
 const FLEET: usize = 6;
@@ -135,6 +145,8 @@ pub(super) async fn replaced(pair: &Pair<'_>) -> Result<Finding, String> {
     for number in 0..FLEET {
         alive.push(worker(pair, pair.acting, FLEET + number).await?);
         all_see(&watchers, &alive, SOON).await?;
+        // Before the next one goes: a removal told while its worker lived is found, also of one that goes later.
+        none_missed(pair, &watchers, &alive, &departed).await?;
         let (old, record) = alive.remove(0);
         departed.push(name_of(&record));
         let within = if number % 2 == 0 {
@@ -146,7 +158,29 @@ pub(super) async fn replaced(pair: &Pair<'_>) -> Result<Finding, String> {
         };
         all_see(&watchers, &alive, within).await?;
     }
+    none_missed(pair, &watchers, &alive, &departed).await?;
     for watcher in &watchers {
+        let watched = watcher.watched("fleet");
+        let told = removals(&watched);
+        if let Some(name) = departed.iter().find(|name| told.iter().filter(|told| told == name).count() != 1) {
+            return Err(format!("{} was not told once that {name} went: {told:?}", watcher.which.name()));
+        }
+        let resyncs = watched.log.iter().filter(|(_, event)| matches!(event, Event::State(_))).count();
+        if resyncs > 0 {
+            return Err(format!("{} had to start over {resyncs} times", watcher.which.name()));
+        }
+    }
+    Ok(Finding::Matches(format!("{FLEET} workers, two watchers: nobody missing, nobody dead kept")))
+}
+
+/// Nobody was told that a worker went which has not.
+async fn none_missed(
+    pair: &Pair<'_>,
+    watchers: &[Peer],
+    alive: &[(Peer, Value)],
+    departed: &[String],
+) -> Result<(), String> {
+    for watcher in watchers {
         let watched = watcher.watched("fleet");
         let missed: Vec<_> = removals(&watched).into_iter().filter(|name| !departed.contains(name)).collect();
         if !missed.is_empty() {
@@ -160,12 +194,8 @@ pub(super) async fn replaced(pair: &Pair<'_>) -> Result<Finding, String> {
                 watched.log
             ));
         }
-        let resyncs = watched.log.iter().filter(|(_, event)| matches!(event, Event::State(_))).count();
-        if resyncs > 0 {
-            return Err(format!("{} had to start over {resyncs} times", watcher.which.name()));
-        }
     }
-    Ok(Finding::Matches(format!("{FLEET} workers, two watchers: nobody missing, nobody dead kept")))
+    Ok(())
 }
 
 async fn worker(pair: &Pair<'_>, which: Which, number: usize) -> Result<(Peer, Value), String> {

@@ -58,7 +58,7 @@ fn with_instance(record: &Value, owner: &Peer) -> Value {
     record
 }
 
-/// Both sides write the same text under the same name, apart from their own instance.
+/// Both sides write the same under the same name, apart from their own instance.
 pub(super) async fn bytes(pair: &Pair<'_>) -> Result<Finding, String> {
     let records: Vec<Value> =
         [samples::endpoints(), samples::models(), samples::channels(), samples::sources()].concat();
@@ -87,7 +87,9 @@ pub(super) async fn bytes(pair: &Pair<'_>) -> Result<Finding, String> {
             return Err(format!("{name} is {text} here and {:?} there", written[1].get(name)));
         }
     }
-    Ok(Finding::Matches(format!("{} records, byte by byte", records.len())))
+    // The API server keeps values, not texts.
+    let how = if matches!(pair.store, Store::Kubernetes(_)) { "value by value" } else { "byte by byte" };
+    Ok(Finding::Matches(format!("{} records, {how}", records.len())))
 }
 
 /// A name that another one starts with is not that one.
@@ -177,8 +179,10 @@ pub(super) async fn withdraw(pair: &Pair<'_>) -> Result<Finding, String> {
     shown(&reader, "model", &model).await?;
     writer.unregister("0").await?;
     writer.unregister("model").await?;
+    // At once, whatever the watches have told by then.
+    lists(&reader, Query::all("endpoint"), &endpoints[1..]).await?;
+    lists(&reader, Query::all("model"), &[]).await?;
     gone(&reader, "endpoint", &name_of(&endpoints[0]), SOON).await?;
     gone(&reader, "model", &name_of(&model), SOON).await?;
-    lists(&reader, Query::all("endpoint"), &endpoints[1..]).await?;
     Ok(Finding::Matches(String::new()))
 }

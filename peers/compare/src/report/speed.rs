@@ -32,11 +32,20 @@ struct Measured {
 
 type Results = BTreeMap<String, Measured>;
 
+/// Removes all results.
+pub(crate) fn forget() -> Outcome {
+    keep_all(&Results::new())
+}
+
 /// Puts the results of one measurement in the place of its earlier ones.
 pub(crate) fn keep(name: &str, comparisons: Vec<Comparison>) -> Outcome {
     let mut results = read()?;
     results.insert(name.to_owned(), Measured { circumstances: Circumstances::now(), comparisons });
-    let mut text = serde_json::to_string_pretty(&results)?;
+    keep_all(&results)
+}
+
+fn keep_all(results: &Results) -> Outcome {
+    let mut text = serde_json::to_string_pretty(results)?;
     text.push('\n');
     write_file(RESULTS, &text)
 }

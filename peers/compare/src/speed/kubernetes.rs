@@ -1,14 +1,16 @@
-//! What pods cost: syncing a thousand of them, seeing a change among them, a hundred that only register.
+//! What pods cost: syncing a thousand of them, listing and looking up some, seeing a change among them, a hundred that only
+//! register.
 
 use std::time::{Duration, Instant};
 
 use discovery_peer_protocol::{Command, Query, now};
 use serde_json::{Value, json};
 
+use super::lookup::beside_the_client;
 use super::result::quantile;
 use super::{Comparison, Figures, Goal, in_turns};
 use crate::Outcome;
-use crate::peer::Which;
+use crate::peer::{Peer, Which};
 use crate::store::Store;
 
 const PODS: usize = 1_000;
@@ -16,6 +18,9 @@ const ROUNDS: usize = 3;
 const CHANGES: usize = 60;
 const APART: Duration = Duration::from_millis(50);
 const PROCESSES: usize = 100;
+const LISTS: usize = 20;
+/// The endpoint that is asked for has so many of the pods.
+const WORKERS: usize = 100;
 
 pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
     let mut comparisons = registering().await?;
@@ -23,6 +28,12 @@ pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
     let Store::Kubernetes(pods) = &store else { return Err("no control plane".into()) };
     pods.crowd(PODS).await?;
     comparisons.extend(syncing(&store).await);
+    let peers = [store.peer(Which::Ours).await?, store.peer(Which::Reference).await?];
+    let pool = || Query::under("endpoint", &["bench", "pool-5", "generate"]);
+    comparisons.extend(listing(&peers, pool()).await);
+    let among = format!("Kubernetes, one of {WORKERS} workers among {PODS} pods");
+    comparisons.extend(beside_the_client(&among, &peers, pool()).await);
+    drop(peers);
     comparisons.extend(changing(&store).await);
     Ok(comparisons)
 }
@@ -50,6 +61,28 @@ async fn syncing(store: &Store) -> Vec<Comparison> {
         ("resident memory of the process", "MB", Goal::None),
     ];
     rows("first sync", &format!("Kubernetes, {PODS} pods"), &measures, [ours, reference])
+}
+
+/// The reference answers from what its own watches have told it up to then.
+async fn listing(peers: &[Peer; 2], query: Query) -> Vec<Comparison> {
+    let [ours, reference] = in_turns(ROUNDS, async |which| {
+        let peer = if which == Which::Ours { &peers[0] } else { &peers[1] };
+        let answer = peer.ask(Command::TimeList { query: query.clone(), times: LISTS }).await?;
+        if answer["records"].as_u64() != Some(WORKERS as u64) {
+            return Err(format!("the list has {} records", answer["records"]));
+        }
+        let nanos: Vec<f64> = answer["nanos"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        let time = quantile(&nanos, 0.5).ok_or("no times")?;
+        let processor = answer["processor"].as_f64().ok_or("no processor time")? / LISTS as f64;
+        Ok(vec![time / 1e6, processor / 1e6])
+    })
+    .await;
+    let measures = [("time", "ms", Goal::None), ("processor time", "ms", Goal::None)];
+    let what = format!("Kubernetes, {WORKERS} workers among {PODS} pods");
+    let mut rows = rows("one fresh list of one endpoint's workers", &what, &measures, [ours, reference]);
+    let note = "ours asks the API server, which has the last word; the reference answers from what it keeps";
+    rows.iter_mut().for_each(|row| row.note = note.to_owned());
+    rows
 }
 
 /// A process of ours changes its endpoint, and both look on, in turns.

@@ -6,8 +6,9 @@ use discovery_peer_protocol::{Command, Query};
 use etcd_client::Client;
 
 use super::load::{self, Spread};
-use super::{Comparison, Figures, Goal, in_memory, in_turns};
+use super::{Comparison, Figures, Goal, in_memory, in_memory_with, in_turns};
 use crate::Outcome;
+use crate::ours::SHARES_RUNTIME;
 use crate::peer::{Peer, Which};
 use crate::store::Store;
 
@@ -24,26 +25,14 @@ pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
 }
 
 async fn on_memory() -> Outcome<Vec<Comparison>> {
-    let peers = [in_memory(Which::Ours).await?, in_memory(Which::Reference).await?];
-    let unwatched = [in_memory(Which::Ours).await?, in_memory(Which::Reference).await?];
-    for peer in peers.iter().chain(&unwatched) {
-        peer.ask(Command::Fill { count: WATCHERS }).await?;
-    }
-    for peer in &peers {
-        peer.ask(Command::Watches { queries: queries() }).await?;
-    }
-    for peer in peers.iter().chain(&unwatched) {
-        // The first changes pay for what is prepared lazily.
-        peer.ask(Command::Churn { count: CHANGES / 2 }).await?;
-        settled(peer).await?;
-    }
+    let shared = [(SHARES_RUNTIME, "1")];
+    let watched = Pair::start(WATCHERS, &[]).await?;
+    let unwatched = Pair::start(0, &[]).await?;
+    // What a thread of its own costs: the reference has none.
+    let sharing = Pair::start(WATCHERS, &shared).await?;
     let [ours, reference] = in_turns(ROUNDS, async |which| {
-        let peer = of(&peers, which);
-        peer.ask(Command::Tally).await?;
-        // Each is a removal and an addition.
-        let (all, alone) = (churned(peer).await?, churned(of(&unwatched, which)).await?);
-        told(peer, CHANGES / 2, CHANGES / 2).await?;
-        Ok(vec![all, alone, all - alone])
+        let (all, alone) = (watched.churned(which).await?, unwatched.churned(which).await?);
+        Ok(vec![all, alone, all - alone, sharing.churned(which).await?])
     })
     .await;
     let measures = [
@@ -54,16 +43,48 @@ async fn on_memory() -> Outcome<Vec<Comparison>> {
         ),
         ("memory: the same without any watcher", Goal::None, ""),
         ("memory: what the watchers add", Goal::None, "round by round, the first figure less the second"),
+        (
+            "memory: the first, ours without a thread of its own",
+            Goal::None,
+            "ours on its caller's runtime, where the reference works too; ours has a thread of its own otherwise, so that a \
+             caller that blocks its runtime loses no lease",
+        ),
     ];
     let rows = measures.into_iter().zip(ours.into_iter().zip(reference));
     Ok(rows.map(|((what, goal, note), (ours, reference))| comparison(what, goal, ours, reference, note)).collect())
 }
 
-/// The processor time of the changes, in milliseconds.
-async fn churned(peer: &Peer) -> Result<f64, String> {
-    let before = peer.usage().await?.processor;
-    peer.ask(Command::Churn { count: CHANGES / 2 }).await?;
-    Ok((settled(peer).await? - before) as f64 / 1e6)
+/// A process of each side that holds all records in its memory, and watches some of them.
+struct Pair {
+    peers: [Peer; 2],
+    watchers: usize,
+}
+
+impl Pair {
+    async fn start(watchers: usize, of_ours: &[(&str, &str)]) -> Outcome<Self> {
+        let peers = [in_memory_with(Which::Ours, of_ours).await?, in_memory(Which::Reference).await?];
+        for peer in &peers {
+            peer.ask(Command::Fill { count: WATCHERS }).await?;
+            peer.ask(Command::Watches { queries: queries().into_iter().take(watchers).collect() }).await?;
+            // The first changes pay for what is prepared lazily.
+            peer.ask(Command::Churn { count: CHANGES / 2 }).await?;
+            settled(peer).await?;
+        }
+        Ok(Self { peers, watchers })
+    }
+
+    /// The processor time of the changes, in milliseconds. Each is a removal and an addition.
+    async fn churned(&self, which: Which) -> Result<f64, String> {
+        let peer = if which == Which::Ours { &self.peers[0] } else { &self.peers[1] };
+        peer.ask(Command::Tally).await?;
+        let before = peer.usage().await?.processor;
+        peer.ask(Command::Churn { count: CHANGES / 2 }).await?;
+        let after = settled(peer).await?;
+        if self.watchers > 0 {
+            told(peer, CHANGES / 2, CHANGES / 2).await?;
+        }
+        Ok((after - before) as f64 / 1e6)
+    }
 }
 
 async fn on_etcd() -> Outcome<Vec<Comparison>> {
@@ -130,10 +151,6 @@ fn comparison(what: &str, goal: Goal, ours: Figures, reference: Figures, note: &
         reference,
         note: note.to_owned(),
     }
-}
-
-fn of(peers: &[Peer; 2], which: Which) -> &Peer {
-    if which == Which::Ours { &peers[0] } else { &peers[1] }
 }
 
 fn queries() -> Vec<Query> {
