@@ -377,6 +377,24 @@ async fn a_long_backlog_is_no_silence() {
 }
 
 #[tokio::test]
+async fn a_backlog_of_many_megabytes_is_told_though_it_comes_in_one_message() {
+    // Together more than the 4 MiB that a client takes where it is told nothing else.
+    const WRITES: u64 = 400;
+    let etcd = Etcd::start().await.unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let session = session(&owner).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    let fold = Fold::open(&reader, &endpoints(), None).await;
+    let value = format!("\"{}\"", "x".repeat(20_000));
+    for id in 2..2 + WRITES {
+        put(&*session, &key(id), &value).await.unwrap();
+    }
+    let mut second = Fold::open(&reader, &endpoints(), fold.position.as_ref()).await;
+    second.until("the backlog", |fold| fold.entries.len() == WRITES as usize).await;
+    assert!(second.resumed && second.lineages.is_empty(), "followed, not read anew");
+}
+
+#[tokio::test]
 async fn a_watch_sees_what_comes_after_a_restart_of_the_server() {
     let etcd = Etcd::start().await.unwrap();
     let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);

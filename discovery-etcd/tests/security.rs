@@ -2,14 +2,16 @@
 
 mod common;
 
-use std::fs;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use common::*;
 use discovery_core::backend::{Backend, Registrar, SessionRequest, Watcher};
 use discovery_core::{Environment, Error, ErrorKind, InstanceId};
 use discovery_etcd::EtcdBackend;
 use discovery_testbed::{Authority, Certificate, Etcd, EtcdOptions, EtcdTls, Proxy};
+use tracing_subscriber::fmt::MakeWriter;
 
 const PASSWORD: &str = "correct-horse-battery";
 
@@ -17,6 +19,35 @@ async fn with_tls(authority: &Authority, demands_clients: bool) -> Etcd {
     let Certificate { certificate, key } = authority.server().unwrap();
     let tls = EtcdTls { authority: authority.certificate(), certificate, key, demands_clients };
     Etcd::start_with(EtcdOptions { tls: Some(tls), ..Default::default() }).await.unwrap()
+}
+
+/// What is logged, kept.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
 }
 
 /// Every kind of call.
@@ -280,13 +311,24 @@ async fn a_client_certificate_is_shown_and_demanded_together_with_a_password() {
     drop(other);
     assert_eq!(connect(with_client(&stranger)).await.unwrap_err().kind(), ErrorKind::InvalidConfig);
 
-    // All of it at once.
+    // All of it at once, and nothing of it in the most talkative log.
+    let log = Log::default();
+    let told = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).finish();
+    let _told = tracing::subscriber::set_default(told);
     etcd.demand_password("root-secret").await.unwrap();
     add_worker(&etcd).await;
     let both = with_client(&client).with("ETCD_AUTH_USERNAME", "worker").with("ETCD_AUTH_PASSWORD", PASSWORD);
     let backend = connect(both).await.unwrap();
     works(&backend).await;
     tells_nothing(&format!("{backend:?}"), &[secret, PASSWORD]);
+    let log = log.text();
+    assert!(log.contains("HEADERS"), "the log tells of what is sent");
+    tells_nothing(&log, &[secret, PASSWORD]);
+    // The server's tokens begin with sixteen letters and a dot.
+    let token =
+        |word: &str| word.find('.').is_some_and(|at| at == 16 && word[..at].chars().all(|c| c.is_ascii_alphabetic()));
+    let words = log.split(|c: char| !c.is_ascii_alphanumeric() && c != '.');
+    assert_eq!(words.into_iter().find(|word| token(word)), None);
 }
 
 #[tokio::test]
