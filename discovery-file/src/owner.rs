@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::fault;
 use crate::lock::{DirectoryLock, is_alive, take_life};
-use crate::place::{Nonce, Place, Spot, TEMPORARY, remove};
+use crate::place::{Nonce, Place, Spot, TEMPORARY, open_file, remove};
 
 /// Claims are kept until the file has this many bytes more than twice what is needed.
 const COMPACT_ABOVE: u64 = 64 << 10;
@@ -394,11 +394,7 @@ pub(crate) fn temporary_prefix(owner: &str) -> String {
 
 fn open(place: &Place, name: &str) -> Result<Option<File>> {
     let path = place.owners().join(name);
-    match File::open(&path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(fault(&path, error)),
-    }
+    open_file(&path).map_err(|error| fault(&path, error))
 }
 
 #[cfg(test)]

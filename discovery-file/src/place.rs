@@ -1,16 +1,17 @@
 //! Where things lie below the shared directory, and what identifies a file.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use discovery_core::{Key, Result};
 use discovery_dynamo::layout;
+use nix::libc;
 use serde::{Deserialize, Serialize};
 
-use crate::fault::fault;
+use crate::fault::{fault, takes_no_files};
 
 /// What every temporary file's name starts with. The reference passes such files over.
 pub(crate) const TEMPORARY: &str = ".tmp_";
@@ -86,7 +87,40 @@ impl Place {
 
     /// Makes a directory of this place, and what is missing above it.
     pub(crate) fn make(&self, directory: &Path) -> Result<()> {
-        fs::create_dir_all(directory).map_err(|error| fault(directory, error))
+        /// Somebody may remove a directory above it in between, and not each time.
+        const TRIES: usize = 3;
+        let mut made = Ok(());
+        for _ in 0..TRIES {
+            made = fs::create_dir_all(directory);
+            if !matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+                break;
+            }
+        }
+        made.map_err(|error| match error.kind() {
+            // As /proc does, whose answer is that of a missing parent.
+            io::ErrorKind::NotFound => takes_no_files(directory, error),
+            _ => fault(directory, error),
+        })
+    }
+}
+
+/// Opens a file to be read. `None` where there is none, or something else that has its name: nobody waits for a FIFO's writer.
+pub(crate) fn open_file(path: &Path) -> io::Result<Option<File>> {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    match opened {
+        Ok(file) if file.metadata()?.is_file() => Ok(Some(file)),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_no_file(path) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether something stands there that is neither a file nor a link to one.
+pub(crate) fn is_no_file(path: &Path) -> bool {
+    match fs::metadata(path) {
+        Ok(metadata) => !metadata.is_file(),
+        // A link that leads nowhere.
+        Err(_) => fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()),
     }
 }
 

@@ -11,10 +11,10 @@ use discovery_core::backend::{Desired, Drift};
 use discovery_core::{Error, ErrorKind, Key, Result};
 use serde_json::Value;
 
-use crate::fault::fault;
+use crate::fault::{fault, stray};
 use crate::lock::DirectoryLock;
 use crate::owner::{Claim, Owner, OwnerFile, temporary_prefix, touch};
-use crate::place::{Nonce, Place, Spot, remove};
+use crate::place::{Nonce, Place, Spot, open_file, remove};
 
 /// How long the reference lets a file live that nobody renews.
 pub(crate) const FOREIGN_TTL: Duration = Duration::from_secs(10);
@@ -76,6 +76,10 @@ impl Records<'_> {
         let _lock = DirectoryLock::acquire(&directory)?;
         // Under the lock: whoever declares this owner dead removes its records under the same one.
         self.owner.check()?;
+        // Nobody's record, and not for us to remove.
+        if fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(stray(&path));
+        }
         match Nonce::at(&path).map_err(|error| fault(&path, error))? {
             None => self.create(key, spot, &temporary, &path),
             // An earlier session's file becomes this one's by a new file in its place: no two owners ever claim one.
@@ -260,11 +264,7 @@ impl Drop for Temporary {
 }
 
 fn open(path: &Path) -> Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(fault(path, error)),
-    }
+    open_file(path).map_err(|error| fault(path, error))
 }
 
 /// Whether the file at `path` is this one and holds an equal value.

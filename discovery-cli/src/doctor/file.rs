@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use discovery_core::Environment;
-use discovery_dynamo::layout::parse_file_name;
-use discovery_file::{Config, DIRECTORY_VARIABLE};
+use discovery_dynamo::layout::{bucket_of_kind, parse_file_name};
+use discovery_file::{Config, DIRECTORY_VARIABLE, MAX_VALUE};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use rustix::fs::StatVfsMountFlags;
@@ -27,13 +27,39 @@ pub(super) fn look() -> Vec<Finding> {
         Err(error) => return vec![Finding::wrong("directory", error.to_string())],
     };
     let root = config.directory.as_path();
-    let mut findings = vec![directory(root), inotify()];
+    let mut findings: Vec<_> = misplaced(root).collect();
+    if findings.is_empty() {
+        findings.push(directory(root));
+    }
+    findings.push(inotify());
     if root.is_dir() {
         let owners = Owners::read(root);
         findings.push(owners.finding());
         findings.extend(files(root, &owners.claimed));
     }
     findings
+}
+
+/// What stands where a directory should be, and is none.
+fn misplaced(root: &Path) -> impl Iterator<Item = Finding> {
+    let below = [".discovery", ".discovery/owners", "v1"].map(str::to_owned);
+    let buckets = ["endpoint", "model", "event_channel", "event_source"].into_iter().flat_map(bucket_of_kind);
+    let below = below.into_iter().chain(buckets.map(|bucket| format!("v1/{bucket}")));
+    let places = std::iter::once(root.to_owned()).chain(below.map(|below| root.join(below)));
+    places.filter_map(|place| {
+        // What is not there yet is made.
+        let link = fs::symlink_metadata(&place).ok()?.is_symlink();
+        let what = match fs::metadata(&place) {
+            Ok(metadata) if metadata.is_dir() => return None,
+            Ok(_) => "is no directory",
+            Err(error) if link && error.kind() == io::ErrorKind::NotFound => "is a link that points to nothing",
+            Err(error) if link && error.kind() != io::ErrorKind::PermissionDenied => "is a link that points to itself",
+            // The health check's question.
+            Err(_) => return None,
+        };
+        let advice = format!("move it away, or set {DIRECTORY_VARIABLE} elsewhere");
+        Some(Finding::wrong("directory", format!("{} {what}: {advice}", place.display())))
+    })
 }
 
 /// Whether the file system takes writes and has room. Permission is the health check's question.
@@ -51,8 +77,16 @@ fn directory(root: &Path) -> Finding {
             "directory",
             format!("{shown}: the file system is read-only: remount it, or set {DIRECTORY_VARIABLE} elsewhere"),
         ),
-        Ok(system) if system.f_bavail == 0 || (system.f_files > 0 && system.f_favail == 0) => {
+        // As /proc.
+        Ok(system) if system.f_blocks == 0 => Finding::wrong(
+            "directory",
+            format!("{shown}: the file system takes no files there: set {DIRECTORY_VARIABLE} elsewhere"),
+        ),
+        Ok(system) if system.f_bavail == 0 => {
             Finding::wrong("directory", format!("{shown}: the file system is full: free some space"))
+        }
+        Ok(system) if system.f_files > 0 && system.f_favail == 0 => {
+            Finding::wrong("directory", format!("{shown}: the file system has no inodes left (`df -i`): remove files"))
         }
         Ok(_) if root.is_dir() => Finding::good("directory", shown.to_string()),
         Ok(_) => Finding::good("directory", format!("{shown} does not exist yet: the first registration makes it")),
@@ -87,6 +121,8 @@ struct Owners {
     silent: Vec<u32>,
     dead: usize,
     unreadable: Vec<String>,
+    /// What is no regular file, and so nobody's.
+    strays: Vec<String>,
     claimed: HashSet<(String, String)>,
 }
 
@@ -98,7 +134,12 @@ impl Owners {
             if name.starts_with(TEMPORARY) {
                 continue;
             }
-            match owners.take_in(&directory.join(&name)) {
+            let path = directory.join(&name);
+            if is_stray(&path) {
+                owners.strays.push(path.display().to_string());
+                continue;
+            }
+            match owners.take_in(&path) {
                 // It may have ended meanwhile.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     owners.unreadable.push(format!("{name}: {error}"));
@@ -143,6 +184,13 @@ impl Owners {
                 format!("{text}; {} cannot be read: {first}: {advice}", self.unreadable.len()),
             );
         }
+        if let Some(first) = self.strays.first() {
+            let count = self.strays.len();
+            return Finding::poor(
+                "owners",
+                format!("{text}; {count} are no regular files and are passed over, as {first}: move them away"),
+            );
+        }
         if let Some(pid) = self.silent.first() {
             let count = self.silent.len();
             return Finding::poor(
@@ -171,6 +219,7 @@ fn is_locked(file: &File) -> io::Result<bool> {
 fn files(root: &Path, claimed: &HashSet<(String, String)>) -> Vec<Finding> {
     let (mut ours, mut theirs, mut expired) = (0_usize, 0_usize, 0_usize);
     let (mut foreign, mut records) = (Vec::new(), Vec::new());
+    let (mut strays, mut large) = (Vec::new(), Vec::new());
     let buckets = root.join("v1");
     for bucket in names(&buckets) {
         let directory = buckets.join(&bucket);
@@ -183,6 +232,14 @@ fn files(root: &Path, claimed: &HashSet<(String, String)>) -> Vec<Finding> {
                 foreign.push(path.display().to_string());
                 continue;
             };
+            if is_stray(&path) {
+                strays.push(path.display().to_string());
+                continue;
+            }
+            if fs::metadata(&path).is_ok_and(|file| file.len() > MAX_VALUE as u64) {
+                large.push(path.display().to_string());
+                continue;
+            }
             if claimed.contains(&(bucket.clone(), name)) {
                 ours += 1;
             } else if fs::metadata(&path).and_then(|file| file.modified()).is_ok_and(|at| silence(at) > REFERENCE_TTL) {
@@ -204,8 +261,22 @@ fn files(root: &Path, claimed: &HashSet<(String, String)>) -> Vec<Finding> {
         let text = format!("{} files are no records and are skipped, as {first}: move them away", foreign.len());
         findings.push(Finding::poor("files", text));
     }
+    if let Some(first) = strays.first() {
+        let text = format!("{} are no regular files and are passed over, as {first}: move them away", strays.len());
+        findings.push(Finding::poor("files", text));
+    }
+    if let Some(first) = large.first() {
+        let (count, most) = (large.len(), MAX_VALUE >> 20);
+        let text = format!("{count} are larger than {most} MiB and are passed over, as {first}: remove them");
+        findings.push(Finding::poor("files", text));
+    }
     findings.extend(about_records(records.iter().map(|(key, value)| (key, value.as_slice()))));
     findings
+}
+
+/// Whether something stands there that is no regular file. It is not even opened: who reads a FIFO waits for its writer.
+fn is_stray(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file())
 }
 
 /// How long ago that was, by the wall clock.

@@ -18,7 +18,7 @@ use crate::MAX_VALUE;
 use crate::fault::fault;
 use crate::lock::DirectoryLock;
 use crate::owner::{Claim, End, Owner};
-use crate::place::{Nonce, Place, Spot, TEMPORARY};
+use crate::place::{Nonce, Place, Spot, TEMPORARY, open_file};
 use crate::record::{FOREIGN_TTL, GRACE, age};
 
 /// How often files are read again when they change while they are read.
@@ -72,6 +72,14 @@ struct Seen {
     size: u64,
     /// `None` where it was not read again because nothing about it has changed.
     value: Option<Bytes>,
+}
+
+/// What stands under a record's name.
+enum Sight {
+    Nothing,
+    /// No regular file.
+    Stray,
+    File(Seen),
 }
 
 #[derive(Debug, Default)]
@@ -313,7 +321,7 @@ impl Scan {
         now: Instant,
         findings: &mut Findings,
     ) -> Result<()> {
-        let mut seen: HashMap<Spot, Option<(Key, Seen)>> = HashMap::new();
+        let mut seen: HashMap<Spot, (Key, Sight)> = HashMap::new();
         for _ in 0..ROUNDS {
             self.read_touched(&mut notices, &mut seen)?;
             self.drain(fd, &mut notices)?;
@@ -332,10 +340,10 @@ impl Scan {
         let touched = &notices.touched;
         let late = |spot: &Spot| touched.get(&spot.bucket).is_some_and(|names| names.contains(&spot.name));
         let (made_anew, gone): (HashSet<_>, HashSet<_>) = notices.gone.drain().partition(late);
-        for (spot, file) in seen {
+        for (spot, sight) in seen {
             if !made_anew.contains(&spot) {
                 let gone = gone.contains(&spot);
-                self.apply(spot, gone, file, now, findings);
+                self.apply(spot, gone, sight, now, findings);
             }
         }
         notices.gone = made_anew;
@@ -349,13 +357,13 @@ impl Scan {
         buckets.iter().filter_map(|bucket| DirectoryLock::acquire(&self.place.bucket(bucket)).ok()).collect()
     }
 
-    fn read_touched(&mut self, notices: &mut Notices, seen: &mut HashMap<Spot, Option<(Key, Seen)>>) -> Result<()> {
+    fn read_touched(&mut self, notices: &mut Notices, seen: &mut HashMap<Spot, (Key, Sight)>) -> Result<()> {
         for (bucket, names) in std::mem::take(&mut notices.touched) {
             for name in names {
                 let spot = Spot { bucket: bucket.clone(), name };
                 if let Some(key) = self.key(&spot) {
-                    let file = self.look(&spot, notices.gone.contains(&spot))?;
-                    seen.insert(spot, file.map(|file| (key, file)));
+                    let sight = self.look(&spot, notices.gone.contains(&spot))?;
+                    seen.insert(spot, (key, sight));
                 }
             }
         }
@@ -387,50 +395,60 @@ impl Scan {
         }
     }
 
-    fn look(&self, spot: &Spot, gone: bool) -> Result<Option<Seen>> {
+    fn look(&self, spot: &Spot, gone: bool) -> Result<Sight> {
         let path = self.place.record(spot);
         let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(None),
+            io::ErrorKind::NotFound => Ok(Sight::Nothing),
             // One file that cannot be read hides nobody else.
-            io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidFilename => Ok(None),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidFilename => Ok(Sight::Nothing),
             _ => Err(fault(&path, error)),
         };
         let metadata = match fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.is_file() => metadata,
-            Ok(_) => return Ok(None),
+            Ok(_) => return Ok(Sight::Stray),
             Err(error) => return failed(error),
         };
-        let (Ok(modified), nonce) = (metadata.modified(), Nonce::of(&metadata)) else { return Ok(None) };
+        let (Ok(modified), nonce) = (metadata.modified(), Nonce::of(&metadata)) else { return Ok(Sight::Nothing) };
         let known = self.buckets.get(&spot.bucket).and_then(|bucket| bucket.files.get(&spot.name)).filter(|_| !gone);
         if known
             .is_some_and(|known| (known.claim.nonce, known.modified, known.size) == (nonce, modified, metadata.len()))
         {
-            return Ok(Some(Seen { nonce, modified, size: metadata.len(), value: None }));
+            return Ok(Sight::File(Seen { nonce, modified, size: metadata.len(), value: None }));
         }
         let mut value = Vec::new();
         // What is read belongs to the file that was opened, which may be a newer one than that just looked at.
-        let read = fs::File::open(&path).and_then(|mut file| {
-            let metadata = file.metadata()?;
-            Read::by_ref(&mut file).take(MAX_VALUE as u64 + 1).read_to_end(&mut value)?;
+        let file = match open_file(&path) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(Sight::Nothing),
+            Err(error) => return failed(error),
+        };
+        let opened = file.metadata();
+        let read = file.take(MAX_VALUE as u64 + 1).read_to_end(&mut value).and_then(|_| {
+            let metadata = opened?;
             Ok((Nonce::of(&metadata), metadata.modified()?, metadata.len()))
         });
         match read {
-            Ok((nonce, modified, size)) => Ok(Some(Seen { nonce, modified, size, value: Some(value.into()) })),
+            Ok((nonce, modified, size)) => Ok(Sight::File(Seen { nonce, modified, size, value: Some(value.into()) })),
             Err(error) => failed(error),
         }
     }
 
-    fn apply(&mut self, spot: Spot, gone: bool, file: Option<(Key, Seen)>, now: Instant, findings: &mut Findings) {
+    fn apply(&mut self, spot: Spot, gone: bool, seen: (Key, Sight), now: Instant, findings: &mut Findings) {
+        let (key, sight) = seen;
         let files = &mut self.buckets.entry(spot.bucket.clone()).or_default().files;
-        if (gone || file.is_none())
+        if (gone || !matches!(sight, Sight::File(_)))
             && let Some(known) = files.remove(&spot.name)
             && known.shown
         {
             findings.changes.push(Change::Delete(known.key));
         }
-        let Some((key, file)) = file else {
-            self.skipped.remove(&(spot.bucket, spot.name));
-            return;
+        let file = match sight {
+            Sight::File(file) => file,
+            Sight::Stray => return self.skip(&spot, "it is no regular file"),
+            Sight::Nothing => {
+                self.skipped.remove(&(spot.bucket, spot.name));
+                return;
+            }
         };
         if file.size > MAX_VALUE as u64 {
             // The last value that had a legal size stays.
