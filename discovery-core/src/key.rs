@@ -195,7 +195,9 @@ pub(crate) fn check_segment(segment: &str) -> Result<()> {
     if segment.is_empty() {
         return Err(Error::new(ErrorKind::InvalidKey, "a segment is empty: give each a name"));
     }
-    if let Some(bad) = segment.chars().find(|c| c.is_control()) {
+    // Most segments are of these alone, and none of them is a control character.
+    let plain = segment.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if !plain && let Some(bad) = segment.chars().find(|c| c.is_control()) {
         return Err(Error::new(
             ErrorKind::InvalidKey,
             format!("segment {segment:?} holds the control character {bad:?}: leave it out"),
@@ -207,13 +209,13 @@ pub(crate) fn check_segment(segment: &str) -> Result<()> {
 /// Appends one segment and its slash in canonical form.
 pub(crate) fn push_segment(text: &mut String, segment: &str) -> Result<()> {
     check_segment(segment)?;
-    for c in segment.chars() {
-        match c {
-            '%' => text.push_str("%25"),
-            '/' => text.push_str("%2F"),
-            other => text.push(other),
-        }
+    let mut rest = segment;
+    while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'%' | b'/')) {
+        text.push_str(&rest[..at]);
+        text.push_str(if rest.as_bytes()[at] == b'%' { "%25" } else { "%2F" });
+        rest = &rest[at + 1..];
     }
+    text.push_str(rest);
     text.push('/');
     Ok(())
 }

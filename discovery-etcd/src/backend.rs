@@ -89,7 +89,7 @@ async fn reach(store: &Store, until: Instant) -> Result<()> {
     let mut pause = Duration::from_millis(50);
     let mut last = None;
     loop {
-        match timeout_at(until, store.now()).await {
+        match timeout_at(until, store.now(store.names.root())).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(fault)) if !fault.error.is_temporary() => return Err(fault.error),
             Ok(Err(fault)) => last = Some(fault.error),
@@ -133,8 +133,9 @@ impl Watcher for EtcdBackend {
     }
 
     async fn barrier(&self, scope: &Scope) -> Result<Option<Position>> {
-        let _ = scope;
-        let now = self.store.now().await.map_err(|fault| named(fault.error, "barrier"))?;
+        // Who may read the scope alone asks there; the answer is of the whole store.
+        let range = self.store.names.range(scope).map_err(|error| named(error, "barrier"))?;
+        let now = self.store.now(range.start).await.map_err(|fault| named(fault.error, "barrier"))?;
         self.store.await_revision(now.revision);
         Ok(Some(now.position()))
     }

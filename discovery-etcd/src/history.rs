@@ -35,7 +35,8 @@ pub(crate) enum Found {
 /// state.
 pub(crate) async fn compare(store: &Arc<Store>, range: &Range, place: &Place) -> Result<History, Fault> {
     let Some(witness) = &place.witness else {
-        return Ok(if store.now().await?.revision < place.revision { History::Other } else { History::Unproven });
+        let now = store.now(range.start.clone()).await?;
+        return Ok(if now.revision < place.revision { History::Other } else { History::Unproven });
     };
     // A watch knows that a record of its own range was still there. What became of another one it was not told: that one is
     // looked for where it was seen, and only then where it may have gone.

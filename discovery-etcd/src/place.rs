@@ -118,7 +118,7 @@ impl Witnesses {
         Self { newest_last: witness.into_iter().collect() }
     }
 
-    /// Takes note of a record. Records come in any order of age only while a snapshot is read.
+    /// Takes note of a record. One that is older than the newest is not remembered.
     pub(crate) fn saw(&mut self, record: &KeyValue) {
         if self.newest_last.back().is_some_and(|newest| newest.modified > record.mod_revision()) {
             return;
@@ -128,6 +128,17 @@ impl Witnesses {
             self.newest_last.pop_front();
         }
         self.newest_last.push_back(Witness::of(record));
+    }
+
+    /// Takes note of a page of a snapshot: of its newest records, which are few, whatever their keys.
+    pub(crate) fn saw_page(&mut self, page: &[KeyValue]) {
+        let mut newest: Vec<&KeyValue> = page.iter().collect();
+        if let Some(older) = newest.len().checked_sub(REMEMBERED).filter(|older| *older > 0) {
+            newest.select_nth_unstable_by_key(older, |record| record.mod_revision());
+            newest.drain(..older);
+        }
+        newest.sort_unstable_by_key(|record| record.mod_revision());
+        newest.into_iter().for_each(|record| self.saw(record));
     }
 
     /// Takes note of a deletion.

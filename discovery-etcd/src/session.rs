@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use discovery_core::backend::{Desired, Drift, Session, SessionRequest, Stamp, WriteBatch};
 use discovery_core::{Error, ErrorKind, InstanceId, Key, Result};
 use etcd_client::{LeaseGrantOptions, LeaseGrantResponse};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 
 use crate::config::whole_seconds;
@@ -58,17 +59,19 @@ impl EtcdSession {
         // A lease that was lost is never granted again: late writes under it must fail.
         let chosen = request.instance.filter(|_| owner.newest_lease().is_none());
         let chosen = chosen.and_then(|instance| i64::try_from(instance.0).ok()).filter(|id| *id > 0);
-        let granted = grant(store, wanted.cast_signed(), chosen).await?;
-        let lease = granted.id();
+        let mut granted = grant_to_the_end(store, wanted.cast_signed(), chosen).await?;
+        let lease = granted.id;
         let fence = Fence { stored: store.names.fence(owner.handle), lease, session };
         let revision = match fence.raise(store, None).await {
             Ok(revision) => revision,
             Err(error) => {
-                // Nobody uses it, and the next try is granted another. Where this fails, too, it ends by itself.
+                // The next try is granted another. Where this fails, too, it ends by itself.
                 let _ = revoke(store, lease).await;
+                granted.is_settled = true;
                 return Err(error);
             }
         };
+        granted.is_settled = true;
         owner.granted(lease);
         Ok(Self {
             store: Arc::clone(store),
@@ -76,7 +79,7 @@ impl EtcdSession {
             fence,
             lease,
             instance: request.instance.unwrap_or(InstanceId(lease.cast_unsigned())),
-            ttl: Duration::from_secs(granted.ttl().max(1).cast_unsigned()),
+            ttl: Duration::from_secs(granted.ttl.max(1).cast_unsigned()),
             ground: Mutex::new(Ground { fence: Some(revision), ..Ground::default() }),
             keeper: Mutex::default(),
             lost: watch::Sender::new(None),
@@ -103,6 +106,37 @@ impl EtcdSession {
         }
         if self.owner.newest_session() > self.fence.session { Err(superseded()) } else { Ok(()) }
     }
+}
+
+/// A lease that nobody may come to use: whoever waits for it may give up.
+struct Granted {
+    store: Arc<Store>,
+    id: i64,
+    ttl: i64,
+    /// Whether it is used, or gone.
+    is_settled: bool,
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        if let (false, Ok(runtime)) = (self.is_settled, Handle::try_current()) {
+            let (store, id) = (Arc::clone(&self.store), self.id);
+            // Where this fails it ends by itself.
+            runtime.spawn(async move { drop(revoke(&store, id).await) });
+        }
+    }
+}
+
+/// Grants a lease. Its answer is waited for also where nobody else does any more, for only then it can be revoked.
+async fn grant_to_the_end(store: &Arc<Store>, ttl: i64, id: Option<i64>) -> Result<Granted> {
+    let store = Arc::clone(store);
+    let granting = tokio::spawn(async move {
+        let granted = grant(&store, ttl, id).await?;
+        Ok(Granted { id: granted.id(), ttl: granted.ttl(), is_settled: false, store })
+    });
+    granting.await.unwrap_or_else(|failed| {
+        Err(Error::new(ErrorKind::Internal, "granting a lease did not end: please report it").with_source(failed))
+    })
 }
 
 async fn revoke(store: &Store, lease: i64) -> Result<(), Fault> {

@@ -8,6 +8,7 @@ use discovery_core::backend::Entry;
 use etcd_client::{GetOptions, GetResponse, KeyValue};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, poll};
+use tokio::task::yield_now;
 
 use crate::fault::Fault;
 use crate::link::{LARGEST_MESSAGE, Wire};
@@ -18,13 +19,24 @@ use crate::store::Store;
 const PAGE: Duration = Duration::from_secs(10);
 /// How many records the first page has; the next ones have as many as fill [`FULL`].
 const FIRST: i64 = 256;
-const MOST: i64 = 10_000;
-/// How many times as many records a page has as the one before at most: what follows may be far larger.
-const GROWTH: i64 = 4;
-/// The size of a page in bytes, about: large enough to be few, small enough to be decoded while the next one comes.
-const FULL: i64 = 2 << 20;
+/// The size of a page in bytes, about. For each page the server counts whatever follows it in the range, so pages are to be
+/// few; and small enough for several processes to be sent some at once.
+const FULL: i64 = 4 << 20;
 /// How often a read begins again because what it reads is compacted meanwhile.
 pub(crate) const RESTARTS: usize = 5;
+
+/// How fast pages grow.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// How many times as many records a page has as the one before at most.
+    growth: i64,
+    most: i64,
+}
+
+/// Records of one kind are of much the same size.
+const OF_ONE_KIND: Pace = Pace { growth: 16, most: 20_000 };
+/// What follows may be far larger.
+const OF_ANY_KIND: Pace = Pace { growth: 4, most: 10_000 };
 
 type Fetch = BoxFuture<'static, Result<GetResponse, Fault>>;
 
@@ -38,6 +50,7 @@ pub(crate) struct Pages {
     revision: i64,
     /// How many bytes a page may have.
     largest: usize,
+    pace: Pace,
 }
 
 impl Pages {
@@ -46,7 +59,9 @@ impl Pages {
     }
 
     fn of_at_most(largest: usize, store: &Arc<Store>, range: &Range) -> Self {
-        let mut pages = Self { store: Arc::clone(store), end: range.end.clone(), next: None, revision: 0, largest };
+        let pace = if range.start == store.names.root() { OF_ANY_KIND } else { OF_ONE_KIND };
+        let mut pages =
+            Self { store: Arc::clone(store), end: range.end.clone(), next: None, revision: 0, largest, pace };
         pages.next = Some(pages.fetch(range.start.clone(), FIRST));
         pages
     }
@@ -69,7 +84,7 @@ impl Pages {
         let records = page.take_kvs();
         if let (true, Some(last)) = (more, records.last()) {
             let bytes: usize = records.iter().map(|record| record.key().len() + record.value().len() + 32).sum();
-            let limit = next_limit(records.len(), bytes);
+            let limit = next_limit(self.pace, records.len(), bytes);
             // The successor of a key is the key with a zero byte.
             let from = [last.key(), &[0]].concat();
             let mut fetch = self.fetch(from, limit);
@@ -78,6 +93,8 @@ impl Pages {
                 std::task::Poll::Ready(done) => std::future::ready(done).boxed(),
                 std::task::Poll::Pending => fetch,
             });
+            // It is the connection's own task that writes it, on the same thread perhaps.
+            yield_now().await;
         }
         Ok(Some(records))
     }
@@ -112,9 +129,9 @@ impl Pages {
 }
 
 /// How many records the page after one of `records` and `bytes` has.
-fn next_limit(records: usize, bytes: usize) -> i64 {
+fn next_limit(pace: Pace, records: usize, bytes: usize) -> i64 {
     let each = (bytes / records).max(1) as i64;
-    (FULL / each).min(GROWTH * records as i64).clamp(16, MOST)
+    (FULL / each).min(pace.growth * records as i64).clamp(16, pace.most)
 }
 
 /// All records of a range and the revision that they are of.
@@ -151,12 +168,17 @@ mod tests {
     #[test]
     fn a_page_has_few_times_as_many_records_as_the_one_before() {
         // Endpoints, which may be followed by cards of models that are hundreds of times as large.
-        assert_eq!(next_limit(256, 256 * 230), 1_024);
-        assert_eq!(next_limit(1_024, 1_024 * 230), 4_096);
-        assert_eq!(next_limit(4_096, 4_096 * 230), 9_118);
-        assert_eq!(next_limit(9_118, 9_118 * 230), 9_118);
-        assert_eq!(next_limit(9_118, 9_118 * 60_000), 34);
-        assert_eq!((next_limit(16, 16 << 20), next_limit(1, 0)), (16, 16));
+        let next = |records, bytes| next_limit(OF_ANY_KIND, records, bytes);
+        assert_eq!(next(256, 256 * 230), 1_024);
+        assert_eq!(next(1_024, 1_024 * 230), 4_096);
+        assert_eq!(next(4_096, 4_096 * 230), 10_000);
+        assert_eq!(next(9_118, 9_118 * 60_000), 69);
+        assert_eq!((next(16, 16 << 20), next(1, 0)), (16, 16));
+        // Endpoints alone.
+        let next = |records, bytes| next_limit(OF_ONE_KIND, records, bytes);
+        assert_eq!(next(256, 256 * 230), 4_096);
+        assert_eq!(next(4_096, 4_096 * 230), 18_236);
+        assert_eq!(next(18_236, 18_236 * 60), 20_000);
     }
 
     #[tokio::test]

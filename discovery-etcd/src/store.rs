@@ -109,9 +109,9 @@ impl Store {
         }
     }
 
-    /// The place of everything that was acknowledged before this call.
-    pub(crate) async fn now(&self) -> Result<Place, Fault> {
-        let (key, before) = (self.names.root(), self.known());
+    /// The place of everything that was acknowledged before this call. Reads `key`, whatever is there.
+    pub(crate) async fn now(&self, key: Vec<u8>) -> Result<Place, Fault> {
+        let before = self.known();
         let revision = self.control.read(CALL, move |wire| revision(wire, key.clone())).await?;
         Ok(self.answered(before, revision))
     }

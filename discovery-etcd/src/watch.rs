@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use discovery_core::backend::{Change, Lineage, Position, WatchEvent, WatchStream};
 use discovery_core::{ErrorKind, Result, Scope};
-use etcd_client::{WatchOptions, WatchResponse};
+use etcd_client::{KeyValue, WatchOptions, WatchResponse};
+use futures_util::future::join;
 use futures_util::stream;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::epoch::Known;
@@ -25,6 +27,8 @@ const OPEN: Duration = Duration::from_secs(3);
 /// How many answers of the server are told as one batch at most, where they wait together: who is written to all the time
 /// has to be shown something, too.
 const TOGETHER: usize = 256;
+/// How many records of a page are told at once: between two of them the connection reads on, on the same thread perhaps.
+const PART: usize = 1_024;
 
 /// Opens a watch after `after`.
 pub(crate) async fn open(store: &Arc<Store>, scope: &Scope, after: Option<&Position>) -> Result<WatchStream> {
@@ -50,6 +54,8 @@ enum Stage {
         before: Known,
         lineage: Lineage,
         started: bool,
+        /// What is left of the page that was read last.
+        rest: std::vec::IntoIter<KeyValue>,
     },
     /// Everything up to a revision is known; the server is asked for what comes next.
     Joining {
@@ -143,7 +149,7 @@ impl Watch {
     /// Begins a snapshot.
     fn begin(&mut self, lineage: Lineage) {
         let (pages, before) = (Pages::new(&self.store, &self.range), self.store.known());
-        self.stage = Stage::Snapshot { pages, before, lineage, started: false };
+        self.stage = Stage::Snapshot { pages, before, lineage, started: false, rest: Vec::new().into_iter() };
     }
 
     /// The store was proven to have lost data.
@@ -214,10 +220,25 @@ impl Watch {
         })
     }
 
-    /// The next page of the snapshot.
+    /// The next part of the snapshot.
     async fn read(&mut self) -> Result<(), Fault> {
-        let Stage::Snapshot { pages, before, lineage, started } = &mut self.stage else { return Ok(()) };
-        let page = match pages.next().await {
+        let Stage::Snapshot { pages, before, lineage, started, rest } = &mut self.stage else { return Ok(()) };
+        if rest.len() > 0 {
+            let part = rest.by_ref().take(PART);
+            let entries: Vec<_> = part.filter_map(|record| self.store.entry(self.named, record)).collect();
+            if !entries.is_empty() {
+                self.ready.push_back(WatchEvent::SnapshotChunk(entries));
+            }
+            yield_now().await;
+            return Ok(());
+        }
+        let page = if *started {
+            pages.next().await
+        } else {
+            // The connection that will be watched on is made meanwhile. Where it is not, the watch will say why.
+            join(pages.next(), self.link.wire()).await.0
+        };
+        let page = match page {
             Ok(page) => page,
             Err(fault) if fault.error.kind() == ErrorKind::Expired => {
                 let lineage = *lineage;
@@ -246,13 +267,9 @@ impl Watch {
         }
         match page {
             Some(records) => {
-                records.iter().for_each(|record| self.witnesses.saw(record));
+                self.witnesses.saw_page(&records);
                 self.held = self.held.map(|held| held + records.len() as u64);
-                let entries: Vec<_> =
-                    records.into_iter().filter_map(|record| self.store.entry(self.named, record)).collect();
-                if !entries.is_empty() {
-                    self.ready.push_back(WatchEvent::SnapshotChunk(entries));
-                }
+                *rest = records.into_iter();
             }
             None => {
                 self.told = pages.revision();

@@ -128,6 +128,27 @@ async fn a_user_works_with_no_more_than_its_prefix() {
 }
 
 #[tokio::test]
+async fn a_reader_needs_no_more_than_what_it_reads() {
+    let etcd = demanding().await;
+    let owner = connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap();
+    etcd.ctl(["role", "add", "reading"]).await.unwrap();
+    let read = ["role", "grant-permission", "reading", "read", "--prefix", "v1/instances/dynamo/"];
+    etcd.ctl(read).await.unwrap();
+    etcd.ctl_with(["user", "add", "reader", "--interactive=false"], &format!("{PASSWORD}\n")).await.unwrap();
+    etcd.ctl(["user", "grant-role", "reader", "reading"]).await.unwrap();
+    let reader = connect(as_user(&etcd.endpoint(), "reader", PASSWORD)).await.unwrap();
+    let mut empty = Fold::open(&reader, &endpoints(), None).await;
+    // Nothing was there that proves the history.
+    assert!(empty.reopen(&reader, &endpoints()).await);
+    let session = session(&owner).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    let barrier = reader.barrier(&endpoints()).await.unwrap().unwrap();
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    fold.until("the barrier", |fold| reader.reached(fold.position.as_ref().unwrap(), &barrier)).await;
+    assert_eq!(fold.values(), desired([(key(1), "1")]));
+}
+
+#[tokio::test]
 async fn a_session_that_cannot_be_opened_leaves_no_lease_and_its_id_is_the_next_ones() {
     let etcd = demanding().await;
     etcd.ctl(["role", "revoke-permission", "discovery", "--prefix", "v1/"]).await.unwrap();

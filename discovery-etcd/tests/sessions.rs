@@ -245,3 +245,37 @@ async fn a_closed_session_leaves_nothing_and_closes_twice() {
     assert_eq!(etcd.ctl(["get", "--prefix", "", "--keys-only"]).await.unwrap().trim(), "");
     assert_eq!(etcd.ctl(["lease", "list"]).await.unwrap().lines().count(), 1);
 }
+
+/// The lease is granted and nobody hears of it; then it is known and not used yet.
+#[tokio::test]
+async fn a_session_that_is_given_up_while_it_opens_leaves_no_lease() {
+    let etcd = Etcd::start().await.unwrap();
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    let backend = backend(&format!("http://{}", network.address())).await;
+    backend.health().await.unwrap();
+    let direct = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+    let leases = || async { direct.lease_client().leases().await.unwrap().leases().len() };
+    let fences = || async {
+        let options = etcd_client::GetOptions::new().with_prefix().with_count_only();
+        direct.kv_client().get("v1/.fences/", Some(options)).await.unwrap().count()
+    };
+    // Longer than anything here waits.
+    let request = SessionRequest::new(Some(Duration::from_secs(3_600)), None);
+
+    network.stall_only(Direction::ToClient);
+    tokio::select! {
+        opened = backend.open(&request) => panic!("no answer came: {:?}", opened.map(drop)),
+        () = until("the lease", || async { leases().await == 1 }) => {}
+    }
+    network.heal();
+    until("the lease that nobody heard of to go", || async { leases().await == 0 }).await;
+
+    network.delay_only(Direction::ToClient, Duration::from_millis(500));
+    tokio::select! {
+        opened = backend.open(&request) => panic!("its last answer was on its way: {:?}", opened.map(drop)),
+        () = until("the fence", || async { fences().await == 1 }) => {}
+    }
+    network.heal();
+    until("the lease that was not used to go", || async { leases().await == 0 }).await;
+    backend.open(&request).await.unwrap().close().await.unwrap();
+}

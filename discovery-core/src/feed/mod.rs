@@ -6,6 +6,7 @@ mod overtaken;
 mod run;
 mod scopes;
 mod slots;
+mod staging;
 
 use std::any::{Any, TypeId};
 use std::future::Future;

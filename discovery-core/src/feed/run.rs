@@ -17,13 +17,14 @@ use tracing::Instrument;
 
 use super::handover::Adoption;
 use super::slots::SlotIndex;
+use super::staging::{DecodedAhead, Staging};
 use super::{Command, Feed, FeedContext, FeedSettings, Progress, Released, closed};
-use crate::backend::{Change, Entry, Lineage, Position, WatchEvent, WatchStream};
+use crate::backend::{Change, Lineage, Position, WatchEvent, WatchStream};
 use crate::backoff::Backoff;
 use crate::deadline::later;
 use crate::error::{Error, ErrorKind, Result};
 use crate::freshness::Freshness;
-use crate::store::{AnySlot, Effective, LastGood, RawStore, Source};
+use crate::store::{AnySlot, Effective, LastGood, RawStore, Source, Staged};
 use crate::telemetry::FeedMeter;
 
 /// Sets from this size on take milliseconds to sort.
@@ -219,7 +220,7 @@ impl Task {
     ) -> Result<Leave, Stop> {
         let silence = self.feed.backend.bounds().silence;
         let feed = Arc::clone(&self.feed);
-        let mut staging: Option<(Lineage, Vec<Entry>)> = None;
+        let mut staging: Option<Staging> = None;
         let mut started = false;
         // Since the newest snapshot began. If not, its end says that the watch is in touch.
         let mut interrupted = false;
@@ -283,14 +284,13 @@ impl Task {
                 Next::Reopen => continue,
             };
             match event {
-                WatchEvent::SnapshotStart { lineage } => (staging, interrupted) = (Some((lineage, Vec::new())), false),
-                WatchEvent::SnapshotChunk(mut chunk) => match &mut staging {
-                    Some((_, entries)) if entries.is_empty() => *entries = chunk,
-                    Some((_, entries)) => entries.append(&mut chunk),
+                WatchEvent::SnapshotStart { lineage } => (staging, interrupted) = (Some(Staging::new(lineage)), false),
+                WatchEvent::SnapshotChunk(part) => match &mut staging {
+                    Some(staging) => self.stage(staging, part).await,
                     None => return Ok(Leave::Failed(broken("a snapshot's part without its start"))),
                 },
                 WatchEvent::SnapshotEnd(position) => {
-                    let Some((lineage, entries)) = staging.take() else {
+                    let Some(staging) = staging.take() else {
                         return Ok(Leave::Failed(broken("a snapshot's end without its start")));
                     };
                     if self.position.is_none()
@@ -298,7 +298,7 @@ impl Task {
                     {
                         return Ok(leave);
                     }
-                    self.resync(entries, lineage).await;
+                    self.resync(staging).await;
                     if !interrupted {
                         self.interrupted = None;
                     }
@@ -407,29 +407,30 @@ impl Task {
         self.meter.records.set(self.raw.len() as f64);
     }
 
-    async fn resync(&mut self, entries: Vec<Entry>, lineage: Lineage) {
+    async fn resync(&mut self, staging: Staging) {
+        let Staging { lineage, staged, ahead } = staging;
         if lineage == Lineage::Reset {
-            tracing::warn!(records = entries.len(), "the store lost data: resynchronised with what it holds now");
+            tracing::warn!(records = staged.len(), "the store lost data: resynchronised with what it holds now");
         }
-        self.replace(entries, lineage).await;
+        self.replace(staged, lineage).await;
         let raw = self.raw.tree();
         let last_good = self.last_good.get_mut().unwrap_or_else(PoisonError::into_inner);
         last_good.retain(|(_, key), _| raw.get(key).is_some());
         let slots = self.slots.all();
-        self.rebase(slots.iter().map(|(_, slot)| slot)).await;
+        self.rebase_upon(slots.iter().map(|(_, slot)| slot), ahead).await;
         self.snapshot_of = self.opening;
         self.meter.records.set(self.raw.len() as f64);
     }
 
     /// A large set is sorted beside this thread, which may have renewals to send meanwhile.
-    async fn replace(&mut self, entries: Vec<Entry>, lineage: Lineage) {
+    async fn replace(&mut self, staged: Staged, lineage: Lineage) {
         let grace = self.settings.resync_grace;
-        if entries.len() < LARGE {
-            return self.raw.replace(entries, lineage, grace);
+        if staged.len() < LARGE {
+            return self.raw.replace(staged, lineage, grace);
         }
         let mut raw = self.raw.clone();
         let replaced = spawn_blocking(move || {
-            raw.replace(entries, lineage, grace);
+            raw.replace(staged, lineage, grace);
             raw
         });
         self.raw = match replaced.await {
@@ -444,17 +445,31 @@ impl Task {
 
     /// Shows all that is stored in these slots, and leaves it to the caller to wake their streams.
     pub(super) async fn rebase<'a>(&mut self, slots: impl IntoIterator<Item = &'a Arc<dyn AnySlot>>) {
+        self.rebase_upon(slots, DecodedAhead::default()).await;
+    }
+
+    /// As [`Task::rebase`], where slots may have decoded some of it already.
+    async fn rebase_upon<'a>(
+        &mut self,
+        slots: impl IntoIterator<Item = &'a Arc<dyn AnySlot>>,
+        mut ahead: DecodedAhead,
+    ) {
         let slots: Vec<_> = slots.into_iter().collect();
         let newest = slots.iter().map(|slot| slot.number()).max().unwrap_or_default();
         self.number = self.number.max(newest) + 1;
         let source = Source { number: self.number, published: &self.published, last_good: &self.last_good };
         for slot in &slots {
-            slot.rebase(self.raw.tree(), &source).await;
+            slot.rebase(self.raw.tree(), &source, ahead.take(slot)).await;
         }
         self.published.store(self.number, Ordering::Release);
         for slot in &slots {
             slot.commit();
         }
+    }
+
+    /// Whether a snapshot has been shown that held some.
+    pub(super) fn holds_records(&self) -> bool {
+        self.raw.len() > 0
     }
 
     fn close_gap(&mut self) {

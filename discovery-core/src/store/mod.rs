@@ -5,6 +5,7 @@ mod order;
 mod raw;
 mod same;
 mod slot;
+mod staged;
 pub(crate) mod tree;
 
 use std::sync::Arc;
@@ -13,7 +14,8 @@ pub(crate) use latest::Latest;
 pub(crate) use raw::{Effective, RawStore};
 pub(crate) use same::same_value;
 pub use slot::Undecodable;
-pub(crate) use slot::{AnySlot, Decode, KnownGood, LastGood, Slot, Source, Version, decode_caught};
+pub(crate) use slot::{Ahead, AnySlot, Decode, KnownGood, LastGood, Slot, Source, Version, decode_caught};
+pub(crate) use staged::Staged;
 
 use crate::backend::Entry;
 use crate::key::Key;

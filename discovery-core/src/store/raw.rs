@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::order::in_key_order;
 use super::same::same_value;
+use super::staged::Staged;
 use super::tree::Tree;
 use crate::backend::{Change, Entry, Incarnation, Lineage};
 use crate::deadline::later;
@@ -88,25 +88,32 @@ impl RawStore {
 
     /// Takes a whole snapshot in the place of what is held. Entries that did not change keep their identity. After a
     /// proven loss, what is missing stays for `grace`.
-    pub(crate) fn replace(&mut self, entries: Vec<Entry>, lineage: Lineage, grace: Duration) {
-        let mut entries = in_key_order(entries);
-        entries.dedup_by(|later, earlier| later.key == earlier.key);
+    pub(crate) fn replace(&mut self, staged: Staged, lineage: Lineage, grace: Duration) {
+        let entries = staged.in_order();
+        if self.tree.is_empty() {
+            // Nothing to compare with: no key is read. What is forgiven or known under another name is in the tree, too.
+            self.tree = Tree::from_sorted(entries);
+            return;
+        }
         let forgiving = lineage == Lineage::Reset && !grace.is_zero();
         let mut next: Vec<Arc<Entry>> = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for mut entry in entries {
             let ghost = self.is_ghost_no_more(&entry.key);
             let held = self.tree.get(&entry.key).cloned();
-            let mut entry = match &held {
-                Some(held) if forgiving || ghost => self.welcome_back(held, entry),
-                _ => self.shown(entry),
-            };
+            match &held {
+                Some(held) if forgiving || ghost => {
+                    entry = Arc::new(self.welcome_back(held, Arc::unwrap_or_clone(entry)));
+                }
+                _ if self.aliases.is_empty() => {}
+                _ => entry = Arc::new(self.shown(Arc::unwrap_or_clone(entry))),
+            }
             next.push(match held {
                 Some(held) if is_same(&held, &entry) => held,
                 _ => {
-                    if let Some(last) = next.last() {
+                    if let (Some(last), Some(entry)) = (next.last(), Arc::get_mut(&mut entry)) {
                         entry.key.share_path(last.key.path());
                     }
-                    Arc::new(entry)
+                    entry
                 }
             });
         }

@@ -76,6 +76,10 @@ pub(crate) struct Source<'a> {
     pub(crate) last_good: &'a LastGood,
 }
 
+/// What a slot has decoded of a snapshot that is still coming, in the order of keys: records of the slot's type.
+#[derive(Default)]
+pub(crate) struct Ahead(Option<Box<dyn Any + Send>>);
+
 /// A slot of any type, as the feed sees it. `stage` or `rebase`, then the feed publishes the number, then `commit`.
 #[async_trait]
 pub(crate) trait AnySlot: Send + Sync {
@@ -83,8 +87,11 @@ pub(crate) trait AnySlot: Send + Sync {
     fn number(&self) -> u64;
     /// Prepares the version after some changes, all of this slot's scope.
     fn stage(&self, changes: &[&Effective], source: &Source<'_>);
-    /// Prepares the version that shows `raw`, keeping the records that did not change.
-    async fn rebase(&self, raw: &Tree<Arc<Entry>>, source: &Source<'_>);
+    /// Decodes what this slot will show of a part of a snapshot, whose keys ascend and stand behind those of the parts
+    /// before. Nothing of it shows, and what does not decode is left to `rebase`, which says so.
+    async fn decode_ahead(&self, part: &[Arc<Entry>], ahead: &mut Ahead);
+    /// Prepares the version that shows `raw`, keeping the records that did not change and those that are decoded already.
+    async fn rebase(&self, raw: &Tree<Arc<Entry>>, source: &Source<'_>, ahead: Ahead);
     /// Lets go of the predecessor.
     fn commit(&self);
     /// Wakes the streams, for a new version or for news of freshness.
@@ -228,43 +235,36 @@ impl<T: Send + Sync + 'static> Slot<T> {
         {
             return Some(held.clone());
         }
-        let result = decode_caught(self.decode, entry);
+        let error = match decode_caught(self.decode, entry) {
+            Ok(value) => {
+                self.forget(&entry.key, source);
+                return Some(Registered::new(Arc::clone(entry), value));
+            }
+            Err(error) => error,
+        };
         let mut last_good = source.last_good.lock().unwrap_or_else(PoisonError::into_inner);
         let mut undecodable = self.undecodable.lock().unwrap_or_else(PoisonError::into_inner);
-        match result {
-            Ok(value) => {
-                if !last_good.is_empty() {
-                    last_good.remove(&(TypeId::of::<T>(), entry.key.clone()));
-                }
-                if !undecodable.is_empty() {
-                    undecodable.remove(&entry.key);
-                }
-                Some(Registered::new(Arc::clone(entry), value))
-            }
-            Err(error) => {
-                let id = (TypeId::of::<T>(), entry.key.clone());
-                let held = held.filter(|held| held.entry().incarnation == entry.incarnation).cloned();
-                let kept = held.or_else(|| {
-                    let good = last_good.get(&id).filter(|good| good.incarnation == entry.incarnation)?;
-                    let value = decode_caught(self.decode, good).ok()?;
-                    Some(Registered::new(Arc::clone(good), value))
-                });
-                match &kept {
-                    Some(record) => last_good.insert(id, Arc::clone(record.entry())),
-                    None => last_good.remove(&id),
-                };
-                let told =
-                    undecodable.get(&entry.key).is_some_and(|known| known.error.to_string() == error.to_string());
-                if !told {
-                    crate::telemetry::undecodable(&entry.key, &error);
-                }
-                let report = Undecodable { key: entry.key.clone(), error, last_good_shown: kept.is_some() };
-                undecodable.insert(entry.key.clone(), report);
-                kept
-            }
+        let id = (TypeId::of::<T>(), entry.key.clone());
+        let held = held.filter(|held| held.entry().incarnation == entry.incarnation).cloned();
+        let kept = held.or_else(|| {
+            let good = last_good.get(&id).filter(|good| good.incarnation == entry.incarnation)?;
+            let value = decode_caught(self.decode, good).ok()?;
+            Some(Registered::new(Arc::clone(good), value))
+        });
+        match &kept {
+            Some(record) => last_good.insert(id, Arc::clone(record.entry())),
+            None => last_good.remove(&id),
+        };
+        let told = undecodable.get(&entry.key).is_some_and(|known| known.error.to_string() == error.to_string());
+        if !told {
+            crate::telemetry::undecodable(&entry.key, &error);
         }
+        let report = Undecodable { key: entry.key.clone(), error, last_good_shown: kept.is_some() };
+        undecodable.insert(entry.key.clone(), report);
+        kept
     }
 
+    /// Forgets that the entry of a key did not decode.
     fn forget(&self, key: &Key, source: &Source<'_>) {
         let mut last_good = source.last_good.lock().unwrap_or_else(PoisonError::into_inner);
         if !last_good.is_empty() {
@@ -305,17 +305,49 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
         self.count_changes(changes.len());
     }
 
-    async fn rebase(&self, raw: &Tree<Arc<Entry>>, source: &Source<'_>) {
+    async fn decode_ahead(&self, part: &[Arc<Entry>], ahead: &mut Ahead) {
+        let prefix = self.scope.as_str();
+        let against = |entry: &Arc<Entry>| entry.key.path().order_against_prefix(prefix);
+        let start = part.partition_point(|entry| against(entry).is_lt());
+        let len = part[start..].partition_point(|entry| against(entry).is_eq());
+        if len == 0 {
+            return;
+        }
+        let records = ahead.0.get_or_insert_with(|| Box::new(Vec::<Registered<T>>::new()));
+        let Some(records) = records.downcast_mut::<Vec<Registered<T>>>() else { return };
+        for some in part[start..start + len].chunks(YIELD_EVERY) {
+            let decoded = some.iter().filter_map(|entry| {
+                let value = decode_caught(self.decode, entry).ok()?;
+                Some(Registered::new(Arc::clone(entry), value))
+            });
+            records.extend(decoded);
+            if some.len() == YIELD_EVERY {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn rebase(&self, raw: &Tree<Arc<Entry>>, source: &Source<'_>, ahead: Ahead) {
         let held = self.load().records.clone();
         let prefix = self.scope.as_str();
         let mut records = Vec::new();
+        let ahead = ahead.0.and_then(|records| records.downcast::<Vec<Registered<T>>>().ok()).unwrap_or_default();
+        let mut ahead = ahead.into_iter().peekable();
         for (count, entry) in raw.range_where(|key| key.path().order_against_prefix(prefix)).enumerate() {
             if count % YIELD_EVERY == YIELD_EVERY - 1 {
                 tokio::task::yield_now().await;
             }
-            if let Some(record) = self.decoded(entry, held.get(&entry.key), source) {
-                records.push(record);
-            }
+            let is_it = |record: &Registered<T>| Arc::ptr_eq(record.entry(), entry);
+            // Both ascend. What comes before this entry was replaced meanwhile.
+            while ahead.next_if(|record| !is_it(record) && *record.key() <= entry.key).is_some() {}
+            let record = match ahead.next_if(is_it) {
+                Some(record) => {
+                    self.forget(&entry.key, source);
+                    Some(record)
+                }
+                None => self.decoded(entry, held.get(&entry.key), source),
+            };
+            records.extend(record);
         }
         self.undecodable.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| raw.get(key).is_some());
         let changes = records.len().max(held.len());

@@ -1,5 +1,6 @@
 #![allow(missing_docs, missing_debug_implementations, unused_must_use)]
 //! Interleavings that once went wrong, on a backend whose failures are scripted.
+mod arriving;
 mod asking;
 mod moving;
 mod pacing;

@@ -54,28 +54,58 @@ pub(super) fn entry_prefix(kind: &str, segments: &[Cow<'_, str>]) -> Result<Stri
 /// The key of an entry. Only what [`entry`] writes is read.
 pub(super) fn parse_entry(kind: &str, text: &str) -> Result<Key> {
     let wrong = || invalid(format!("{text:?} does not name a record of kind {kind}"));
-    let shape = shape(kind);
-    let mut parts: Vec<&str> = text.split('/').collect();
-    let suffix = match shape {
-        Shape::Served { suffix: true } if parts.len() == 5 => parts.pop().map(Cow::Borrowed),
-        _ => None,
-    };
-    let last = parts.pop().ok_or_else(wrong)?;
-    let (id, suffix) = match last.split_once('.') {
-        Some((id, suffix)) if shape == Shape::Free => (id, Some(decode(suffix).ok_or_else(wrong)?)),
-        _ => (last, suffix),
-    };
-    let id: InstanceId = id.parse().map_err(|error| wrong().with_source(error))?;
-    let segments = match shape {
-        Shape::Served { .. } => parts.into_iter().map(Cow::Borrowed).collect(),
-        Shape::Event | Shape::Free => parts.into_iter().map(decode).collect::<Option<Vec<_>>>().ok_or_else(wrong)?,
-    };
-    let mut key = Key::new(Path::new(kind, segments)?, id);
-    if let Some(suffix) = suffix {
-        key = key.with_suffix(&suffix)?;
+    match shape(kind) {
+        Shape::Served { suffix } => parse_served(kind, text, suffix)?.ok_or_else(wrong),
+        shape @ (Shape::Event | Shape::Free) => {
+            let key = parse_encoded(kind, text, shape)?.ok_or_else(wrong)?;
+            // Other spellings of an id or an escape would make two texts of one key.
+            if entry(&key)? == text { Ok(key) } else { Err(wrong()) }
+        }
     }
-    // Other spellings of an id or an escape would make two texts of one key.
-    if entry(&key)? == text { Ok(key) } else { Err(wrong()) }
+}
+
+/// Nothing is encoded where endpoints and models lie, so only an id can be spelt in several ways. Fleets are read by the
+/// hundred thousand: nothing is written here to be compared.
+fn parse_served(kind: &str, text: &str, with_suffix: bool) -> Result<Option<Key>> {
+    let mut parts = text.split('/');
+    let (Some(namespace), Some(component), Some(endpoint), Some(id)) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Ok(None);
+    };
+    let suffix = if with_suffix { parts.next() } else { None };
+    let (Some(id), None) = (canonical_id(id), parts.next()) else { return Ok(None) };
+    let key = Key::new(Path::new(kind, [namespace, component, endpoint])?, id);
+    match suffix {
+        Some(suffix) => key.with_suffix(suffix).map(Some),
+        None => Ok(Some(key)),
+    }
+}
+
+/// An id as it is written.
+fn canonical_id(text: &str) -> Option<InstanceId> {
+    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let canonical = digits && (text.len() == 1 || !text.starts_with('0'));
+    text.parse().ok().filter(|_| canonical)
+}
+
+fn parse_encoded(kind: &str, text: &str, shape: Shape) -> Result<Option<Key>> {
+    let mut parts: Vec<&str> = text.split('/').collect();
+    let Some(last) = parts.pop() else { return Ok(None) };
+    let (id, suffix) = match last.split_once('.') {
+        Some((id, suffix)) if shape == Shape::Free => match decode(suffix) {
+            Some(suffix) => (id, Some(suffix)),
+            None => return Ok(None),
+        },
+        _ => (last, None),
+    };
+    let Some(segments) = parts.into_iter().map(decode).collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let Some(id) = canonical_id(id) else { return Ok(None) };
+    let key = Key::new(Path::new(kind, segments)?, id);
+    match suffix {
+        Some(suffix) => key.with_suffix(&suffix).map(Some),
+        None => Ok(Some(key)),
+    }
 }
 
 pub(super) fn invalid(message: String) -> Error {
