@@ -1,17 +1,16 @@
 //! In which order do the entries of a snapshot stand?
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use crate::backend::Entry;
 use crate::key::Path;
 
 /// Puts entries in the order of their keys, keys that come twice side by side in the order they came. Where there is
-/// something to do, equal paths come to share one text, but for entries that are held elsewhere, too.
+/// something to do, equal paths come to share one text.
 ///
 /// Comparing two keys follows the pointers of both to texts that are in no cache. Instances share few paths, so the
 /// paths alone are compared as texts, and each entry by its path's rank.
-pub(super) fn in_key_order(mut entries: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
+pub(super) fn in_key_order(mut entries: Vec<Entry>) -> Vec<Entry> {
     if entries.is_sorted_by(|one, next| one.key <= next.key) {
         return entries;
     }
@@ -21,9 +20,7 @@ pub(super) fn in_key_order(mut entries: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
         let next = numbers.len();
         let number = match numbers.get_key_value(entry.key.path()) {
             Some((path, number)) => {
-                if let Some(entry) = Arc::get_mut(entry) {
-                    entry.key.share_path(path);
-                }
+                entry.key.share_path(path);
                 *number
             }
             None => {
@@ -46,14 +43,12 @@ pub(super) fn in_key_order(mut entries: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
         let suffix = |at: usize| entries[at].key.suffix();
         (one.0, one.1).cmp(&(other.0, other.1)).then_with(|| (suffix(one.2), one.2).cmp(&(suffix(other.2), other.2)))
     });
-    let mut entries: Vec<Option<Arc<Entry>>> = entries.into_iter().map(Some).collect();
+    let mut entries: Vec<Option<Entry>> = entries.into_iter().map(Some).collect();
     order.into_iter().filter_map(|(_, _, at)| entries[at].take()).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use bytes::Bytes;
     use proptest::prelude::*;
 
@@ -73,7 +68,7 @@ mod tests {
         fn the_order_is_that_of_a_stable_sort_by_key(
             parts in prop::collection::vec((0_u8..20, 0_u64..6, 0_u8..3, any::<u8>()), 0..80)
         ) {
-            let entries: Vec<_> = parts.into_iter().map(|(s, i, x, v)| Arc::new(entry(s, i, x, v))).collect();
+            let entries: Vec<Entry> = parts.into_iter().map(|(s, i, x, v)| entry(s, i, x, v)).collect();
             let mut expected = entries.clone();
             expected.sort_by(|one, other| one.key.cmp(&other.key));
             prop_assert_eq!(in_key_order(entries), expected);

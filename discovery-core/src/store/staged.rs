@@ -8,46 +8,56 @@ use crate::backend::Entry;
 /// What came of a snapshot so far.
 #[derive(Default)]
 pub(crate) struct Staged {
-    entries: Vec<Arc<Entry>>,
-    /// Whether some key does not stand behind the one that came before it.
-    mixed: bool,
+    /// As long as keys ascend.
+    ascending: Vec<Arc<Entry>>,
+    /// From the first entry on whose key does not stand behind the one that came before it. What is not in order is made
+    /// shareable once it is, so that neighbours lie beside each other in memory, too.
+    mixed: Vec<Entry>,
 }
 
 impl Staged {
     /// Takes the next part in. As long as keys ascend, neighbours with equal paths share one text.
     pub(crate) fn take(&mut self, part: Vec<Entry>) {
-        self.entries.reserve(part.len());
-        for mut entry in part {
-            if let (false, Some(last)) = (self.mixed, self.entries.last()) {
-                entry.key.share_path(last.key.path());
-                self.mixed = last.key >= entry.key;
+        let mut part = part.into_iter();
+        if self.ascends() {
+            self.ascending.reserve(part.len());
+            for mut entry in part.by_ref() {
+                if let Some(last) = self.ascending.last() {
+                    entry.key.share_path(last.key.path());
+                    if last.key >= entry.key {
+                        self.mixed.push(entry);
+                        break;
+                    }
+                }
+                self.ascending.push(Arc::new(entry));
             }
-            self.entries.push(Arc::new(entry));
         }
-    }
-
-    /// What came after the first `count`.
-    pub(crate) fn after(&self, count: usize) -> &[Arc<Entry>] {
-        &self.entries[count..]
+        self.mixed.extend(part);
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.ascending.len() + self.mixed.len()
     }
 
     /// Whether keys ascend so far, none of them twice.
     pub(crate) fn ascends(&self) -> bool {
-        !self.mixed
+        self.mixed.is_empty()
+    }
+
+    /// What came after the first `count`, as long as keys ascend.
+    pub(crate) fn after(&self, count: usize) -> &[Arc<Entry>] {
+        self.ascending.get(count..).unwrap_or_default()
     }
 
     /// All entries, their keys ascending, of several under one key the first.
     pub(super) fn in_order(self) -> Vec<Arc<Entry>> {
-        if !self.mixed {
-            return self.entries;
+        if self.ascends() {
+            return self.ascending;
         }
-        let mut entries = in_key_order(self.entries);
+        let ascending = self.ascending.into_iter().map(Arc::unwrap_or_clone);
+        let mut entries = in_key_order(ascending.chain(self.mixed).collect());
         entries.dedup_by(|later, earlier| later.key == earlier.key);
-        entries
+        entries.into_iter().map(Arc::new).collect()
     }
 }
 
@@ -89,7 +99,9 @@ mod tests {
             for part in named.chunks(size) {
                 let known = staged.len();
                 staged.take(part.iter().copied().map(entry).collect());
-                prop_assert_eq!(staged.after(known).len(), part.len());
+                if staged.ascends() {
+                    prop_assert_eq!(staged.after(known).len(), part.len());
+                }
             }
             prop_assert_eq!(staged.ascends(), ascends);
             let found: Vec<Entry> = staged.in_order().into_iter().map(Arc::unwrap_or_clone).collect();
