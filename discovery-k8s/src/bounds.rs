@@ -32,3 +32,17 @@ pub(crate) fn bounds(watches: usize) -> Bounds {
     bounds.max_value = MAX_VALUE;
     bounds
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is claimed is what cases run for: one claim less would leave them out, and nothing else would say so.
+    #[test]
+    fn readiness_and_batches_are_claimed_and_nothing_else() {
+        let mut claims = Capabilities::none();
+        claims.readiness = true;
+        claims.batch = true;
+        assert_eq!(capabilities(), claims);
+    }
+}

@@ -190,10 +190,10 @@ impl Own {
         self.written(self.ask("patch", &qualified(), request).await?)
     }
 
-    /// Removes the resource, if it is still this one: of this uid, and with `exact` of this version.
-    pub(crate) async fn delete(&self, known: &Version, exact: bool) -> Result<Written<()>> {
+    /// Removes the resource, if it is still this one, of this uid and this version.
+    pub(crate) async fn delete(&self, known: &Version) -> Result<Written<()>> {
         let preconditions =
-            Preconditions { uid: Some(known.uid.clone()), resource_version: exact.then(|| known.version.clone()) };
+            Preconditions { uid: Some(known.uid.clone()), resource_version: Some(known.version.clone()) };
         let params = DeleteParams::default().preconditions(preconditions);
         let request = self.records.delete(&self.identity.resource, &params);
         match self.ask("delete", &qualified(), request).await? {

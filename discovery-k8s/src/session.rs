@@ -98,7 +98,7 @@ impl KubernetesSession {
             Standing::Ours(resource) => Known::Present(Version::of(&resource)),
             Standing::Left(version) => {
                 tracing::info!(resource = identity.resource, uid = version.uid, "an earlier pod's resource is removed");
-                match own.delete(&version, true).await? {
+                match own.delete(&version).await? {
                     Written::Done(()) => Known::Absent,
                     Written::Outdated => Known::Unknown,
                 }
@@ -144,7 +144,7 @@ impl KubernetesSession {
             Standing::Ours(resource) => (Known::Present(Version::of(&resource)), Some(resource)),
             Standing::Left(version) => {
                 self.check_pod().await?;
-                match self.own.delete(&version, true).await? {
+                match self.own.delete(&version).await? {
                     Written::Done(()) => (Known::Absent, None),
                     Written::Outdated => (Known::Unknown, None),
                 }
@@ -173,7 +173,7 @@ impl KubernetesSession {
             let is_wanted = self.is_wanted(&draft);
             let written = match version {
                 None if !is_wanted => Written::Done(None),
-                Some(version) if !is_wanted => match self.own.delete(version, true).await {
+                Some(version) if !is_wanted => match self.own.delete(version).await {
                     Ok(Written::Done(())) => Written::Done(None),
                     Ok(Written::Outdated) => Written::Outdated,
                     Err(error) => return Err(self.remember(writer, known, error)),

@@ -286,3 +286,44 @@ where
         Ok(Census { version, objects })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(code: u16, reason: &str, message: &str, details: serde_json::Value) -> Cause {
+        let status = serde_json::json!({
+            "status": "Failure", "code": code, "reason": reason, "message": message, "details": details,
+        });
+        cause(&serde_json::from_value(status).unwrap())
+    }
+
+    #[test]
+    fn what_an_answer_means_for_a_watch() {
+        let none = serde_json::json!({});
+        let named = serde_json::json!({ "name": "one" });
+        let ahead = serde_json::json!({ "causes": [{ "reason": "ResourceVersionTooLarge", "message": "" }] });
+        for (code, reason, message, details, wanted) in [
+            (410, "Expired", "too old resource version: 1 (2)", &none, Cause::Gone),
+            (410, "Gone", "the provided continue parameter is too old", &none, Cause::Gone),
+            (410, "", "etcdserver: mvcc: required revision has been compacted", &none, Cause::Gone),
+            // In a watch that goes on, the reason alone has to do where a proxy or an old server set no code.
+            (0, "Expired", "", &none, Cause::Gone),
+            (0, "Gone", "", &none, Cause::Gone),
+            (500, "Expired", "", &none, Cause::Gone),
+            (504, "Timeout", "", &ahead, Cause::Behind),
+            (504, "Timeout", "Too large resource version: 9, current: 1", &none, Cause::Behind),
+            (404, "NotFound", "the server could not find the requested resource", &none, Cause::Absent),
+            (404, "NotFound", "", &named, Cause::Other),
+            (504, "Timeout", "", &none, Cause::Other),
+            (403, "Forbidden", "", &none, Cause::Other),
+            (500, "InternalError", "", &none, Cause::Other),
+        ] {
+            assert_eq!(
+                answered(code, reason, message, details.clone()),
+                wanted,
+                "{code} {reason} {message:?} {details}"
+            );
+        }
+    }
+}

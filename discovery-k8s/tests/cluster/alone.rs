@@ -165,6 +165,11 @@ async fn who_registers_asks_little_and_who_views_has_two_watches() {
     assert!(took >= Duration::from_secs(16), "read {writes:?} times in {took:?}");
     let watches = ["watch dynamoworkermetadatas", "watch endpointslices"].map(|what| (what.to_owned(), 1));
     assert_eq!(reads, BTreeMap::from(watches), "a viewer's requests");
+    let log = fs::read_to_string(&log).unwrap();
+    let opened = log.lines().filter(|line| line.contains(":two\"") && line.contains("\"verb\":\"watch\""));
+    for line in opened {
+        assert!(line.contains("allowWatchBookmarks=true"), "a quiet watch would fall behind the history: {line}");
+    }
     drop(held);
     for handle in [writer, reader] {
         handle.shutdown(Duration::from_secs(20)).await;

@@ -12,6 +12,7 @@ mod support;
 use std::time::Duration;
 
 use discovery_core::{Discovery, Effect, ErrorKind, Path, Query, Record, Result, View};
+use discovery_k8s::UNKNOWN_READINESS_VARIABLE;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -157,6 +158,45 @@ async fn the_process_of_a_deleted_pod_says_that_its_session_is_lost() {
     until("the dead pod's records are gone", || async { space.resource("one").await.unwrap().is_none() }).await;
 }
 
+/// The reference counts it as not ready, and the API says that it is to be read as ready.
+#[tokio::test]
+async fn a_slice_that_says_nothing_of_ready_is_read_as_the_reader_is_told() {
+    let space = space().await;
+    let one = space.ready_pod("one").await.unwrap();
+    let owner = space.discovery(&one).await.unwrap();
+    let lenient = space.environment(&one).with(UNKNOWN_READINESS_VARIABLE, "ready");
+    let lenient = discovery(lenient).await.unwrap();
+    let (strict_view, lenient_view) =
+        (owner.view::<Item>(Query::all()).await.unwrap(), lenient.view::<Item>(Query::all()).await.unwrap());
+    let _held = owner.register(item("x", 1)).await.unwrap();
+    shows(&strict_view, &[1]).await;
+    space.set(&one, State::Unknown).await.unwrap();
+    let stored = space.slices().get("slice-one").await.unwrap();
+    assert!(stored.endpoints[0].conditions.as_ref().is_none_or(|conditions| conditions.ready.is_none()));
+    shows(&strict_view, &[]).await;
+    assert_eq!(listed(&owner).await, [0_u64; 0]);
+    assert_eq!(listed(&lenient).await, [1]);
+    shows(&lenient_view, &[1]).await;
+    for handle in [owner, lenient] {
+        handle.shutdown(Duration::from_secs(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_live_process_s_last_record_takes_the_resource_with_it() {
+    let space = space().await;
+    let one = space.ready_pod("one").await.unwrap();
+    let owner = space.discovery(&one).await.unwrap();
+    let (x, y) = tokio::join!(owner.register(item("x", 1)), owner.register(item("y", 2)));
+    x.unwrap().deregister().await.unwrap();
+    assert!(space.resource("one").await.unwrap().is_some(), "the other record is in it");
+    y.unwrap().deregister().await.unwrap();
+    assert!(space.resource("one").await.unwrap().is_none(), "an empty resource is left");
+    let _again = owner.register(item("x", 3)).await.unwrap();
+    assert_eq!(listed(&owner).await, [3]);
+    owner.shutdown(Duration::from_secs(20)).await;
+}
+
 /// What the API server reads as YAML has names of a bounded length.
 #[tokio::test]
 async fn the_longest_name_is_taken_and_a_longer_one_refused_before_it_is_sent() {
@@ -207,6 +247,15 @@ async fn what_stands_under_the_own_name_is_removed_unless_its_pod_lives() {
     let stored = space.resource("one").await.unwrap().unwrap();
     assert_ne!(stored.metadata.uid, stale.metadata.uid, "the resource of nobody was taken over");
     assert!(held.state().is_registered());
+    assert!(owner.shutdown(Duration::from_secs(20)).await.is_clean());
+
+    let dead = space.pod("dead").await.unwrap();
+    space.delete_pod("dead").await.unwrap();
+    let stale = space.leave("one", Some(&dead), &entry).await.unwrap();
+    let owner = space.discovery(&one).await.unwrap();
+    let _held = owner.register(item("x", 1)).await.unwrap();
+    let stored = space.resource("one").await.unwrap().unwrap();
+    assert_ne!(stored.metadata.uid, stale.metadata.uid, "a dead pod's resource was taken over");
     assert!(owner.shutdown(Duration::from_secs(20)).await.is_clean());
 
     let living = space.leave("one", Some(&other), &entry).await.unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use discovery_core::Query;
+use discovery_core::{ErrorKind, Query};
 use discovery_deploy::{ADMISSION, CRD};
 use discovery_k8s::{GROUP, KIND, PLURAL, VERSION};
 use futures_util::FutureExt;
@@ -12,7 +12,7 @@ use http::Method;
 use http::header::CONTENT_TYPE;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -69,6 +69,55 @@ async fn what_another_manager_put_there_is_taken_out_though_somebody_writes_mean
     })
     .await;
     assert!(owner.shutdown(Duration::from_secs(20)).await.is_clean());
+}
+
+/// Between the look and the removal another pod makes it its own: when the session opens, and when it has long been open.
+#[tokio::test]
+async fn what_became_another_pod_s_meanwhile_is_not_removed() {
+    let space = space().await;
+    let other = space.pod("other").await.unwrap();
+    for (name, opens) in [("opens", true), ("is-open", false)] {
+        let pod = space.ready_pod(name).await.unwrap();
+        let removals = Arc::new(AtomicUsize::new(0));
+        let gateway = Gateway::start(&space, {
+            let (removals, resources, other) = (Arc::clone(&removals), space.resources(), other.clone());
+            move |request, answer| {
+                if request.method() != Method::DELETE || removals.fetch_add(1, Ordering::Relaxed) > 0 {
+                    return answer;
+                }
+                let owner = json!([{ "apiVersion": "v1", "kind": "Pod", "name": other.name, "uid": other.uid }]);
+                let (resources, taken) = (resources.clone(), json!({ "metadata": { "ownerReferences": owner } }));
+                async move {
+                    resources.patch(name, &PatchParams::default(), &Patch::Merge(&taken)).await.unwrap();
+                    answer.await
+                }
+                .boxed()
+            }
+        })
+        .await;
+        let entry = json!({ "x/1": { "place": "x", "n": 9 } });
+        let owner = discovery(gateway.environment(&space, &pod)).await.unwrap();
+        let left = if opens {
+            let left = space.leave(name, None, &entry).await.unwrap();
+            let error = owner.register(item("x", 1)).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+            left
+        } else {
+            let held = owner.register(item("x", 1)).await.unwrap();
+            space.resources().delete(name, &DeleteParams::default()).await.unwrap();
+            let left = space.leave(name, None, &entry).await.unwrap();
+            until("the registration says so", || async { !held.state().is_registered() }).await;
+            until("it was to be removed", || async { removals.load(Ordering::Relaxed) > 0 }).await;
+            left
+        };
+        let stored = space.resource(name).await.unwrap().expect("another pod's resource was removed");
+        assert_eq!(stored.metadata.uid, left.metadata.uid, "{name}: another pod's resource was removed");
+        assert_eq!(stored.metadata.owner_references.unwrap()[0].uid, other.uid);
+        assert!(removals.load(Ordering::Relaxed) > 0, "{name}: nothing was to be removed");
+        owner.shutdown(Duration::from_secs(20)).await;
+        let stored = space.resource(name).await.unwrap().expect("shutting down removed another pod's resource");
+        assert_eq!(stored.metadata.uid, left.metadata.uid);
+    }
 }
 
 /// A first write may stand in a connection for longer than anybody waits for it.

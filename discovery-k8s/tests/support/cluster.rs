@@ -73,6 +73,8 @@ pub(crate) struct Space {
 pub(crate) enum State {
     Ready,
     NotReady,
+    /// Nothing is said of `ready`.
+    Unknown,
     Terminating,
 }
 
@@ -117,7 +119,7 @@ impl Space {
             json!({
                 "addresses": [format!("10.0.{}.{}", number / 250, number % 250 + 1)],
                 "conditions": {
-                    "ready": *state != State::NotReady,
+                    "ready": (*state != State::Unknown).then_some(*state != State::NotReady),
                     "serving": true,
                     "terminating": *state == State::Terminating,
                 },
