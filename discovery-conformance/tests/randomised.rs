@@ -41,22 +41,6 @@ fn histories_keep_the_contract() -> Result<(), String> {
     factories().iter().try_for_each(|factory| soak(&**factory, &runs).map(drop))
 }
 
-/// A machine that kept a thread waiting for so long tells of itself: the run is judged again, as a case is.
-#[cfg(feature = "file")]
-const STALL: Duration = Duration::from_millis(100);
-
-/// The other embedded backend, on its real clock.
-#[cfg(feature = "file")]
-#[test]
-fn histories_keep_the_contract_on_a_real_directory() {
-    let mut runs = (0..3).map(|_| played(&backends::File::new(), &Config::new(1).rounds(2)));
-    let summary = runs
-        .find(|summary| summary.violations.is_empty() || summary.stall < STALL)
-        .expect("a run on a machine that runs");
-    println!("{summary}");
-    assert!(summary.violations.is_empty(), "{summary}: {:#?}", summary.violations);
-}
-
 /// Runs that broke the contract once: by a defect of the core that is mended (905, 3089), or to the eyes of a validator
 /// that asked too much.
 const ONCE_BROKEN: [u64; 7] = [902, 905, 908, 938, 1911, 3063, 3089];
