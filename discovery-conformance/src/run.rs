@@ -60,18 +60,6 @@ pub struct Ran {
     pub took: Duration,
     /// The faults that it did.
     pub faults: BTreeSet<Hook>,
-    /// How often it was judged: 0 where it did not run, and more than once where the machine was busy. Each time but the
-    /// first waits four times as long for a bound as the one before.
-    pub tries: u32,
-}
-
-impl Ran {
-    /// What has to be known of a case that was judged more than once. The last judgement is the one that counts.
-    pub fn again(&self) -> Option<String> {
-        let last =
-            usize::try_from(self.tries).ok().filter(|tries| *tries > 1).and_then(|tries| TRIES.get(tries - 1))?;
-        Some(format!("judged {} times on a busy machine, at last with {last} times the patience", self.tries))
-    }
 }
 
 /// What a backend says of itself, asked before the first case.
@@ -115,7 +103,7 @@ pub fn claims(factory: &dyn Factory) -> Result<Claims, String> {
 /// Runs one case, or says why it does not run. Blocks until it is over.
 pub fn run(factory: &dyn Factory, claims: &Claims, case: &Case) -> Ran {
     let started = Instant::now();
-    let (outcome, faults, tries) = judge(factory, claims, case);
+    let (outcome, faults) = judge(factory, claims, case);
     Ran {
         name: case.name,
         statement: case.statement(),
@@ -123,29 +111,26 @@ pub fn run(factory: &dyn Factory, claims: &Claims, case: &Case) -> Ran {
         outcome,
         took: started.elapsed(),
         faults,
-        tries,
     }
 }
 
-/// The outcome, the faults that were done, and how often it was judged.
-fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTreeSet<Hook>, u32) {
+fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTreeSet<Hook>) {
     if let Some(why) = case.not_for(&claims.capabilities, claims.clock) {
-        return (Outcome::NotApplicable(why + &said_by_others(claims, case)), BTreeSet::new(), 0);
+        return (Outcome::NotApplicable(why + &said_by_others(claims, case)), BTreeSet::new());
     }
     let missing: Vec<_> = case.missing(&claims.hooks).collect();
     if let Some((hook, why)) = missing.iter().find_map(|hook| claims.impossible.get_key_value(hook)) {
         let why = format!("{hook} cannot happen: {why}");
-        return (Outcome::NotApplicable(why + &said_by_others(claims, case)), BTreeSet::new(), 0);
+        return (Outcome::NotApplicable(why + &said_by_others(claims, case)), BTreeSet::new());
     }
     if !missing.is_empty() {
         let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
-        return (Outcome::NoHook(format!("no hook for {}", missing.join(", "))), BTreeSet::new(), 0);
+        return (Outcome::NoHook(format!("no hook for {}", missing.join(", "))), BTreeSet::new());
     }
     let clock = case.clock.unwrap_or(claims.clock);
-    let (mut left, mut tries) = (TRIES.into_iter(), 0);
+    let mut tries = TRIES.into_iter();
     loop {
-        let patience = factory.patience().max(1) * left.next().unwrap_or(1);
-        tries += 1;
+        let patience = factory.patience().max(1) * tries.next().unwrap_or(1);
         let witness = if clock == Clock::Real { Witness::start() } else { None };
         let (began, waited) = (Instant::now(), kept_waiting());
         let (outcome, faults) = attempt(factory, clock, case, patience);
@@ -153,7 +138,7 @@ fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTree
         let waited = kept_waiting().zip(waited).map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
         let busy = clock == Clock::Real && (stall > STALL || waited > began.elapsed());
         match &outcome {
-            Outcome::Failed(why) if busy && left.len() > 0 => {
+            Outcome::Failed(why) if busy && tries.len() > 0 => {
                 tracing::warn!(
                     case = case.name,
                     ?stall,
@@ -162,7 +147,7 @@ fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTree
                     "the machine was busy: the case is judged again"
                 );
             }
-            _ => return (outcome, faults, tries),
+            _ => return (outcome, faults),
         }
     }
 }

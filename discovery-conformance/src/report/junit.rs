@@ -38,7 +38,6 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     property("faults done", &joined(&report.faults))?;
     property("missing hooks", &joined(&report.missing_hooks))?;
     property("faults that cannot exist here", &joined(impossible(&report.claims)))?;
-    property("judged again", &joined(report.judged_again()))?;
     property("claimed, and no case ran", &joined(&report.unproven))?;
     property("reproduce", &report.reproduce)?;
     if let Some(seed) = report.seed {

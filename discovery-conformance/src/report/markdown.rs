@@ -31,7 +31,6 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     writeln!(out, "\nFaults done: {}. Missing hooks: {}.\n", joined(&report.faults), joined(&report.missing_hooks))?;
     writeln!(out, "Faults that cannot exist here: {}.\n", cell(&joined(impossible(&report.claims))))?;
-    writeln!(out, "Judged again: {}.\n", joined(report.judged_again()))?;
     writeln!(out, "Statements: {} of {}.\n", report.statements.ran, report.statements.of)?;
     writeln!(out, "| statement | case | outcome | detail |\n|---|---|---|---|")?;
     for case in &report.cases {

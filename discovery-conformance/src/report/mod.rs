@@ -206,12 +206,6 @@ impl Report {
         self
     }
 
-    /// The cases that were judged more than once, since the machine was busy, each with what has to be known of it.
-    fn judged_again(&self) -> Vec<String> {
-        let again = |case: &Ran| Some(format!("{} ({})", case.name, case.again()?));
-        self.cases.iter().filter_map(again).collect()
-    }
-
     /// The verdict in words, and of what it is the verdict where that is not the whole suite.
     pub fn conclusion(&self) -> String {
         if self.verdict != Verdict::Filtered {

@@ -26,9 +26,6 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     if !report.claims.impossible.is_empty() {
         writeln!(out, "  faults that cannot exist here: {}", joined(impossible(&report.claims)))?;
     }
-    if !report.judged_again().is_empty() {
-        writeln!(out, "  judged again: {}", report.judged_again().join(", "))?;
-    }
     for (name, tally) in &report.profiles {
         let Tally { passed, failed, not_run, not_applicable } = tally;
         writeln!(
