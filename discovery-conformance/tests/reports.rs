@@ -8,7 +8,7 @@ use discovery_core::{Bounds, Capabilities};
 
 fn ran(name: &'static str, statement: &str, profile: &'static str, outcome: Outcome) -> Ran {
     let faults = BTreeSet::from([Hook::Cut]);
-    Ran { name, statement: statement.to_owned(), profile, outcome, took: Duration::from_millis(5), faults }
+    Ran { name, statement: statement.to_owned(), profile, outcome, took: Duration::from_millis(5), faults, patience: 4 }
 }
 
 fn report(outcomes: Vec<Outcome>, expected: usize) -> Report {
@@ -119,4 +119,35 @@ fn missing_hooks_are_named_and_impossible_faults_explained() {
     assert!(text.contains("cannot exist here: compact (nothing is remembered | at all)"), "{text}");
     assert!(report.markdown().contains(r"cannot exist here: compact (nothing is remembered \| at all)"));
     assert!(report.junit().contains(r#"name="missing hooks" value="pause""#));
+}
+
+/// A verdict that a busy machine needed more patience for says so, for the run and for each case.
+#[test]
+fn what_was_judged_again_is_shown_and_counted_in_every_format() {
+    let report = |patience| {
+        let claims = report(vec![Outcome::Passed], 1).claims;
+        let mut cases = vec![
+            ran("reg_01_a", "REG 1", "core", Outcome::Passed),
+            ran("flt_01_c", "FLT 1", "core", Outcome::Failed("late".to_owned())),
+        ];
+        cases.iter_mut().for_each(|case| case.patience = patience);
+        Report::new("a", claims, cases, 2, Duration::from_secs(2), "again".to_owned())
+    };
+    let (once, again) = (report(4), report(16));
+    assert_eq!((once.judged_again, again.judged_again), (0, 2));
+    let text = again.text();
+    assert!(text.contains("  judged again, since the machine was busy: 2\n"), "{text}");
+    assert!(text.contains("  reg_01_a: passed (judged again, with 16 times a bound)\n"), "{text}");
+    assert!(text.contains("  flt_01_c: failed (judged again, with 16 times a bound): late\n"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&again.json().expect("JSON")).expect("JSON");
+    assert_eq!((&json["judged_again"], &json["cases"][0]["patience"]), (&2.into(), &16.into()));
+    let junit = again.junit();
+    assert!(junit.contains(r#"name="judged again" value="2""#), "{junit}");
+    assert_eq!(junit.matches("<system-out>judged again, with 16 times a bound</system-out>").count(), 2, "{junit}");
+    let markdown = again.markdown();
+    assert!(markdown.contains("Judged again, since the machine was busy: 2."), "{markdown}");
+    assert!(markdown.contains("| `reg_01_a` | passed (judged again, with 16 times a bound) |"), "{markdown}");
+    for quiet in [once.text(), once.markdown(), once.junit()] {
+        assert!(!quiet.contains("judged again, with"), "{quiet}");
+    }
 }
