@@ -151,3 +151,49 @@ fn what_was_judged_again_is_shown_and_counted_in_every_format() {
         assert!(!quiet.contains("judged again, with"), "{quiet}");
     }
 }
+
+/// What a reader needs to judge a report, and to have it again, is in each format.
+#[test]
+fn every_format_says_what_ran_on_which_claims_and_how_to_have_it_again() {
+    let report = report(vec![Outcome::Passed, Outcome::NoHook("no hook for cut".to_owned())], 2).with_seed(4711);
+    let json: serde_json::Value = serde_json::from_str(&report.json().expect("JSON")).expect("JSON");
+    assert_eq!(json["duration"], serde_json::json!({"secs": 2, "nanos": 0}));
+    assert_eq!((&json["seed"], &json["reproduce"]), (&4711.into(), &"again && again".into()));
+    assert_eq!(json["faults"], serde_json::json!(["cut"]));
+    let bounds = Bounds::default();
+    assert_eq!(json["claims"]["bounds"]["max_batch"], bounds.max_batch);
+    assert_eq!(json["claims"]["patience"], 4);
+
+    let (propagation, batch) = (format!("{:?}", bounds.propagation), bounds.max_batch);
+    let in_text = |name: &str, value: &str| format!("  {name}: {value}\n");
+    let in_junit = |name: &str, value: &str| format!(r#"<property name="{name}" value="{value}"/>"#);
+    let in_markdown = |name: &str, value: &str| format!("| {name} | {value} |\n");
+    let formats: [(&str, String, &dyn Fn(&str, &str) -> String, [&str; 4]); 3] = [
+        ("text", report.text(), &in_text, ["took: 2.0s", "again: again && again", "seed: 4711", "faults done: cut\n"]),
+        (
+            "JUnit",
+            report.junit(),
+            &in_junit,
+            [
+                r#"time="2.000""#,
+                r#"name="reproduce" value="again &amp;&amp; again""#,
+                r#"name="seed" value="4711""#,
+                r#"name="faults done" value="cut""#,
+            ],
+        ),
+        (
+            "Markdown",
+            report.markdown(),
+            &in_markdown,
+            [", 2.0s.", "Again: `again && again`", "Seed of the randomised run: 4711", "Faults done: cut."],
+        ),
+    ];
+    for (format, told, bound, parts) in formats {
+        let bounds =
+            [("P (propagation)", &*propagation), ("max_batch", &*batch.to_string()), ("patience", "4 times a bound")]
+                .map(|(name, value)| bound(name, value));
+        for part in bounds.iter().map(String::as_str).chain(parts) {
+            assert!(told.contains(part), "{format} does not say {part:?}:\n{told}");
+        }
+    }
+}
