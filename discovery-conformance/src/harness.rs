@@ -1,5 +1,6 @@
 //! The suite as a test target: the command line and the output of `cargo test`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +12,7 @@ use crate::case::Case;
 use crate::cases::all;
 use crate::report::{Report, Verdict};
 use crate::run::{Claims, Outcome, Ran, claims, run};
-use crate::world::{Absent, Clock, Factory};
+use crate::world::{Absent, Clock, Factory, Hook};
 
 /// The variable that names a directory for reports: `BACKEND.txt`, `.json`, `.xml` (JUnit) and `.md`.
 pub const REPORTS_VARIABLE: &str = "DISCOVERY_CONFORMANCE_REPORTS";
@@ -22,6 +23,8 @@ struct Sheet {
     claims: Claims,
     /// The worst verdict that its factory allows.
     expects: Verdict,
+    /// The faults that its factory says it lacks, where it says so.
+    missing: Option<BTreeSet<Hook>>,
     ran: Mutex<Vec<Ran>>,
 }
 
@@ -65,7 +68,8 @@ fn judged(
         match store(&*factory) {
             Ok(claims) => {
                 let (backend, expects) = (factory.name().to_owned(), factory.expects());
-                let sheet = Arc::new(Sheet { backend, claims, expects, ran: Mutex::default() });
+                let missing = factory.missing().map(BTreeSet::from_iter);
+                let sheet = Arc::new(Sheet { backend, claims, expects, missing, ran: Mutex::default() });
                 let trials = if sheet.claims.clock == Clock::Paused { &mut paused } else { &mut real };
                 trials.extend(suite.iter().map(|case| trial(&factory, &sheet, case)));
                 sheets.push(sheet);
@@ -88,11 +92,12 @@ fn judged(
     }
     for sheet in sheets {
         let report = sheet.report(suite, began);
+        let (expects, missing) = (sheet.expects, &sheet.missing);
         if report.cases.is_empty() {
             continue;
         }
         println!("{}: {}", report.backend, report.conclusion());
-        errors.extend(unexpected(&report, sheet.expects).map(|why| format!("{}: {why}", report.backend)));
+        errors.extend(unexpected(&report, expects, missing.as_ref()).map(|why| format!("{}: {why}", report.backend)));
         if let Some(directory) = reports
             && let Err(error) = write(&report, directory.as_ref())
         {
@@ -138,15 +143,18 @@ fn not_run(factory: &dyn Factory, suite: &[&'static Case], why: &str) -> Vec<Tri
 }
 
 /// Why a run is no success, where its report says so.
-fn unexpected(report: &Report, expects: Verdict) -> Option<String> {
+fn unexpected(report: &Report, expects: Verdict, missing: Option<&BTreeSet<Hook>>) -> Option<String> {
     let skipped: Vec<_> = report.cases.iter().filter(|ran| matches!(ran.outcome, Outcome::Skipped(_))).collect();
     if let Some(first) = skipped.first() {
         let why = "came to no judgement: an offered hook must do its fault, or not be offered";
         return Some(format!("{} and {} more {why}", first.name, skipped.len() - 1));
     }
     // Of a few cases that somebody picked, none may be about this backend.
-    if report.is_filtered() || report.verdict.reaches(expects) {
+    if report.is_filtered() {
         return None;
+    }
+    if report.verdict.reaches(expects) {
+        return missing.and_then(|missing| other_hooks(&report.missing_hooks, missing));
     }
     let mut why = format!("the verdict is {}, and its factory expects {expects}", report.verdict);
     if !report.missing_hooks.is_empty() {
@@ -158,6 +166,16 @@ fn unexpected(report: &Report, expects: Verdict) -> Option<String> {
         why.push_str(&format!("; claimed, and no case ran: {}", unproven.join(", ")));
     }
     Some(why)
+}
+
+/// How the hooks that are missing differ from those of which the factory says so.
+fn other_hooks(found: &BTreeSet<Hook>, said: &BTreeSet<Hook>) -> Option<String> {
+    let names = |hooks: Vec<&Hook>| hooks.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let (lost, new) = (names(found.difference(said).collect()), names(said.difference(found).collect()));
+    if !lost.is_empty() {
+        return Some(format!("hooks were lost: {lost}: put them back, or name them in `Factory::missing`"));
+    }
+    (!new.is_empty()).then(|| format!("hooks are not missing: {new}: take them out of `Factory::missing`"))
 }
 
 impl Sheet {
@@ -209,7 +227,7 @@ mod tests {
 
     use super::*;
     use crate::backends::Memory;
-    use crate::world::{Fault, Hook, World};
+    use crate::world::{Fault, World};
 
     /// Memory, whose worlds do what they do and whose factory says what it says.
     struct Changed {
@@ -217,6 +235,7 @@ mod tests {
         does: bool,
         impossible: bool,
         expects: Verdict,
+        missing: Option<Vec<Hook>>,
     }
 
     #[async_trait]
@@ -239,6 +258,10 @@ mod tests {
 
         fn expects(&self) -> Verdict {
             self.expects
+        }
+
+        fn missing(&self) -> Option<Vec<Hook>> {
+            self.missing.clone()
         }
 
         async fn world(&self) -> Result<Box<dyn World>> {
@@ -274,7 +297,13 @@ mod tests {
 
     #[test]
     fn a_hook_that_does_nothing_fails_the_run() {
-        let changed = |does| Changed { hooks: ALL.to_vec(), does, impossible: false, expects: Verdict::PassedBlackBox };
+        let changed = |does| Changed {
+            hooks: ALL.to_vec(),
+            does,
+            impossible: false,
+            expects: Verdict::PassedBlackBox,
+            missing: None,
+        };
         assert!(green(changed(true), &[]));
         assert!(!green(changed(false), &[]));
         assert!(!green(changed(false), &["flt_01"]));
@@ -282,8 +311,13 @@ mod tests {
 
     #[test]
     fn a_verdict_worse_than_expected_fails_the_run() {
-        let changed =
-            |hooks: &[Hook], expects| Changed { hooks: hooks.to_vec(), does: true, impossible: false, expects };
+        let changed = |hooks: &[Hook], expects| Changed {
+            hooks: hooks.to_vec(),
+            does: true,
+            impossible: false,
+            expects,
+            missing: None,
+        };
         assert!(green(changed(&ALL, Verdict::Passed), &[]));
         assert!(!green(changed(&[Hook::Cut], Verdict::Passed), &[]));
         assert!(green(changed(&[Hook::Cut], Verdict::PassedBlackBox), &[]));
@@ -291,16 +325,47 @@ mod tests {
 
     #[test]
     fn a_fault_that_cannot_exist_is_no_missing_hook() {
-        let changed = |impossible| Changed { hooks: vec![Hook::Cut], does: true, impossible, expects: Verdict::Passed };
+        let changed = |impossible| Changed {
+            hooks: vec![Hook::Cut],
+            does: true,
+            impossible,
+            expects: Verdict::Passed,
+            missing: None,
+        };
         assert!(!green(changed(false), &[]));
         assert!(green(changed(true), &[]));
     }
 
     #[test]
     fn of_a_few_cases_nothing_is_expected_but_that_they_pass() {
-        let changed = || Changed { hooks: vec![Hook::Cut], does: true, impossible: false, expects: Verdict::Passed };
+        let changed = || Changed {
+            hooks: vec![Hook::Cut],
+            does: true,
+            impossible: false,
+            expects: Verdict::Passed,
+            missing: None,
+        };
         assert!(green(changed(), &["flt_01"]));
         assert!(green(changed(), &["flt_15"]));
+    }
+
+    #[test]
+    fn a_hook_that_is_lost_fails_the_run_whatever_the_verdict() {
+        let changed = |hooks: &[Hook], missing: Option<&[Hook]>| Changed {
+            hooks: hooks.to_vec(),
+            does: true,
+            impossible: false,
+            expects: Verdict::PassedBlackBox,
+            missing: missing.map(<[Hook]>::to_vec),
+        };
+        let cut = [Hook::Cut];
+        assert!(green(changed(&cut, None), &[]));
+        assert!(green(changed(&cut, Some(&[Hook::Deny])), &[]));
+        assert!(!green(changed(&cut, Some(&[])), &[]));
+        // One that is there now is counted on from now on.
+        assert!(!green(changed(&ALL, Some(&[Hook::Deny])), &[]));
+        // Of a few cases nothing is known.
+        assert!(green(changed(&cut, Some(&[])), &["flt_01"]));
     }
 
     #[test]

@@ -27,6 +27,9 @@ const STALL: Duration = Duration::from_millis(25);
 /// How many times the factory's patience each try has. The first one judges; the others are for a machine that is busy.
 const TRIES: [u32; 3] = [1, 4, 16];
 
+/// What part of [`LIMIT`] a case that is judged again waits for one bound at most, so that it still says which was broken.
+const PART: u32 = 2;
+
 /// How a case went.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case", tag = "outcome", content = "detail")]
@@ -60,6 +63,9 @@ pub struct Ran {
     pub took: Duration,
     /// The faults that it did.
     pub faults: BTreeSet<Hook>,
+    /// How many times a bound was waited for by the judgement that counts, and 0 where it did not run. It is more than
+    /// [`Claims::patience`] where the machine was busy, and the case was judged again.
+    pub patience: u32,
 }
 
 /// What a backend says of itself, asked before the first case.
@@ -75,7 +81,7 @@ pub struct Claims {
     pub impossible: BTreeMap<Hook, &'static str>,
     /// Which clock its cases run on.
     pub clock: Clock,
-    /// How many times a bound is waited for.
+    /// How many times a bound is waited for at first: see [`Ran::patience`].
     pub patience: u32,
 }
 
@@ -103,7 +109,7 @@ pub fn claims(factory: &dyn Factory) -> Result<Claims, String> {
 /// Runs one case, or says why it does not run. Blocks until it is over.
 pub fn run(factory: &dyn Factory, claims: &Claims, case: &Case) -> Ran {
     let started = Instant::now();
-    let (outcome, faults) = judge(factory, claims, case);
+    let Judgement { outcome, faults, patience } = judge(factory, claims, case);
     Ran {
         name: case.name,
         statement: case.statement(),
@@ -111,43 +117,75 @@ pub fn run(factory: &dyn Factory, claims: &Claims, case: &Case) -> Ran {
         outcome,
         took: started.elapsed(),
         faults,
+        patience,
     }
 }
 
-fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> (Outcome, BTreeSet<Hook>) {
+/// How a case went, the faults that it did, and how many times a bound was waited for.
+struct Judgement {
+    outcome: Outcome,
+    faults: BTreeSet<Hook>,
+    patience: u32,
+}
+
+impl Judgement {
+    fn without_a_run(outcome: Outcome) -> Self {
+        Self { outcome, faults: BTreeSet::new(), patience: 0 }
+    }
+}
+
+fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> Judgement {
     if let Some(why) = case.not_for(&claims.capabilities, claims.clock) {
-        return (Outcome::NotApplicable(why + &said_by_others(claims, case)), BTreeSet::new());
+        return Judgement::without_a_run(Outcome::NotApplicable(why + &said_by_others(claims, case)));
     }
     let missing: Vec<_> = case.missing(&claims.hooks).collect();
     if let Some((hook, why)) = missing.iter().find_map(|hook| claims.impossible.get_key_value(hook)) {
         let why = format!("{hook} cannot happen: {why}");
-        return (Outcome::NotApplicable(why + &said_by_others(claims, case)), BTreeSet::new());
+        return Judgement::without_a_run(Outcome::NotApplicable(why + &said_by_others(claims, case)));
     }
     if !missing.is_empty() {
         let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
-        return (Outcome::NoHook(format!("no hook for {}", missing.join(", "))), BTreeSet::new());
+        return Judgement::without_a_run(Outcome::NoHook(format!("no hook for {}", missing.join(", "))));
     }
     let clock = case.clock.unwrap_or(claims.clock);
-    let mut tries = TRIES.into_iter();
-    loop {
-        let patience = factory.patience().max(1) * tries.next().unwrap_or(1);
+    again_where_busy(&patiences(factory.patience(), &claims.bounds), |patience| {
         let witness = if clock == Clock::Real { Witness::start() } else { None };
         let (began, waited) = (Instant::now(), kept_waiting());
         let (outcome, faults) = attempt(factory, clock, case, patience);
         let stall = witness.map(Witness::end).unwrap_or_default();
         let waited = kept_waiting().zip(waited).map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
         let busy = clock == Clock::Real && (stall > STALL || waited > began.elapsed());
-        match &outcome {
-            Outcome::Failed(why) if busy && tries.len() > 0 => {
-                tracing::warn!(
-                    case = case.name,
-                    ?stall,
-                    ?waited,
-                    why,
-                    "the machine was busy: the case is judged again"
-                );
-            }
-            _ => return (outcome, faults),
+        if busy && let Outcome::Failed(why) = &outcome {
+            tracing::warn!(
+                case = case.name,
+                patience,
+                ?stall,
+                ?waited,
+                why,
+                "a case failed while the machine was busy"
+            );
+        }
+        (Judgement { outcome, faults, patience }, busy)
+    })
+}
+
+/// How many times a bound each try waits. A bound that is too long to be waited for so often gets fewer tries.
+fn patiences(first: u32, bounds: &Bounds) -> Vec<u32> {
+    let first = first.max(1);
+    let longest = bounds.propagation.max(bounds.recovery).max(bounds.slack).as_millis().max(1);
+    let fits = u32::try_from(LIMIT.as_millis() / u128::from(PART) / longest).unwrap_or(u32::MAX).max(first);
+    let mut patiences: Vec<_> = TRIES.into_iter().map(|times| first.saturating_mul(times).min(fits)).collect();
+    patiences.dedup();
+    patiences
+}
+
+/// Judges with the first of these patiences, and with the next where it failed and the machine was busy.
+fn again_where_busy(patiences: &[u32], mut judge: impl FnMut(u32) -> (Judgement, bool)) -> Judgement {
+    let mut rest = patiences.iter();
+    loop {
+        let (judgement, busy) = judge(rest.next().copied().unwrap_or(1));
+        if !(busy && matches!(judgement.outcome, Outcome::Failed(_)) && rest.len() > 0) {
+            return judgement;
         }
     }
 }
@@ -201,4 +239,40 @@ fn on_runtime<T>(clock: Clock, work: impl AsyncFnOnce() -> CaseResult<T>) -> Cas
     let result = runtime.block_on(work());
     runtime.shutdown_background();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(busy: bool, passes_at: u32) -> (u32, bool) {
+        let judgement = again_where_busy(&[4, 16, 64], |patience| {
+            let outcome = if patience >= passes_at { Outcome::Passed } else { Outcome::Failed("late".to_owned()) };
+            (Judgement { outcome, faults: BTreeSet::new(), patience }, busy)
+        });
+        (judgement.patience, judgement.outcome == Outcome::Passed)
+    }
+
+    #[test]
+    fn a_judgement_tells_the_patience_that_it_took() {
+        assert_eq!(judged(true, 4), (4, true));
+        assert_eq!(judged(true, 16), (16, true));
+        assert_eq!(judged(true, 65), (64, false));
+        assert_eq!(judged(false, 16), (4, false));
+    }
+
+    #[test]
+    fn no_bound_is_waited_for_until_the_case_has_to_end() {
+        let bounds = |recovery| {
+            let mut bounds = Bounds::default();
+            bounds.recovery = Duration::from_secs(recovery);
+            bounds
+        };
+        assert_eq!(patiences(4, &bounds(2)), [4, 16, 64]);
+        assert_eq!(patiences(4, &bounds(5)), [4, 16, 30]);
+        assert_eq!(patiences(4, &bounds(30)), [4, 5]);
+        // The factory's own patience is its author's to choose.
+        assert_eq!(patiences(4, &bounds(100)), [4]);
+        assert_eq!(patiences(0, &bounds(2))[0], 1);
+    }
 }

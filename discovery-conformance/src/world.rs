@@ -53,10 +53,16 @@ pub trait Factory: Send + Sync + 'static {
     }
 
     /// The worst verdict that a whole run may come to: `harness::main` fails with a worse one. The default is
-    /// [`Verdict::PassedBlackBox`]; a factory that does every fault there is says [`Verdict::Passed`], so that the loss of a
-    /// hook does not go unnoticed.
+    /// [`Verdict::PassedBlackBox`]; a factory that does every fault there is says [`Verdict::Passed`].
     fn expects(&self) -> Verdict {
         Verdict::PassedBlackBox
+    }
+
+    /// Exactly the faults that cases need and that the worlds cannot do: `harness::main` fails a whole run where others are
+    /// missing, so that a hook which is lost does not go unnoticed, nor one that came and may be counted on. The default is
+    /// that nothing is said of it.
+    fn missing(&self) -> Option<Vec<Hook>> {
+        None
     }
 
     /// How many times a declared bound a case waits before it calls the bound broken. The bounds are those of a machine

@@ -124,6 +124,18 @@ fn the_sections_are_those_of_the_contract() {
     assert_eq!(counts, SECTIONS.map(|(name, count)| (name.to_owned(), count)));
 }
 
+/// Whoever reads the contract knows every word that a report may begin with.
+#[test]
+fn the_contract_has_every_verdict() {
+    use discovery_conformance::Verdict::{Failed, Filtered, Partial, Passed, PassedBlackBox};
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/contract.md");
+    let text = std::fs::read_to_string(path).expect("docs/contract.md");
+    let said = text.lines().find(|line| line.contains("Verdicts:")).expect("WIRE 3");
+    for verdict in [Passed, PassedBlackBox, Filtered, Partial, Failed] {
+        assert!(said.contains(&format!("\"{verdict}\"")), "{verdict}");
+    }
+}
+
 #[test]
 fn no_name_comes_twice() {
     let names: BTreeSet<_> = cases().map(|case| case.name).collect();

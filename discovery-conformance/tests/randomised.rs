@@ -41,6 +41,16 @@ fn histories_keep_the_contract() -> Result<(), String> {
     factories().iter().try_for_each(|factory| soak(&**factory, &runs).map(drop))
 }
 
+/// On a real store too, where nobody names a backend: a short run, since its clock is the one on the wall.
+#[cfg(feature = "file")]
+#[test]
+fn a_short_history_on_file_keeps_the_contract() {
+    let summary = played(&backends::File::new(), &Config::new(17).rounds(1).operations(100));
+    println!("{summary}");
+    assert!(summary.violations.is_empty(), "{summary}: {:#?}", summary.violations);
+    assert!(summary.operations >= 100 && summary.fault_count() > 0 && summary.observations > 100, "{summary}");
+}
+
 /// Runs that broke the contract once: by a defect of the core that is mended (905, 3089), or to the eyes of a validator
 /// that asked too much.
 const ONCE_BROKEN: [u64; 7] = [902, 905, 908, 938, 1911, 3063, 3089];

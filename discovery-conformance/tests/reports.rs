@@ -8,7 +8,7 @@ use discovery_core::{Bounds, Capabilities};
 
 fn ran(name: &'static str, statement: &str, profile: &'static str, outcome: Outcome) -> Ran {
     let faults = BTreeSet::from([Hook::Cut]);
-    Ran { name, statement: statement.to_owned(), profile, outcome, took: Duration::from_millis(5), faults }
+    Ran { name, statement: statement.to_owned(), profile, outcome, took: Duration::from_millis(5), faults, patience: 4 }
 }
 
 fn report(outcomes: Vec<Outcome>, expected: usize) -> Report {
@@ -119,4 +119,81 @@ fn missing_hooks_are_named_and_impossible_faults_explained() {
     assert!(text.contains("cannot exist here: compact (nothing is remembered | at all)"), "{text}");
     assert!(report.markdown().contains(r"cannot exist here: compact (nothing is remembered \| at all)"));
     assert!(report.junit().contains(r#"name="missing hooks" value="pause""#));
+}
+
+/// A verdict that a busy machine needed more patience for says so, for the run and for each case.
+#[test]
+fn what_was_judged_again_is_shown_and_counted_in_every_format() {
+    let report = |patience| {
+        let claims = report(vec![Outcome::Passed], 1).claims;
+        let mut cases = vec![
+            ran("reg_01_a", "REG 1", "core", Outcome::Passed),
+            ran("flt_01_c", "FLT 1", "core", Outcome::Failed("late".to_owned())),
+        ];
+        cases.iter_mut().for_each(|case| case.patience = patience);
+        Report::new("a", claims, cases, 2, Duration::from_secs(2), "again".to_owned())
+    };
+    let (once, again) = (report(4), report(16));
+    assert_eq!((once.judged_again, again.judged_again), (0, 2));
+    let text = again.text();
+    assert!(text.contains("  judged again, since the machine was busy: 2\n"), "{text}");
+    assert!(text.contains("  reg_01_a: passed (judged again, with 16 times a bound)\n"), "{text}");
+    assert!(text.contains("  flt_01_c: failed (judged again, with 16 times a bound): late\n"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&again.json().expect("JSON")).expect("JSON");
+    assert_eq!((&json["judged_again"], &json["cases"][0]["patience"]), (&2.into(), &16.into()));
+    let junit = again.junit();
+    assert!(junit.contains(r#"name="judged again" value="2""#), "{junit}");
+    assert_eq!(junit.matches("<system-out>judged again, with 16 times a bound</system-out>").count(), 2, "{junit}");
+    let markdown = again.markdown();
+    assert!(markdown.contains("Judged again, since the machine was busy: 2."), "{markdown}");
+    assert!(markdown.contains("| `reg_01_a` | passed (judged again, with 16 times a bound) |"), "{markdown}");
+    for quiet in [once.text(), once.markdown(), once.junit()] {
+        assert!(!quiet.contains("judged again, with"), "{quiet}");
+    }
+}
+
+/// What a reader needs to judge a report, and to have it again, is in each format.
+#[test]
+fn every_format_says_what_ran_on_which_claims_and_how_to_have_it_again() {
+    let report = report(vec![Outcome::Passed, Outcome::NoHook("no hook for cut".to_owned())], 2).with_seed(4711);
+    let json: serde_json::Value = serde_json::from_str(&report.json().expect("JSON")).expect("JSON");
+    assert_eq!(json["duration"], serde_json::json!({"secs": 2, "nanos": 0}));
+    assert_eq!((&json["seed"], &json["reproduce"]), (&4711.into(), &"again && again".into()));
+    assert_eq!(json["faults"], serde_json::json!(["cut"]));
+    let bounds = Bounds::default();
+    assert_eq!(json["claims"]["bounds"]["max_batch"], bounds.max_batch);
+    assert_eq!(json["claims"]["patience"], 4);
+
+    let (propagation, batch) = (format!("{:?}", bounds.propagation), bounds.max_batch);
+    let in_text = |name: &str, value: &str| format!("  {name}: {value}\n");
+    let in_junit = |name: &str, value: &str| format!(r#"<property name="{name}" value="{value}"/>"#);
+    let in_markdown = |name: &str, value: &str| format!("| {name} | {value} |\n");
+    let formats: [(&str, String, &dyn Fn(&str, &str) -> String, [&str; 4]); 3] = [
+        ("text", report.text(), &in_text, ["took: 2.0s", "again: again && again", "seed: 4711", "faults done: cut\n"]),
+        (
+            "JUnit",
+            report.junit(),
+            &in_junit,
+            [
+                r#"time="2.000""#,
+                r#"name="reproduce" value="again &amp;&amp; again""#,
+                r#"name="seed" value="4711""#,
+                r#"name="faults done" value="cut""#,
+            ],
+        ),
+        (
+            "Markdown",
+            report.markdown(),
+            &in_markdown,
+            [", 2.0s.", "Again: `again && again`", "Seed of the randomised run: 4711", "Faults done: cut."],
+        ),
+    ];
+    for (format, told, bound, parts) in formats {
+        let bounds =
+            [("P (propagation)", &*propagation), ("max_batch", &*batch.to_string()), ("patience", "4 times a bound")]
+                .map(|(name, value)| bound(name, value));
+        for part in bounds.iter().map(String::as_str).chain(parts) {
+            assert!(told.contains(part), "{format} does not say {part:?}:\n{told}");
+        }
+    }
 }

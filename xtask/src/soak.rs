@@ -71,3 +71,26 @@ impl Soak {
         exit(succeeds(&mut runner))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Of a test that is called otherwise Cargo would run none, and that is a success.
+    #[test]
+    fn each_target_has_the_test_that_does_the_runs() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for Target { backend, package, test } in TARGETS {
+            let tests = root.join(package).join("tests");
+            let places = [tests.join(format!("{test}.rs")), tests.join(test).join("main.rs")];
+            let text = places.iter().find_map(|place| std::fs::read_to_string(place).ok());
+            let text = text.unwrap_or_else(|| panic!("{backend}: {package} has no target {test}"));
+            let lines: Vec<_> = text.lines().collect();
+            let at = lines.iter().position(|line| line.starts_with(&format!("fn {TEST}(")));
+            let at = at.unwrap_or_else(|| panic!("{backend}: {package}: {test} has no test {TEST}"));
+            assert!(lines[..at].iter().rev().take_while(|line| line.starts_with('#')).any(|line| *line == "#[test]"));
+        }
+    }
+}

@@ -109,5 +109,13 @@ fn randomised(factory: &dyn Factory, seed: u64) -> Ran {
             }
         }
     };
-    Ran { name: RANDOMISED, statement, profile: "core", outcome, took: began.elapsed(), faults }
+    Ran {
+        name: RANDOMISED,
+        statement,
+        profile: "core",
+        outcome,
+        took: began.elapsed(),
+        faults,
+        patience: factory.patience().max(1),
+    }
 }

@@ -83,6 +83,10 @@ impl Factory for File {
         if Disk::available() { Verdict::Passed } else { Verdict::PassedBlackBox }
     }
 
+    fn missing(&self) -> Option<Vec<Hook>> {
+        Some(if Disk::available() { Vec::new() } else { DISK.to_vec() })
+    }
+
     async fn world(&self) -> Result<Box<dyn World>> {
         self.world_for(&[]).await
     }

@@ -57,6 +57,10 @@ impl Factory for Memory {
         Verdict::Passed
     }
 
+    fn missing(&self) -> Option<Vec<Hook>> {
+        Some(Vec::new())
+    }
+
     fn patience(&self) -> u32 {
         2
     }

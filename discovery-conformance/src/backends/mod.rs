@@ -46,6 +46,14 @@ const KNOWN: &[Known] = &[
     Known { names: &["etcd"], embedded: false, make: || Arc::new(Etcd::new()) },
 ];
 
+/// The backends whose crates bring a target of their own, and servers with it.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("etcd", "cargo test -p discovery-etcd --test conformance"),
+    ("etcd-cluster", "cargo test -p discovery-etcd --test conformance etcd-cluster"),
+    ("kubernetes", "cargo test -p discovery-k8s --test conformance"),
+    ("redis", "cargo test -p discovery-redis --test conformance"),
+];
+
 /// The factories that `DYN_DISCOVERY_BACKEND=<wanted>` means: that of the backend of this name, or those of all
 /// embedded backends where it is empty.
 ///
@@ -56,11 +64,37 @@ pub fn chosen(wanted: &str) -> Result<Vec<Arc<dyn Factory>>, String> {
     let chosen: Vec<_> = KNOWN.iter().filter(meant).map(|known| (known.make)()).collect();
     if chosen.is_empty() {
         let names: Vec<_> = KNOWN.iter().map(|known| known.names[0]).collect();
-        return Err(format!(
-            "DYN_DISCOVERY_BACKEND={wanted}: the suite knows {}; on servers of its own it runs by \
-             `cargo test -p discovery-etcd --test conformance`",
-            names.join(", ")
-        ));
+        let names = names.join(", ");
+        let next = match ELSEWHERE.iter().find(|(name, _)| *name == wanted) {
+            Some((_, command)) => format!("this one runs by `{command}`"),
+            None => {
+                let others: Vec<_> = ELSEWHERE.iter().map(|(name, command)| format!("{name}: `{command}`")).collect();
+                format!("on servers of their own run {}", others.join("; "))
+            }
+        };
+        return Err(format!("DYN_DISCOVERY_BACKEND={wanted}: this target knows {names}; {next}"));
     }
     Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_a_backend_with_servers_of_its_own_is_told_its_command() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for (name, command) in ELSEWHERE {
+            let package = command.split(' ').nth(3).unwrap_or_default();
+            let place = if package == "discovery-redis" { "examples/redis" } else { package };
+            let manifest = std::fs::read_to_string(root.join(place).join("Cargo.toml")).unwrap_or_default();
+            assert!(manifest.contains(&format!("name = \"{package}\"")), "{command}");
+            if KNOWN.iter().all(|known| !known.names.contains(name)) {
+                let text = chosen(name).err().unwrap_or_default();
+                assert!(text.ends_with(&format!("this one runs by `{command}`")), "{text}");
+            }
+        }
+        let text = chosen("nonesuch").err().unwrap_or_default();
+        assert!(ELSEWHERE.iter().all(|(name, command)| text.contains(&format!("{name}: `{command}`"))), "{text}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Report, bounds, impossible, joined, told};
+use super::{Report, again, bounds, impossible, joined, told};
 use crate::run::Outcome;
 
 pub(super) fn render(report: &Report) -> String {
@@ -36,6 +36,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     property("suite", report.suite)?;
     property("claims", &joined(report.profiles.keys().filter(|name| **name != "core")))?;
     property("faults done", &joined(&report.faults))?;
+    property("judged again", &report.judged_again.to_string())?;
     property("missing hooks", &joined(&report.missing_hooks))?;
     property("faults that cannot exist here", &joined(impossible(&report.claims)))?;
     property("claimed, and no case ran", &joined(&report.unproven))?;
@@ -56,12 +57,18 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
             case.took.as_secs_f64()
         );
         let (word, why) = told(&case.outcome);
-        match &case.outcome {
-            Outcome::Passed => writeln!(out, "{head}/>")?,
-            Outcome::Failed(_) => {
-                writeln!(out, "{head}>\n      <failure message=\"{}\"/>\n    </testcase>", escaped(why))?;
-            }
-            _ => writeln!(out, "{head}>\n      <skipped message=\"{word}: {}\"/>\n    </testcase>", escaped(why))?,
+        let mut inside = match &case.outcome {
+            Outcome::Passed => String::new(),
+            Outcome::Failed(_) => format!("      <failure message=\"{}\"/>\n", escaped(why)),
+            _ => format!("      <skipped message=\"{word}: {}\"/>\n", escaped(why)),
+        };
+        if let Some(again) = again(&report.claims, case) {
+            writeln!(inside, "      <system-out>{again}</system-out>")?;
+        }
+        if inside.is_empty() {
+            writeln!(out, "{head}/>")?;
+        } else {
+            writeln!(out, "{head}>\n{inside}    </testcase>")?;
         }
     }
     writeln!(out, "  </testsuite>\n</testsuites>")

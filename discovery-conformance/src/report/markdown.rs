@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Report, Statements, Tally, bounds, impossible, joined, told};
+use super::{Report, Statements, Tally, again, bounds, impossible, joined, told};
 
 pub(super) fn render(report: &Report) -> String {
     let mut out = String::new();
@@ -31,11 +31,13 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     writeln!(out, "\nFaults done: {}. Missing hooks: {}.\n", joined(&report.faults), joined(&report.missing_hooks))?;
     writeln!(out, "Faults that cannot exist here: {}.\n", cell(&joined(impossible(&report.claims))))?;
+    writeln!(out, "Judged again, since the machine was busy: {}.\n", report.judged_again)?;
     writeln!(out, "Statements: {} of {}.\n", report.statements.ran, report.statements.of)?;
     writeln!(out, "| statement | case | outcome | detail |\n|---|---|---|---|")?;
     for case in &report.cases {
         let (word, why) = told(&case.outcome);
-        writeln!(out, "| {} | `{}` | {word} | {} |", case.statement, case.name, cell(why))?;
+        let again = again(&report.claims, case).map(|again| format!(" ({again})")).unwrap_or_default();
+        writeln!(out, "| {} | `{}` | {word}{again} | {} |", case.statement, case.name, cell(why))?;
     }
     writeln!(out, "\n| statement without a case that ran | why |\n|---|---|")?;
     let Statements { not_applicable, elsewhere, not_ran, .. } = &report.statements;

@@ -101,6 +101,8 @@ pub struct Report {
     pub missing_hooks: BTreeSet<Hook>,
     /// The faults that were done.
     pub faults: BTreeSet<Hook>,
+    /// How many cases were judged again, with more patience, since the machine was busy: see [`Ran::patience`].
+    pub judged_again: usize,
     /// By profile: `core`, and each claimed capability.
     pub profiles: BTreeMap<&'static str, Tally>,
     /// The capabilities that are claimed and of which no case ran.
@@ -162,6 +164,7 @@ impl Report {
         let unproven: BTreeSet<_> =
             profiles.iter().filter(|(_, tally)| !ran(tally)).map(|(profile, _)| *profile).collect();
         let is = |wanted: fn(&Outcome) -> bool| cases.iter().any(|case| wanted(&case.outcome));
+        let judged_again = cases.iter().filter(|case| again(&claims, case).is_some()).count();
         let filtered = cases.len() < expected;
         let verdict = if is(|outcome| matches!(outcome, Outcome::Failed(_))) {
             Verdict::Failed
@@ -190,6 +193,7 @@ impl Report {
             verdict,
             missing_hooks,
             faults,
+            judged_again,
             profiles,
             unproven,
         }
@@ -286,6 +290,12 @@ fn told(outcome: &Outcome) -> (&'static str, &str) {
         Outcome::NoHook(why) => ("no hook", why),
         Outcome::Skipped(why) => ("skipped", why),
     }
+}
+
+/// What is to be said of a case that was judged again.
+fn again(claims: &Claims, case: &Ran) -> Option<String> {
+    let patience = case.patience;
+    (patience > claims.patience.max(1)).then(|| format!("judged again, with {patience} times a bound"))
 }
 
 /// The declared bounds, in words.

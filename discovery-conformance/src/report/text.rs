@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Report, Tally, bounds, impossible, joined, told};
+use super::{Report, Tally, again, bounds, impossible, joined, told};
 use crate::run::Outcome;
 
 pub(super) fn render(report: &Report) -> String {
@@ -43,10 +43,16 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         "  statements: {} of {} looked at, {not_applicable} not applicable, {elsewhere} judged by other tests",
         statements.ran, statements.of
     )?;
+    if report.judged_again > 0 {
+        writeln!(out, "  judged again, since the machine was busy: {}", report.judged_again)?;
+    }
     for case in &report.cases {
-        if !matches!(case.outcome, Outcome::Passed) {
-            let (word, why) = told(&case.outcome);
-            writeln!(out, "  {}: {word}: {why}", case.name)?;
+        let (word, why) = told(&case.outcome);
+        let again = again(&report.claims, case).map(|again| format!(" ({again})"));
+        match (&case.outcome, again) {
+            (Outcome::Passed, None) => {}
+            (Outcome::Passed, Some(again)) => writeln!(out, "  {}: {word}{again}", case.name)?,
+            (_, again) => writeln!(out, "  {}: {word}{}: {why}", case.name, again.unwrap_or_default())?,
         }
     }
     if let Some(seed) = report.seed {

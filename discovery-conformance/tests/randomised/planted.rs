@@ -75,6 +75,7 @@ planted! {
     "FLT 5" RenamesIncarnations {LeaderChange, Compact};
     "FLT 6" NeverNoticesADeadConnection {HalfOpen};
     "FLT 7" RenamesIncarnations {LeaderChange, Compact};
+    "FLT 7" LosesRecordsWithAMember {LoseMember};
     "FLT 8" HidesABrokenConnection {Outage};
     "FLT 8" EmptyOnError {Outage};
     "FLT 9" PutsNothingBack {Outage};

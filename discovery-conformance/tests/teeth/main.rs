@@ -76,6 +76,15 @@ fn what_is_not_broken_passes_where_the_broken_fail() {
     }
 }
 
+/// A case that waits in vain fails with these words for any reason: it has to say for which record, or what was told.
+#[test]
+fn none_is_caught_by_words_that_say_nothing_of_what_is_broken() {
+    const SAY_NOTHING: [&str; 4] =
+        ["not within", "the fold is right", "the fold is right: not within", "the stream told"];
+    let vague: Vec<_> = MUTANTS.iter().filter(|mutant| SAY_NOTHING.contains(&mutant.says)).collect();
+    assert!(vague.is_empty(), "{:?}", vague.iter().map(|mutant| mutant.name).collect::<Vec<_>>());
+}
+
 #[test]
 fn there_are_enough_of_them_and_no_name_comes_twice() {
     let names: std::collections::BTreeSet<_> = MUTANTS.iter().map(|mutant| mutant.name).collect();

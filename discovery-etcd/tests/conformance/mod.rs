@@ -78,6 +78,10 @@ impl Factory for OnEtcd {
         hooks
     }
 
+    fn missing(&self) -> Option<Vec<Hook>> {
+        Some(vec![Hook::WallClock])
+    }
+
     // Real servers, several at once on a machine that does other things too.
     fn patience(&self) -> u32 {
         8
