@@ -168,7 +168,9 @@ fn every_format_says_what_ran_on_which_claims_and_how_to_have_it_again() {
     let in_text = |name: &str, value: &str| format!("  {name}: {value}\n");
     let in_junit = |name: &str, value: &str| format!(r#"<property name="{name}" value="{value}"/>"#);
     let in_markdown = |name: &str, value: &str| format!("| {name} | {value} |\n");
-    let formats: [(&str, String, &dyn Fn(&str, &str) -> String, [&str; 4]); 3] = [
+    /// Its name, a report in it, how it tells a property, and what else has to be there.
+    type Format<'a> = (&'a str, String, &'a dyn Fn(&str, &str) -> String, [&'a str; 4]);
+    let formats: [Format<'_>; 3] = [
         ("text", report.text(), &in_text, ["took: 2.0s", "again: again && again", "seed: 4711", "faults done: cut\n"]),
         (
             "JUnit",

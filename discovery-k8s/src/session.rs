@@ -327,6 +327,10 @@ impl KubernetesSession {
         {
             return Err(error);
         }
+        if !batch.writes.is_empty() && batch.writes.iter().all(|write| refusal(write.key()).is_some()) {
+            // What is stored stays as it is, and a whole object near its limit is not sent for nothing.
+            return Ok(batch.writes.iter().filter_map(|write| refusal(write.key()).map(Err)).collect());
+        }
         if batch.writes.iter().any(|write| self.is_foreign(write.key()) && !writer.stored.contains(write.key())) {
             // Who writes the same key at the same moment has been answered by then, and the loser learns it within R.
             *self.look_at() = Some(Instant::now() + RECOVERY / 2);

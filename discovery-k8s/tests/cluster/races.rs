@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use discovery_core::{ErrorKind, Query};
+use discovery_core::{Effect, ErrorKind, Query};
 use discovery_deploy::{ADMISSION, CRD};
 use discovery_k8s::{GROUP, KIND, PLURAL, VERSION};
 use futures_util::FutureExt;
@@ -69,6 +69,44 @@ async fn what_another_manager_put_there_is_taken_out_though_somebody_writes_mean
     })
     .await;
     assert!(owner.shutdown(Duration::from_secs(20)).await.is_clean());
+}
+
+/// Where the data is not one value, the API server writes each name a second time, beside the data, into the same object.
+#[tokio::test]
+async fn what_does_not_fit_is_refused_before_it_is_sent_and_what_fits_is_stored() {
+    let granular = CRD.replace("x-kubernetes-map-type: atomic", "");
+    let (_plane, apart) = plane(&granular, &[]).await;
+    for space in [space().await, apart] {
+        let pod = space.ready_pod("one").await.unwrap();
+        let patches = Arc::new(AtomicUsize::new(0));
+        let gateway = Gateway::start(&space, {
+            let patches = Arc::clone(&patches);
+            move |request, answer| {
+                patches.fetch_add(usize::from(request.method() == Method::PATCH), Ordering::Relaxed);
+                answer
+            }
+        })
+        .await;
+        let owner = discovery(gateway.environment(&space, &pod)).await.unwrap();
+        // The longer the names beside the values, the more is written twice.
+        let long = |n: u64| item(&format!("{n:0900}"), n);
+        let mut held = owner.register_all((0..500).map(long).collect()).await.unwrap();
+        let error = loop {
+            let before = patches.load(Ordering::Relaxed);
+            match owner.register(long(held.len() as u64)).await {
+                Ok(one) => held.push(one),
+                Err(error) => {
+                    assert_eq!(patches.load(Ordering::Relaxed), before, "it was sent: {error}");
+                    break error;
+                }
+            }
+        };
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::TooLarge, Effect::None), "{error}");
+        assert_eq!(listed(&owner).await.len(), held.len());
+        // The object takes changes at its limit, too.
+        held[0].update(Item { n: 9, ..long(0) }).await.unwrap();
+        owner.shutdown(Duration::from_secs(20)).await;
+    }
 }
 
 /// Between the look and the removal another pod makes it its own: when the session opens, and when it has long been open.
