@@ -31,7 +31,7 @@ struct BackendLine {
 
 /// `discovery backends`
 pub(crate) fn backends(backend: Option<&str>, format: Format) -> Outcome {
-    let (name, reason) = chosen(backend);
+    let (name, reason) = chosen(backend)?;
     let lines: Vec<_> = Registry::linked()
         .iter()
         .map(|factory| BackendLine {
@@ -59,12 +59,12 @@ pub(crate) fn backends(backend: Option<&str>, format: Format) -> Outcome {
 }
 
 /// The backend's name and why it is that one.
-pub(crate) fn chosen(backend: Option<&str>) -> (String, String) {
+pub(crate) fn chosen(backend: Option<&str>) -> Outcome<(String, String)> {
     match backend {
-        Some(name) => (name.to_owned(), "--backend names it".to_owned()),
+        Some(name) => Ok((name.to_owned(), "--backend names it".to_owned())),
         None => {
-            let Selection { backend, reason, .. } = select(&Environment::process());
-            (backend, reason)
+            let Selection { backend, reason, .. } = select(&Environment::process())?;
+            Ok((backend, reason))
         }
     }
 }

@@ -22,6 +22,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use discovery_core::Environment;
 use tracing_subscriber::EnvFilter;
 
 use arguments::{Arguments, Command};
@@ -78,7 +79,8 @@ fn completions(shell: clap_complete::Shell) -> Outcome {
 
 /// Logs to standard error where somebody asked for it.
 fn log(verbose: u8) -> Outcome {
-    let asked = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
+    let environment = Environment::process();
+    let asked = environment.get("RUST_LOG")?.map(str::to_owned);
     let filter = match (asked, verbose) {
         (Some(filter), _) => filter,
         (None, 0) => return Ok(()),

@@ -2,7 +2,9 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -42,6 +44,39 @@ fn mistakes_end_with_code_2_and_one_line() {
         command
     });
     ended.ended().assert_fails(2, "RUST_LOG");
+}
+
+#[test]
+fn a_variable_that_is_no_unicode_is_told_and_not_taken_for_unset() {
+    let place = Place::new();
+    let broken = OsStr::from_bytes(b"x\xff");
+    let run = |variable: &str, arguments: &[&str]| {
+        let mut command = place.command(arguments);
+        command.env(variable, broken);
+        common::Running::start(command).ended()
+    };
+    for (variable, arguments) in [
+        ("DYN_DISCOVERY_BACKEND", &["list"][..]),
+        ("DYN_DISCOVERY_BACKEND", &["backends"]),
+        ("DYN_DISCOVERY_BACKEND", &["demo"]),
+        ("DYN_DISCOVERY_BACKEND", &["doctor"]),
+        ("DYN_DISCOVERY_FILE_TTL", &["list"]),
+        ("ETCD_ENDPOINTS", &["list"]),
+        ("ETCD_AUTH_PASSWORD", &["list", "--backend", "etcd"]),
+        ("DYN_DISCOVERY_MEMORY_CLUSTER", &["list", "--backend", "memory"]),
+        ("DYN_DISCOVERY_KUBERNETES_NAMESPACES", &["list", "--backend", "kubernetes"]),
+        ("DYN_SYSTEM_PORT", &["register", "endpoint", "a/b/c", "--tcp", "h:1"]),
+        ("RUST_LOG", &["list"]),
+    ] {
+        run(variable, arguments).assert_fails(2, &format!("{variable} is not Unicode"));
+    }
+    // A path may be any bytes.
+    let kv = place.directory.path().join(broken);
+    let mut command = place.command(&["register", "endpoint", "a/b/c", "--tcp", "h:1"]);
+    command.env("DYN_FILE_KV", &kv);
+    let worker = common::Running::start(command);
+    worker.line();
+    assert!(kv.join("v1/instances").is_dir() && !place.kv().exists());
 }
 
 #[test]

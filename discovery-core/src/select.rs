@@ -1,6 +1,7 @@
 //! Which backend a process uses, and why.
 
 use crate::environment::Environment;
+use crate::error::Result;
 
 /// The variable that names the backend.
 pub const BACKEND_VARIABLE: &str = "DYN_DISCOVERY_BACKEND";
@@ -17,15 +18,18 @@ pub struct Selection {
 
 /// Chooses from the environment: `DYN_DISCOVERY_BACKEND` where it is set and not empty, else etcd where `ETCD_ENDPOINTS`
 /// is set, else kubernetes inside a pod (`KUBERNETES_SERVICE_HOST` is set), else file.
-pub fn select(environment: &Environment) -> Selection {
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) where `DYN_DISCOVERY_BACKEND` is not Unicode.
+pub fn select(environment: &Environment) -> Result<Selection> {
     let because = |backend: &str, reason: &str| Selection { backend: backend.to_owned(), reason: reason.to_owned() };
-    if let Some(name) = environment.get(BACKEND_VARIABLE) {
+    Ok(if let Some(name) = environment.get(BACKEND_VARIABLE)? {
         because(name.trim(), "DYN_DISCOVERY_BACKEND names it")
-    } else if environment.get("ETCD_ENDPOINTS").is_some() {
+    } else if environment.is_set("ETCD_ENDPOINTS") {
         because("etcd", "DYN_DISCOVERY_BACKEND is unset and ETCD_ENDPOINTS is set")
-    } else if environment.get("KUBERNETES_SERVICE_HOST").is_some() {
+    } else if environment.is_set("KUBERNETES_SERVICE_HOST") {
         because("kubernetes", "DYN_DISCOVERY_BACKEND and ETCD_ENDPOINTS are unset, and this is a pod")
     } else {
         because("file", "DYN_DISCOVERY_BACKEND and ETCD_ENDPOINTS are unset, and this is no pod")
-    }
+    })
 }

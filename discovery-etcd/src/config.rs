@@ -196,15 +196,15 @@ impl Config {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for what is malformed, contradictory or cannot be read, naming the variable.
     pub fn from_environment(environment: &Environment) -> Result<Self> {
-        let pem = |variable| environment.get(variable).map(Pem::parse);
-        let identity = match (pem(CERTIFICATE_VARIABLE), pem(KEY_VARIABLE)) {
+        let pem = |variable| Ok::<_, Error>(environment.get(variable)?.map(Pem::parse));
+        let identity = match (pem(CERTIFICATE_VARIABLE)?, pem(KEY_VARIABLE)?) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             _ => return Err(invalid(format!("{CERTIFICATE_VARIABLE} and {KEY_VARIABLE} go together: set both"))),
         };
-        let tls = Tls { ca: pem(CA_VARIABLE), identity };
+        let tls = Tls { ca: pem(CA_VARIABLE)?, identity };
         tls.read()?;
-        let credentials = match (environment.get(USERNAME_VARIABLE), environment.get(PASSWORD_VARIABLE)) {
+        let credentials = match (environment.get(USERNAME_VARIABLE)?, environment.get(PASSWORD_VARIABLE)?) {
             (Some(username), Some(password)) => {
                 Some(Credentials { username: username.to_owned(), password: password.to_owned() })
             }
@@ -212,12 +212,12 @@ impl Config {
             _ => return Err(invalid(format!("{USERNAME_VARIABLE} and {PASSWORD_VARIABLE} go together: set both"))),
         };
         let secure = tls != Tls::default();
-        let endpoints = endpoints(environment.get(ENDPOINTS_VARIABLE).unwrap_or(DEFAULT_ENDPOINT), secure)?;
+        let endpoints = endpoints(environment.get(ENDPOINTS_VARIABLE)?.unwrap_or(DEFAULT_ENDPOINT), secure)?;
         Ok(Self {
             endpoints,
             ttl: whole_seconds(environment.seconds(TTL_VARIABLE)?.unwrap_or(DEFAULT_TTL)),
             min_ttl: whole_seconds(environment.seconds(MIN_TTL_VARIABLE)?.unwrap_or(DEFAULT_MIN_TTL)),
-            prefix: prefix(environment.get(PREFIX_VARIABLE).unwrap_or_default())?,
+            prefix: prefix(environment.get(PREFIX_VARIABLE)?.unwrap_or_default())?,
             startup: environment.seconds(STARTUP_VARIABLE)?,
             keepalive: keepalive(environment)?,
             credentials,
@@ -311,7 +311,7 @@ fn prefix(prefix: &str) -> Result<String> {
 }
 
 fn keepalive(environment: &Environment) -> Result<Option<(Duration, Duration)>> {
-    let off = environment.get(KEEPALIVE_INTERVAL_VARIABLE).is_some_and(|text| text.trim().parse() == Ok(0.0));
+    let off = environment.get(KEEPALIVE_INTERVAL_VARIABLE)?.is_some_and(|text| text.trim().parse() == Ok(0.0));
     if off {
         return Ok(None);
     }

@@ -1,6 +1,6 @@
 //! The settings, from an injected environment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use discovery_core::{Environment, Error, ErrorKind, Result};
@@ -31,9 +31,9 @@ impl Config {
     /// [`ErrorKind::InvalidConfig`] where the time to live is no number of seconds above zero, or where a relative
     /// directory cannot be made absolute.
     pub fn from_environment(environment: &Environment) -> Result<Self> {
-        let named = match environment.get(DIRECTORY_VARIABLE) {
-            Some(directory) => PathBuf::from(directory),
-            None => PathBuf::from(environment.get("TMPDIR").unwrap_or("/tmp")).join("dynamo_store_kv"),
+        let named = match environment.path(DIRECTORY_VARIABLE) {
+            Some(directory) => directory.to_owned(),
+            None => environment.path("TMPDIR").unwrap_or(Path::new("/tmp")).join("dynamo_store_kv"),
         };
         let directory = std::path::absolute(&named).map_err(|error| {
             Error::new(

@@ -8,7 +8,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> discovery_core::Result<()> {
 //! # let directory = tempfile::tempdir().unwrap();
-//! let environment = Environment::default().with("DYN_FILE_KV", directory.path().to_string_lossy());
+//! let environment = Environment::default().with("DYN_FILE_KV", directory.path());
 //! let backend = FileBackend::connect(&BackendContext::new(environment, TaskScope::current())).await?;
 //! let session = backend.open(&SessionRequest::default()).await?;
 //! let key = Key::new(Path::new("endpoint", ["dynamo", "backend", "generate"])?, session.id());

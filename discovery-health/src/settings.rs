@@ -36,7 +36,7 @@ impl HealthSettings {
                 u16::try_from(port).map_err(|_| invalid(format!("{PORT}={port} is not {expected}: correct it")))?
             }
         };
-        let given = environment.get("DYN_SYSTEM_HOST");
+        let given = environment.get("DYN_SYSTEM_HOST")?;
         // All of either family; where the machine has one alone, of that.
         let host = given.unwrap_or("::");
         // The colons of an IPv6 address stand in brackets.
@@ -46,7 +46,7 @@ impl HealthSettings {
         for (name, path) in
             [("DYN_SYSTEM_HEALTH_PATH", &mut settings.health_path), ("DYN_SYSTEM_LIVE_PATH", &mut settings.live_path)]
         {
-            match environment.get(name) {
+            match environment.get(name)? {
                 Some(given) if given.starts_with('/') => given.clone_into(path),
                 Some(given) => return Err(invalid(format!("{name}={given:?} does not start with /: correct it"))),
                 None => {}

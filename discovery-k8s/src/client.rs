@@ -1,6 +1,6 @@
 //! The connection to the API server.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use discovery_core::{Environment, Error, ErrorKind, Result};
@@ -28,17 +28,17 @@ pub(crate) async fn settings(environment: &Environment) -> Result<kube::Config> 
     let invalid = |what: String, source: Box<dyn std::error::Error + Send + Sync>| {
         Error::new(ErrorKind::InvalidConfig, what).with_source(source)
     };
-    if let Some(paths) = environment.get("KUBECONFIG") {
-        return kubeconfig(paths.split(':').map(PathBuf::from))
+    if let Some(paths) = environment.path("KUBECONFIG") {
+        return kubeconfig(std::env::split_paths(paths))
             .await
-            .map_err(|error| invalid(format!("KUBECONFIG={paths} cannot be used"), error.into()));
+            .map_err(|error| invalid(format!("KUBECONFIG={} cannot be used", paths.display()), error.into()));
     }
-    if environment.get("KUBERNETES_SERVICE_HOST").is_some() {
+    if environment.is_set("KUBERNETES_SERVICE_HOST") {
         return kube::Config::incluster().map_err(|error| {
             invalid("the pod's ServiceAccount cannot be used: mount its token".to_owned(), error.into())
         });
     }
-    let home = environment.get("HOME").map(|home| Path::new(home).join(".kube/config"));
+    let home = environment.path("HOME").map(|home| home.join(".kube/config"));
     match home.filter(|path| path.exists()) {
         Some(path) => kubeconfig([path.clone()])
             .await

@@ -51,17 +51,17 @@ impl Config {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for a malformed setting. A missing identity is no error yet.
     pub fn from_environment(environment: &Environment) -> Result<Self> {
-        let mode = match environment.get(MODE_VARIABLE) {
+        let mode = match environment.get(MODE_VARIABLE)? {
             None | Some("pod") => Mode::Pod,
             Some("container") => Mode::Container,
             Some(other) => return Err(malformed(MODE_VARIABLE, other, "`pod` or `container`")),
         };
-        let unknown_is_ready = match environment.get(UNKNOWN_READINESS_VARIABLE) {
+        let unknown_is_ready = match environment.get(UNKNOWN_READINESS_VARIABLE)? {
             None | Some("not-ready") => false,
             Some("ready") => true,
             Some(other) => return Err(malformed(UNKNOWN_READINESS_VARIABLE, other, "`not-ready` or `ready`")),
         };
-        let namespaces = environment.get(NAMESPACES_VARIABLE).map(namespaces).transpose()?;
+        let namespaces = environment.get(NAMESPACES_VARIABLE)?.map(namespaces).transpose()?;
         Ok(Self { mode, namespaces, unknown_is_ready, identity: Identity::from_environment(environment, mode) })
     }
 }

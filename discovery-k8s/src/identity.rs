@@ -58,17 +58,22 @@ impl Identity {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] naming what is missing, with the lines of the manifest that add it.
     pub(crate) fn from_environment(environment: &Environment, mode: Mode) -> Result<Self> {
-        let directory = Path::new(environment.get(PODINFO_VARIABLE).unwrap_or(PODINFO));
+        let directory = environment.path(PODINFO_VARIABLE).unwrap_or(Path::new(PODINFO));
         let read = |file: &str, variable: &'static str| {
             let text = std::fs::read_to_string(directory.join(file)).ok();
             let text = text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-            text.or_else(|| environment.get(variable).map(str::to_owned)).ok_or(variable)
+            let text = match text {
+                Some(text) => Some(text),
+                None => environment.get(variable)?.map(str::to_owned),
+            };
+            Ok::<_, Error>(text.ok_or(variable))
         };
-        let found = [read("pod_name", "POD_NAME"), read("pod_uid", "POD_UID"), read("pod_namespace", "POD_NAMESPACE")];
+        let found =
+            [read("pod_name", "POD_NAME")?, read("pod_uid", "POD_UID")?, read("pod_namespace", "POD_NAMESPACE")?];
         let missing: Vec<_> = found.iter().filter_map(|found| found.as_ref().err().copied()).collect();
         match found {
             [Ok(pod), Ok(uid), Ok(namespace)] => {
-                Self::new(mode, &pod, &uid, &namespace, environment.get("CONTAINER_NAME"))
+                Self::new(mode, &pod, &uid, &namespace, environment.get("CONTAINER_NAME")?)
             }
             _ => Err(Error::new(
                 ErrorKind::InvalidConfig,

@@ -83,7 +83,8 @@ inventory::submit!(FACTORY);
 fn connect(context: &BackendContext) -> Result<Arc<dyn Backend>> {
     let environment = &context.environment;
     let ttl = environment.seconds(TTL_VARIABLE).map_err(|error| error.with_backend(NAME))?;
-    let cluster = Cluster::named(environment.get(CLUSTER_VARIABLE).unwrap_or("default"));
+    let cluster = environment.get(CLUSTER_VARIABLE).map_err(|error| error.with_backend(NAME))?;
+    let cluster = Cluster::named(cluster.unwrap_or("default"));
     tracing::debug!(cluster = cluster.name(), "connected to a cluster in memory");
     let backend = match ttl {
         Some(ttl) => cluster.connect_with_ttl(ttl),

@@ -153,7 +153,7 @@ pub(crate) async fn conformance(backend: Option<&str>, verbose: u8, arguments: A
         let mut out = std::io::stdout().lock();
         return selected.iter().try_for_each(|case| line(&mut out, case.name));
     }
-    let (name, _) = chosen(backend);
+    let (name, _) = chosen(backend)?;
     let backend = *Registry::linked().find(&name)?;
     refuse_pods(backend.name)?;
     let copy = arguments.report.as_deref().map(Copy::open).transpose()?;

@@ -112,7 +112,7 @@ async fn erased(config: &discovery_etcd::Config) -> Outcome {
 /// The configured etcd, below `own` and below the prefix that is configured.
 #[cfg(feature = "etcd")]
 fn below(environment: Environment, own: &str) -> Outcome<discovery_etcd::Config> {
-    let around = environment.get(discovery_etcd::PREFIX_VARIABLE).unwrap_or_default().trim_matches('/');
+    let around = environment.get(discovery_etcd::PREFIX_VARIABLE)?.unwrap_or_default().trim_matches('/');
     let prefix = if around.is_empty() { own.to_owned() } else { format!("{around}/{own}") };
     Ok(discovery_etcd::Config::from_environment(&environment.with(discovery_etcd::PREFIX_VARIABLE, prefix))?)
 }

@@ -35,7 +35,7 @@ pub(crate) async fn demo(backend: Option<&str>) -> Outcome {
     let mut stop = StopSignals::listen()?;
     let interrupted = || Failure::failed("demo: interrupted: nothing is left behind");
     // Not what else a process here would choose: the demo is for a machine on which nothing is set up, too.
-    let named = Environment::process().get(BACKEND_VARIABLE).map(str::to_owned);
+    let named = Environment::process().get(BACKEND_VARIABLE)?.map(str::to_owned);
     let backend = backend.map(str::to_owned).or(named).unwrap_or_else(|| "file".to_owned());
     let store = tokio::select! {
         store = Store::open(&backend) => store?,

@@ -107,7 +107,7 @@ impl fmt::Display for Store {
 async fn answering() -> Outcome<discovery_etcd::Config> {
     let environment = Environment::process();
     let own = format!("discovery-demo-{:08x}", fastrand::u32(..));
-    let prefix = match environment.get(discovery_etcd::PREFIX_VARIABLE) {
+    let prefix = match environment.get(discovery_etcd::PREFIX_VARIABLE)? {
         Some(around) => format!("{}/{own}", around.trim_end_matches('/')),
         None => own,
     };

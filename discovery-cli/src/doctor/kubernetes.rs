@@ -62,7 +62,7 @@ fn definition(diagnosis: &Diagnosis) -> Finding {
 /// Missing, it hinders nobody who only watches.
 fn identity(diagnosis: &Diagnosis) -> Finding {
     let environment = Environment::process();
-    let is_told = |name: &&str| environment.get(name).is_some();
+    let is_told = |name: &&str| environment.is_set(name);
     match &diagnosis.identity {
         Err(_) if !["KUBERNETES_SERVICE_HOST", "POD_NAME", "POD_UID", "POD_NAMESPACE"].iter().any(is_told) => {
             Finding::good(

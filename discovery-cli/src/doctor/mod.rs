@@ -83,7 +83,7 @@ pub(crate) async fn doctor(backend: Option<&str>, format: Format) -> Outcome {
             line(&mut io::stdout().lock(), format!("{mark:<5}  {what:<12}  {}", one_line(text)))
         })
     };
-    let (name, reason) = chosen(backend);
+    let (name, reason) = chosen(backend)?;
     let mut closed = Ok(());
     match connect(backend).await {
         Err(gone @ (Failure::OutputClosed | Failure::Told(_))) => return Err(gone),

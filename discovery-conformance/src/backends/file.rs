@@ -277,7 +277,7 @@ impl Place {
 #[async_trait]
 impl World for Place {
     async fn owner(&self, n: usize) -> Result<Arc<dyn Backend>> {
-        let environment = Environment::default().with("DYN_FILE_KV", self.root.to_string_lossy());
+        let environment = Environment::default().with("DYN_FILE_KV", &self.root);
         let context = BackendContext::new(environment, self.threads.tasks());
         let process = Process::new(Arc::new(FileBackend::connect(&context).await?), self.witness());
         let mut owners = lock(&self.owners);

@@ -134,7 +134,7 @@ impl Builder {
                 let environment = self.environment.unwrap_or_else(Environment::process);
                 let selection = match self.name {
                     Some(name) => Selection { backend: name, reason: "the program names it".to_owned() },
-                    None => select(&environment),
+                    None => select(&environment)?,
                 };
                 let factory = *self.registry.find(&selection.backend)?;
                 let context = BackendContext::new(environment, executor.scope().clone())

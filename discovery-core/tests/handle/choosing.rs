@@ -1,5 +1,8 @@
 //! Which backend a handle is on.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
 use discovery_core::{BackendFactory, Discovery, Environment, ErrorKind, ExecutorKind, Registry, select};
 use discovery_memory as _;
 
@@ -10,7 +13,7 @@ fn environment<const N: usize>(variables: [(&str, &str); N]) -> Environment {
 #[test]
 fn the_environment_decides() {
     let choice = |variables: &[(&str, &str)]| {
-        select(&variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()).backend
+        select(&variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()).unwrap().backend
     };
     assert_eq!(choice(&[]), "file");
     assert_eq!(choice(&[("DYN_DISCOVERY_BACKEND", "")]), "file");
@@ -61,8 +64,29 @@ fn two_backends_of_one_name_are_an_error_that_names_both() {
 fn settings_are_checked_and_never_shown() {
     let environment = environment([("SECRET", "s3cret"), ("TTL", "soon"), ("EMPTY", ""), ("GOOD", "1.5")]);
     assert!(!format!("{environment:?}").contains("s3cret"));
-    assert_eq!(environment.get("EMPTY"), None);
+    assert_eq!(environment.get("EMPTY").unwrap(), None);
     let error = environment.seconds("TTL").expect_err("no number").to_string();
     assert!(error.contains("TTL") && error.contains("number of seconds"), "{error}");
+    for (text, told) in [("1e99", "TTL=1e99 is more than 3153600000 seconds"), ("-1e99", "TTL=-1e99 is not a number")] {
+        let error = environment.clone().with("TTL", text).seconds("TTL").expect_err("no such time").to_string();
+        assert!(error.starts_with(told), "{error}");
+    }
     assert_eq!(environment.seconds("GOOD").expect("a number").map(|d| d.as_millis()), Some(1500));
+}
+
+#[test]
+fn what_is_not_unicode_is_an_error_as_text_and_itself_as_a_path() {
+    let broken = OsString::from_vec(b"/tmp/\xff".to_vec());
+    let environment = Environment::default().with("PLACE", broken.clone()).with("DYN_DISCOVERY_BACKEND", &broken);
+    for error in [
+        environment.get("PLACE").expect_err("no text"),
+        environment.seconds("PLACE").expect_err("no text"),
+        select(&environment).expect_err("no text"),
+    ] {
+        let line = error.to_string();
+        assert!(error.kind() == ErrorKind::InvalidConfig && line.contains("is not Unicode"), "{line}");
+        assert!(line.starts_with("PLACE") || line.starts_with("DYN_DISCOVERY_BACKEND"), "{line}");
+    }
+    assert_eq!(environment.path("PLACE").map(|path| path.as_os_str()), Some(&*broken));
+    assert!(environment.is_set("PLACE") && !environment.is_set("OTHER"));
 }

@@ -95,12 +95,12 @@ impl Redis {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] where a variable is malformed.
     pub fn new(environment: &Environment) -> Result<Self> {
-        let url = environment.get(URL_VARIABLE).unwrap_or("redis://127.0.0.1:6379");
+        let url = environment.get(URL_VARIABLE)?.unwrap_or("redis://127.0.0.1:6379");
         let text = || format!("{URL_VARIABLE} is no address of Redis: write redis://host:port");
         let invalid = |error| Error::new(ErrorKind::InvalidConfig, text()).with_source(error);
         let client = Client::open(url).map_err(invalid)?;
         // The braces keep all of it in one slot.
-        let prefix = format!("{{{}}}:", environment.get(PREFIX_VARIABLE).unwrap_or("discovery"));
+        let prefix = format!("{{{}}}:", environment.get(PREFIX_VARIABLE)?.unwrap_or("discovery"));
         let default_ttl = environment.seconds(TTL_VARIABLE)?.unwrap_or(Duration::from_secs(10));
         Ok(Self { client, connection: Mutex::default(), prefix, default_ttl })
     }

@@ -29,7 +29,7 @@ impl Shelf {
     /// # Errors
     /// Where the name is none.
     pub fn new(environment: &Environment) -> Result<Self> {
-        let name = environment.get(SHELF_VARIABLE).unwrap_or("discovery");
+        let name = environment.get(SHELF_VARIABLE)?.unwrap_or("discovery");
         if name.contains(char::is_whitespace) {
             let text = format!("{SHELF_VARIABLE}={name:?} is no name of a shelf: leave out the spaces");
             return Err(Error::new(ErrorKind::InvalidConfig, text));
