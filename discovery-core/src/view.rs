@@ -317,7 +317,10 @@ impl Inner {
                         (Freshness::Stale { .. }, _) if synced && allow_stale => return Ok(()),
                         (Freshness::Stale { cause, .. }, _) if fail_fast => return Err(cause.clone()),
                         (Freshness::Syncing, Some(error)) if fail_fast => return Err(error),
-                        (Freshness::Syncing, Some(error)) if error.kind() == ErrorKind::PermissionDenied => {
+                        // Waiting mends neither a refusal nor a setting.
+                        (Freshness::Syncing, Some(error))
+                            if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidConfig) =>
+                        {
                             return Err(error);
                         }
                         _ => {}

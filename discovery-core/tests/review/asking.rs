@@ -97,3 +97,19 @@ async fn a_history_keeps_its_handle_and_is_read_as_it_is_polled() {
     let gone = cluster.wait_until(|cluster| cluster.counters().open_change_logs == 0);
     tokio::time::timeout(Duration::from_secs(1), gone).await.unwrap();
 }
+
+/// Waiting mends no setting.
+#[tokio::test(start_paused = true)]
+async fn a_view_on_a_store_that_is_set_up_wrongly_fails_at_once_and_a_live_one_stays() {
+    let cluster = Cluster::new();
+    let backend = Scripted::new(&cluster);
+    let handle = backend.handle().await;
+    let live = handle.view::<Worker>(Query::all().segment("a")).await.unwrap();
+    let wrong = Error::new(ErrorKind::InvalidConfig, "a file stands there");
+    backend.plan("worker/", Plan { deny: Some(wrong), ..Plan::default() });
+    let start = Instant::now();
+    let error = handle.view::<Worker>(Query::all()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+    assert!(start.elapsed() < ms(1_000), "after {:?}", start.elapsed());
+    assert!(live.freshness().is_live());
+}
