@@ -1,15 +1,18 @@
 //! Where things lie below the shared directory, and what identifies a file.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use discovery_core::{Key, Result};
+use discovery_core::{Error, ErrorKind, Key, Result};
 use discovery_dynamo::layout;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::config::DIRECTORY_VARIABLE;
 use crate::fault::fault;
 
 /// What every temporary file's name starts with. The reference passes such files over.
@@ -86,8 +89,43 @@ impl Place {
 
     /// Makes a directory of this place, and what is missing above it.
     pub(crate) fn make(&self, directory: &Path) -> Result<()> {
-        fs::create_dir_all(directory).map_err(|error| fault(directory, error))
+        let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        let made = match fs::create_dir_all(directory) {
+            // Somebody may have removed what is above it in between.
+            Err(error) if is_missing(&error) => fs::create_dir_all(directory),
+            made => made,
+        };
+        made.map_err(|error| {
+            if !is_missing(&error) {
+                return fault(directory, error);
+            }
+            let text = format!(
+                "{}: the file system there makes no directories: set {DIRECTORY_VARIABLE} elsewhere",
+                directory.display()
+            );
+            Error::new(ErrorKind::InvalidConfig, text).with_backend("file").with_source(error)
+        })
     }
+}
+
+/// Opens a regular file to be read; `None` where there is none. Whatever else has its name is not waited for, as a FIFO
+/// would have to be, and not followed.
+pub(crate) fn open(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        // No file, or a socket.
+        Err(Errno::NOENT | Errno::NXIO) => return Ok(None),
+        // A link, or else one on the way.
+        Err(Errno::LOOP) if fs::symlink_metadata(path).is_ok() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(file.metadata()?.is_file().then_some(file))
+}
+
+/// Whether something has this name that is no regular file.
+pub(crate) fn is_stray(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file())
 }
 
 /// Removes a file; that it is gone already is no error.

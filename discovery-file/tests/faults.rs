@@ -32,6 +32,48 @@ async fn a_file_in_the_directorys_place() {
     assert_eq!(backend.list(&Scope::all()).await.unwrap().0.len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_itself_and_a_file_are_told_for_good_wherever_a_directory_should_be() {
+    for (below, file) in
+        [("", false), ("v1", false), ("v1/instances", false), (".discovery", false), (".discovery", true)]
+    {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("kv");
+        let place = if below.is_empty() { root.clone() } else { root.join(below) };
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        let backend = backend(&root).await;
+        if file {
+            fs::write(&place, "").unwrap();
+        } else {
+            std::os::unix::fs::symlink(&place, &place).unwrap();
+        }
+        for error in [
+            registered_at(&backend).await.unwrap_err(),
+            backend.list(&endpoints()).await.unwrap_err(),
+            backend.watch(&endpoints(), None).await.map(drop).unwrap_err(),
+        ] {
+            assert_eq!((error.kind(), error.is_temporary()), (ErrorKind::InvalidConfig, false), "{below}: {error}");
+            let told = error.to_string();
+            assert!(told.contains(place.to_str().unwrap()) && told.contains("DYN_FILE_KV"), "{told}");
+        }
+        // What was put right is right.
+        fs::remove_file(&place).unwrap();
+        registered_at(&backend).await.unwrap();
+    }
+}
+
+async fn registered_at(backend: &discovery_file::FileBackend) -> discovery_core::Result<()> {
+    put(&*backend.open(&SessionRequest::default()).await?, &key(7), "1").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_system_that_makes_no_directories_is_told_for_good() {
+    let root = FilePath::new("/proc/discovery");
+    let error = registered_at(&backend(root).await).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_temporary()), (ErrorKind::InvalidConfig, false), "{error}");
+    assert!(error.to_string().contains("/proc/discovery") && error.to_string().contains("DYN_FILE_KV"), "{error}");
+}
+
 /// Not even root may make directories there.
 const REFUSING: &str = "/sys/discovery";
 
@@ -53,12 +95,19 @@ async fn a_fault_while_watching_keeps_the_last_known_set() {
     put(&*session, &key(7), "1").await.unwrap();
     let mut fold = Fold::open(&backend, &endpoints()).await;
     let (bucket, away) = (root.path().join("v1"), root.path().join("away"));
-    fs::rename(&bucket, &away).unwrap();
-    fs::write(&bucket, "").unwrap();
-    fold.until("the fault", |fold| fold.interrupted).await;
-    fs::remove_file(&bucket).unwrap();
-    fs::rename(&away, &bucket).unwrap();
-    fold.until("the recovery", |fold| !fold.interrupted && fold.value(&key(7)) == Some(b"1")).await;
+    for link in [false, true] {
+        fs::rename(&bucket, &away).unwrap();
+        if link {
+            std::os::unix::fs::symlink(&bucket, &bucket).unwrap();
+        } else {
+            fs::write(&bucket, "").unwrap();
+        }
+        fold.until("the fault", |fold| fold.interrupted).await;
+        assert_eq!(fold.value(&key(7)), Some(&b"1"[..]));
+        fs::remove_file(&bucket).unwrap();
+        fs::rename(&away, &bucket).unwrap();
+        fold.until("the recovery", |fold| !fold.interrupted && fold.value(&key(7)) == Some(b"1")).await;
+    }
     put(&*session, &key(7), "2").await.unwrap();
     fold.until("the update", |fold| fold.value(&key(7)) == Some(b"2")).await;
     backend.health().await.unwrap();

@@ -18,7 +18,7 @@ use crate::MAX_VALUE;
 use crate::fault::fault;
 use crate::lock::DirectoryLock;
 use crate::owner::{Claim, End, Owner};
-use crate::place::{Nonce, Place, Spot, TEMPORARY};
+use crate::place::{Nonce, Place, Spot, TEMPORARY, is_stray, open};
 use crate::record::{FOREIGN_TTL, GRACE, age};
 
 /// How often files are read again when they change while they are read.
@@ -409,7 +409,8 @@ impl Scan {
         }
         let mut value = Vec::new();
         // What is read belongs to the file that was opened, which may be a newer one than that just looked at.
-        let read = fs::File::open(&path).and_then(|mut file| {
+        let read = open(&path).and_then(|file| {
+            let Some(mut file) = file else { return Err(io::ErrorKind::NotFound.into()) };
             let metadata = file.metadata()?;
             Read::by_ref(&mut file).take(MAX_VALUE as u64 + 1).read_to_end(&mut value)?;
             Ok((Nonce::of(&metadata), metadata.modified()?, metadata.len()))
@@ -429,7 +430,11 @@ impl Scan {
             findings.changes.push(Change::Delete(known.key));
         }
         let Some((key, file)) = file else {
-            self.skipped.remove(&(spot.bucket, spot.name));
+            if is_stray(&self.place.record(&spot)) {
+                self.skip(&spot, "it is no regular file: move it away");
+            } else {
+                self.skipped.remove(&(spot.bucket, spot.name));
+            }
             return;
         };
         if file.size > MAX_VALUE as u64 {

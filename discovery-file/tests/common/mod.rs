@@ -24,7 +24,7 @@ pub async fn backend(root: &FilePath) -> FileBackend {
 }
 
 pub async fn try_backend(root: &FilePath) -> Result<FileBackend> {
-    let environment = Environment::default().with("DYN_FILE_KV", root.to_str().unwrap());
+    let environment = Environment::default().with("DYN_FILE_KV", root);
     FileBackend::connect(&BackendContext::new(environment, TaskScope::current())).await
 }
 
@@ -66,6 +66,11 @@ async fn publish(session: &dyn Session, write: Write) -> Result<()> {
 
 pub fn desired(key: &Key, value: &str) -> Desired {
     Desired::from([(key.clone(), Bytes::copy_from_slice(value.as_bytes()))])
+}
+
+/// Fails where this does not end.
+pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
 }
 
 /// A watch, folded.
