@@ -52,7 +52,7 @@ fn variables(container: &Map<String, Value>, place: &str) -> Result<(), String> 
     for (index, variable) in list.iter().enumerate() {
         let place = format!("{place}.env.{index}");
         let variable = variable.as_object().ok_or_else(|| format!("{place} is no mapping: correct it"))?;
-        if !variable.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty()) {
+        if variable.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {
             return Err(format!("{place} has no name that is a text: give it one"));
         }
         optional_text(variable, &place, "value")?;
