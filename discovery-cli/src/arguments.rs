@@ -195,7 +195,7 @@ pub(crate) enum KnownKind {
 #[group(required = true, multiple = false)]
 pub(crate) struct EndpointTransport {
     /// Reached directly, at HOST:PORT or HOST:PORT/NAME.
-    #[arg(long, value_name = "ADDR", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "ADDR", value_parser = tcp_address)]
     pub(crate) tcp: Option<String>,
     /// Reached through NATS, by this subject.
     #[arg(long, value_name = "SUBJECT", value_parser = NonEmptyStringValueParser::new())]
@@ -252,6 +252,19 @@ pub(crate) enum Codec {
     Msgpack,
 }
 
+/// An address as requests are sent to: HOST:PORT, and a name behind it.
+fn tcp_address(text: &str) -> Result<String, &'static str> {
+    let address = text.split_once('/').map_or(text, |(address, _)| address);
+    let is_host = |host: &str| match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inside) => inside.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c.is_control() || ":[]@".contains(c)),
+    };
+    match address.rsplit_once(':') {
+        Some((host, port)) if is_host(host) && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(text.to_owned()),
+        _ => Err("write HOST:PORT or HOST:PORT/NAME, an IPv6 address in brackets, the port from 1 to 65535"),
+    }
+}
+
 /// Reads the arguments. `Ok(None)`: help or the version was asked for, and has been shown.
 pub(crate) fn parse() -> Result<Option<Arguments>, Failure> {
     let error = match Arguments::try_parse() {
@@ -290,6 +303,31 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn an_address_has_a_host_and_a_port() {
+        for text in ["h:1", "10.0.0.5:9000", "[::1]:9000", "worker-0.workers:65535/a/b", "h:1/", "name_1:80"] {
+            assert_eq!(tcp_address(text).as_deref(), Ok(text));
+        }
+        for text in [
+            "",
+            "x",
+            "h",
+            ":1",
+            "h:",
+            "h:0",
+            "h:65536",
+            "h:x",
+            "::1:9000",
+            "[::1]",
+            "[h]:1",
+            "a b:1",
+            "/x",
+            "http://h:1",
+        ] {
+            assert!(tcp_address(text).is_err_and(|told| told.contains("HOST:PORT")), "{text}");
+        }
     }
 
     fn refused(line: &str) -> String {

@@ -193,6 +193,50 @@ fn what_cannot_be_made_discoverable_is_refused() {
 }
 
 #[test]
+fn what_the_api_server_would_refuse_is_refused() {
+    let place = Place::new();
+    let etcd = DEPLOYMENT.replace("annotations: {}", "annotations: {nvidia.com/dynamo-discovery-backend: etcd}");
+    let with = |from: &str, to: &str| {
+        assert!(etcd.contains(from), "{from}");
+        etcd.replace(from, to)
+    };
+    let field = "{name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}";
+    for (manifest, told) in [
+        (etcd.split("  template").next().unwrap().to_owned(), "Deployment web: it has no spec.template: add it"),
+        (with("  selector: {matchLabels: {app: web}}\n", ""), "spec.selector.matchLabels is empty"),
+        (with("matchLabels: {app: web}", "matchLabels: {app: w}"), "the label app, which its pods do not have so"),
+        (with("matchLabels: {app: web}", "matchLabels: {app: 5}"), "spec.selector.matchLabels.app is 5"),
+        (with("{labels: {app: web}}", "{labels: {app: web, x: 1}}"), "metadata.labels.x is 1, which is no text: quote"),
+        (with("name: web\n", "name: Web_1\n"), "metadata.name is \"Web_1\""),
+        (with("  name: web\n", "  name: web\n  namespace: 5\n"), "metadata.namespace is 5"),
+        (with("- name: side", "- image: x"), "spec.template.spec.containers.1.name is missing"),
+        (with("- name: side", "- side"), "spec.template.spec.containers.1 is no mapping"),
+        (with("- name: side", "-"), "spec.template.spec.containers.1 is no mapping"),
+        (with("name: side", "name: main"), "two containers are called \"main\""),
+        (with("[{name: A, value: a}]", "[A]"), "spec.template.spec.containers.0.env.0 is no mapping"),
+        (with("{name: A, value: a}", "{value: a}"), "spec.template.spec.containers.0.env.0 has no name"),
+        (with("value: a}", "value: 1}"), "spec.template.spec.containers.0.env.0.value is 1"),
+        (DEPLOYMENT.replace("{name: A, value: a}", &format!("{field}, {{name: POD_NAME, value: b}}")), "set twice"),
+    ] {
+        let ended = inject(&place, &[], &manifest);
+        ended.assert_fails(2, told);
+        assert_eq!(ended.stdout, "", "{manifest}");
+    }
+    // What is no YAML is told without words of the library that reads it.
+    for (manifest, told) in [
+        (format!("{etcd}---\na: 1\na: 2\n"), "document 2: no YAML: duplicate mapping key `a`"),
+        (format!("{etcd}...\ntext\n"), "document 1: no YAML: "),
+        (format!("{etcd}text\n"), "line 15"),
+    ] {
+        let ended = inject(&place, &[], &manifest);
+        ended.assert_fails(2, told);
+        for word in ["Policy", "Options", "from_str", "Option<"] {
+            assert!(!ended.stderr.contains(word), "{ended:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_to_be_applied_is_printed() {
     let place = Place::new();
     let crd = place.run(&["crd"]);

@@ -15,7 +15,7 @@ use serde_json::Value;
 fn mistakes_end_with_code_2_and_one_line() {
     let place = Place::new();
     let broken = place.write("broken.json", "{\"a\":\n oops}");
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 17] = [
         (&[], "see `discovery --help`"),
         (&["wacth"], "'watch'"),
         (&["list", "--nope"], "see `discovery list --help`"),
@@ -28,6 +28,7 @@ fn mistakes_end_with_code_2_and_one_line() {
         (&["register"], "--kind"),
         (&["register", "endpoint", "a/b", "--tcp", "h:1"], "NAMESPACE/COMPONENT/ENDPOINT"),
         (&["register", "endpoint", "a/b/c"], "--tcp"),
+        (&["register", "endpoint", "a/b/c", "--tcp", "anything"], "write HOST:PORT"),
         (&["register", "endpoint", "a/b/c", "--tcp", "h:1", "--probe", "https://h/"], "http://HOST:PORT/PATH"),
         (&["register", "model", "a/b/c", "--card", "/nowhere/card.json"], "/nowhere/card.json: No such file"),
         (&["register", "--kind", "x", "--path", "a", "--value", &broken], "line 2"),

@@ -9,12 +9,12 @@ use discovery_core::backend::{
     Backend, ChangeLog, Entry, Health, Position, Registrar, Session, SessionRequest, WatchStream, Watcher,
 };
 use discovery_core::{
-    BackendContext, BackendFactory, Bounds, Capabilities, Error, ErrorKind, InstanceId, Key, Result, Scope, TaskScope,
+    BackendContext, BackendFactory, Bounds, Capabilities, Error, InstanceId, Key, Result, Scope, TaskScope,
 };
 use rustix::fs::Access;
 
-use crate::config::{Config, DIRECTORY_VARIABLE, MIN_TTL};
-use crate::fault::fault;
+use crate::config::{Config, MIN_TTL};
+use crate::fault::{fault, is_out_of_place, obstacle};
 use crate::place::{Place, Spot};
 use crate::session::{FileSession, Sessions, blocking};
 use crate::watch::Mirror;
@@ -40,7 +40,7 @@ impl FileBackend {
     /// A handle on the directory that the context's environment names. Makes nothing there.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a malformed setting, or where a file stands in the directory's place.
+    /// [`ErrorKind::InvalidConfig`](discovery_core::ErrorKind::InvalidConfig) for a malformed setting, or where a file stands in the directory's place.
     pub async fn connect(context: &BackendContext) -> Result<Self> {
         Self::with_config(Config::from_environment(&context.environment)?, context).await
     }
@@ -48,18 +48,14 @@ impl FileBackend {
     /// A handle on a directory, with background work on the context's tasks.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] where a file stands in the directory's place.
+    /// [`ErrorKind::InvalidConfig`](discovery_core::ErrorKind::InvalidConfig) where a file stands in the directory's place.
     pub async fn with_config(config: Config, context: &BackendContext) -> Result<Self> {
         let place = Place::new(config.directory);
         let checked = place.clone();
         blocking("connect", move || match fs::metadata(checked.root()) {
-            Ok(metadata) if !metadata.is_dir() => Err(Error::new(
-                ErrorKind::InvalidConfig,
-                format!(
-                    "{} is no directory: move it away, or set {DIRECTORY_VARIABLE} elsewhere",
-                    checked.root().display()
-                ),
-            )),
+            Ok(metadata) if !metadata.is_dir() => Err(fault(checked.root(), rustix::io::Errno::NOTDIR.into())),
+            Err(error) if is_out_of_place(&error) => Err(fault(checked.root(), error)),
+            // Missing, it is made by the first registration.
             _ => Ok(()),
         })
         .await?
@@ -76,7 +72,7 @@ impl FileBackend {
     /// How many files lie in the watched buckets that are no records: their names do not parse, or they are too large.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] where the runtime ends meanwhile.
+    /// [`ErrorKind::Internal`](discovery_core::ErrorKind::Internal) where the runtime ends meanwhile.
     pub async fn skipped(&self) -> Result<u64> {
         self.mirror.skipped().await
     }
@@ -172,12 +168,15 @@ impl Backend for FileBackend {
 
 /// Whether this process may read and write here, or may make the directory where it is missing.
 fn check(place: &Place) -> Result<String> {
-    let existing = place.root().ancestors().find(|path| path.exists()).unwrap_or(place.root());
-    if !existing.is_dir() {
-        return Err(fault(existing, rustix::io::Errno::NOTDIR.into()));
+    let (owners, buckets) = (place.owners(), place.buckets());
+    if let Some(obstacle) = obstacle(&owners).or_else(|| obstacle(&buckets)) {
+        return Err(obstacle);
     }
-    rustix::fs::access(existing, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
-        .map_err(|error| fault(existing, error.into()))?;
+    let existing = place.root().ancestors().find(|path| path.exists()).unwrap_or(place.root());
+    for path in [existing, &owners, &buckets].into_iter().filter(|path| path.exists()) {
+        rustix::fs::access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|error| fault(path, error.into()))?;
+    }
     let missing = if existing == place.root() { "" } else { " (not made yet)" };
     Ok(format!("directory {}{missing}", place.root().display()))
 }

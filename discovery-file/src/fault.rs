@@ -8,10 +8,50 @@ use nix::libc;
 
 use crate::config::DIRECTORY_VARIABLE;
 
+const FILE: &str = "a file stands where a directory should be";
+const LOOP: &str = "a symbolic link points to itself";
+
+/// What keeps `path` from being a directory for good: the first thing on the way to it that is none.
+pub(crate) fn obstacle(path: &Path) -> Option<Error> {
+    let mut way: Vec<_> = path.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+    way.reverse();
+    let (path, what) = way.into_iter().find_map(|path| match fs::metadata(path) {
+        Ok(metadata) => (!metadata.is_dir()).then_some((path, FILE)),
+        Err(error) if is_loop(&error) => Some((path, LOOP)),
+        Err(_) => fs::symlink_metadata(path)
+            .is_ok_and(|metadata| metadata.is_symlink())
+            .then_some((path, "a symbolic link points to nothing")),
+    })?;
+    let text = format!("{}: {what}: move it away, or set {DIRECTORY_VARIABLE} elsewhere", path.display());
+    Some(Error::new(ErrorKind::InvalidConfig, text).with_backend("file"))
+}
+
+/// What has the name of a record, and is no regular file.
+pub(crate) fn stray(path: &Path) -> Error {
+    let text = format!("{}: no regular file stands where a record should be: move it away", path.display());
+    Error::new(ErrorKind::InvalidConfig, text).with_backend("file")
+}
+
+/// Whether an error says that something is where a directory should be.
+pub(crate) fn is_out_of_place(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists) || is_loop(error)
+}
+
+pub(crate) fn is_loop(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
 /// The typed error of a failed call on `path`.
 pub(crate) fn fault(path: &Path, error: io::Error) -> Error {
-    let mut shown = path.display();
+    let shown = path.display();
+    if is_out_of_place(&error)
+        && let Some(obstacle) = obstacle(path)
+    {
+        return obstacle.with_source(error);
+    }
+    let elsewhere = |what: &str| format!("{what}: move it away, or set {DIRECTORY_VARIABLE} elsewhere");
     let (kind, advice) = match error.kind() {
+        _ if is_loop(&error) => (ErrorKind::InvalidConfig, elsewhere(LOOP)),
         io::ErrorKind::PermissionDenied => {
             (ErrorKind::PermissionDenied, "give this user read and write permission there".to_owned())
         }
@@ -19,25 +59,12 @@ pub(crate) fn fault(path: &Path, error: io::Error) -> Error {
             ErrorKind::PermissionDenied,
             format!("the file system is read-only: remount it, or set {DIRECTORY_VARIABLE} elsewhere"),
         ),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            (ErrorKind::Unavailable, "no space is left, or no inodes (`df -i`): free some".to_owned())
-        }
-        // The number of links in a path is too large where one leads back to itself.
-        kind if matches!(kind, io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists)
-            || error.raw_os_error() == Some(libc::ELOOP) =>
-        {
-            let in_the_way = path.ancestors().find(|place| fs::symlink_metadata(place).is_ok() && !place.is_dir());
-            let place = in_the_way.unwrap_or(path);
-            shown = place.display();
-            let what = match fs::metadata(place) {
-                _ if error.raw_os_error() == Some(libc::ELOOP) => "a link there points to itself",
-                Err(error) if error.kind() == io::ErrorKind::NotFound && in_the_way.is_some() => {
-                    "a link there points to nothing"
-                }
-                _ => "a file stands where a directory should be",
-            };
-            (ErrorKind::InvalidConfig, format!("{what}: move it away, or set {DIRECTORY_VARIABLE} elsewhere"))
-        }
+        io::ErrorKind::StorageFull => (
+            ErrorKind::Unavailable,
+            "no space or no inodes are left: remove files (`df` and `df -i` show which it is)".to_owned(),
+        ),
+        io::ErrorKind::QuotaExceeded => (ErrorKind::Unavailable, "the quota is used up: remove files".to_owned()),
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => (ErrorKind::InvalidConfig, elsewhere(FILE)),
         io::ErrorKind::IsADirectory => {
             (ErrorKind::InvalidConfig, "a directory stands where a file should be: move it away".to_owned())
         }

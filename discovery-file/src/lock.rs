@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use discovery_core::{Error, ErrorKind, Result};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::fault::fault;
 
@@ -35,7 +35,10 @@ impl DirectoryLock {
     pub(crate) fn acquire(directory: &Path) -> Result<Self> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let file = File::open(directory).map_err(|error| fault(directory, error))?;
+            // A FIFO in its place would be waited for.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let opened = rustix::fs::open(directory, flags, Mode::empty());
+            let file = opened.map(File::from).map_err(|error| fault(directory, error.into()))?;
             loop {
                 match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                     Ok(()) => break,

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, FileTimes, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -17,10 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::fault;
 use crate::lock::{DirectoryLock, is_alive, take_life};
-use crate::place::{Nonce, Place, Spot, TEMPORARY, open_file, remove};
+use crate::place::{self, Nonce, Place, Spot, TEMPORARY, remove};
 
 /// Claims are kept until the file has this many bytes more than twice what is needed.
 const COMPACT_ABOVE: u64 = 64 << 10;
+/// No line of an owner is as long: what is, is nobody's, and may be endless.
+const MAX_LINE: u64 = 64 << 10;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Header {
@@ -278,7 +280,8 @@ impl Owner {
         Ok(names)
     }
 
-    /// Whether the owner of this name lives, and the state of its file; `None` where there is no file.
+    /// Whether the owner of this name lives, and the state of its file; `None` where there is no file, or where what has
+    /// its name is none.
     pub(crate) fn probe(place: &Place, name: &str) -> Result<Option<(State, bool)>> {
         let Some(file) = open(place, name)? else { return Ok(None) };
         let path = place.owners().join(name);
@@ -302,8 +305,13 @@ impl Owner {
             id: name.to_owned(),
             pid: 0,
         };
-        for line in BufReader::new(file).split(b'\n') {
-            let line = line.map_err(failed)?;
+        let mut lines = BufReader::new(file);
+        let mut line = Vec::new();
+        loop {
+            let read = lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).map_err(failed)? as u64;
+            if read == 0 || read == MAX_LINE {
+                break;
+            }
             if let Ok(claim) = serde_json::from_slice::<Claim>(&line) {
                 owner.claims.insert(claim);
             } else if let Ok(header) = serde_json::from_slice::<Header>(&line) {
@@ -311,6 +319,7 @@ impl Owner {
                 owner.id = header.id;
                 owner.pid = header.pid;
             }
+            line.clear();
         }
         Ok(Some(owner))
     }
@@ -394,7 +403,7 @@ pub(crate) fn temporary_prefix(owner: &str) -> String {
 
 fn open(place: &Place, name: &str) -> Result<Option<File>> {
     let path = place.owners().join(name);
-    open_file(&path).map_err(|error| fault(&path, error))
+    place::open(&path).map_err(|error| fault(&path, error))
 }
 
 #[cfg(test)]

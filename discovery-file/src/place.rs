@@ -1,17 +1,19 @@
 //! Where things lie below the shared directory, and what identifies a file.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use discovery_core::{Key, Result};
+use discovery_core::{Error, ErrorKind, Key, Result};
 use discovery_dynamo::layout;
-use nix::libc;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{fault, takes_no_files};
+use crate::config::DIRECTORY_VARIABLE;
+use crate::fault::fault;
 
 /// What every temporary file's name starts with. The reference passes such files over.
 pub(crate) const TEMPORARY: &str = ".tmp_";
@@ -87,41 +89,43 @@ impl Place {
 
     /// Makes a directory of this place, and what is missing above it.
     pub(crate) fn make(&self, directory: &Path) -> Result<()> {
-        /// Somebody may remove a directory above it in between, and not each time.
-        const TRIES: usize = 3;
-        let mut made = Ok(());
-        for _ in 0..TRIES {
-            made = fs::create_dir_all(directory);
-            if !matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound) {
-                break;
+        let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        let made = match fs::create_dir_all(directory) {
+            // Somebody may have removed what is above it in between.
+            Err(error) if is_missing(&error) => fs::create_dir_all(directory),
+            made => made,
+        };
+        made.map_err(|error| {
+            if !is_missing(&error) {
+                return fault(directory, error);
             }
-        }
-        made.map_err(|error| match error.kind() {
-            // As /proc does, whose answer is that of a missing parent.
-            io::ErrorKind::NotFound => takes_no_files(directory, error),
-            _ => fault(directory, error),
+            let text = format!(
+                "{}: the file system there makes no directories: set {DIRECTORY_VARIABLE} elsewhere",
+                directory.display()
+            );
+            Error::new(ErrorKind::InvalidConfig, text).with_backend("file").with_source(error)
         })
     }
 }
 
-/// Opens a file to be read. `None` where there is none, or something else that has its name: nobody waits for a FIFO's writer.
-pub(crate) fn open_file(path: &Path) -> io::Result<Option<File>> {
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    match opened {
-        Ok(file) if file.metadata()?.is_file() => Ok(Some(file)),
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound || is_no_file(path) => Ok(None),
-        Err(error) => Err(error),
-    }
+/// Opens a regular file to be read; `None` where there is none. Whatever else has its name is not waited for, as a FIFO
+/// would have to be, and not followed.
+pub(crate) fn open(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        // No file, or a socket.
+        Err(Errno::NOENT | Errno::NXIO) => return Ok(None),
+        // A link, or else one on the way.
+        Err(Errno::LOOP) if fs::symlink_metadata(path).is_ok() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(file.metadata()?.is_file().then_some(file))
 }
 
-/// Whether something stands there that is neither a file nor a link to one.
-pub(crate) fn is_no_file(path: &Path) -> bool {
-    match fs::metadata(path) {
-        Ok(metadata) => !metadata.is_file(),
-        // A link that leads nowhere.
-        Err(_) => fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()),
-    }
+/// Whether something has this name that is no regular file.
+pub(crate) fn is_stray(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file())
 }
 
 /// Removes a file; that it is gone already is no error.

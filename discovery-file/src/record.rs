@@ -11,10 +11,11 @@ use discovery_core::backend::{Desired, Drift};
 use discovery_core::{Error, ErrorKind, Key, Result};
 use serde_json::Value;
 
+use crate::MAX_VALUE;
 use crate::fault::{fault, stray};
 use crate::lock::DirectoryLock;
 use crate::owner::{Claim, Owner, OwnerFile, temporary_prefix, touch};
-use crate::place::{Nonce, Place, Spot, open_file, remove};
+use crate::place::{Nonce, Place, Spot, is_stray, open, remove};
 
 /// How long the reference lets a file live that nobody renews.
 pub(crate) const FOREIGN_TTL: Duration = Duration::from_secs(10);
@@ -76,8 +77,7 @@ impl Records<'_> {
         let _lock = DirectoryLock::acquire(&directory)?;
         // Under the lock: whoever declares this owner dead removes its records under the same one.
         self.owner.check()?;
-        // Nobody's record, and not for us to remove.
-        if fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+        if is_stray(&path) {
             return Err(stray(&path));
         }
         match Nonce::at(&path).map_err(|error| fault(&path, error))? {
@@ -209,7 +209,7 @@ impl Records<'_> {
         for (key, held) in held.into_iter().filter(|(_, held)| held.owner == self.owner.name()) {
             let path = self.place.record(&Spot::of(&key)?);
             // What is gone is for `verify` to find.
-            let Some(file) = open(&path)? else { continue };
+            let Some(file) = open(&path).map_err(|error| fault(&path, error))? else { continue };
             let metadata = file.metadata().map_err(|error| fault(&path, error))?;
             if Nonce::of(&metadata) == held.nonce {
                 touch(&file).map_err(|error| fault(&path, error))?;
@@ -263,19 +263,15 @@ impl Drop for Temporary {
     }
 }
 
-fn open(path: &Path) -> Result<Option<File>> {
-    open_file(path).map_err(|error| fault(path, error))
-}
-
 /// Whether the file at `path` is this one and holds an equal value.
 fn holds(path: &Path, nonce: Nonce, value: &[u8]) -> Result<bool> {
-    let Some(mut file) = open(path)? else { return Ok(false) };
     let failed = |error| fault(path, error);
+    let Some(file) = open(path).map_err(failed)? else { return Ok(false) };
     if Nonce::of(&file.metadata().map_err(failed)?) != nonce {
         return Ok(false);
     }
     let mut stored = Vec::new();
-    io::Read::read_to_end(&mut file, &mut stored).map_err(failed)?;
+    io::Read::read_to_end(&mut io::Read::take(file, MAX_VALUE as u64 + 1), &mut stored).map_err(failed)?;
     Ok(stored == value || matches!((parse(&stored), parse(value)), (Some(stored), Some(value)) if stored == value))
 }
 

@@ -56,6 +56,9 @@ pub(super) fn lacking(container: &Value, backend: Backend, ports: Option<&mut Po
     let mut lacking = Lacking::default();
     for wanted in identity(container, backend) {
         let name = wanted["name"].as_str().unwrap_or_default();
+        if variables(container, name).nth(1).is_some() {
+            return Err(format!("{name} is set twice, of which the last counts: leave one"));
+        }
         match variable(container, name) {
             None => lacking.environment.push(wanted),
             Some(there) if same(there, &wanted) => {}
@@ -118,7 +121,11 @@ fn identity(container: &Value, backend: Backend) -> Vec<Value> {
 }
 
 fn variable<'a>(container: &'a Value, name: &str) -> Option<&'a Value> {
-    container["env"].as_array()?.iter().find(|variable| variable["name"] == name)
+    variables(container, name).next()
+}
+
+fn variables<'a>(container: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    container["env"].as_array().into_iter().flatten().filter(move |variable| variable["name"] == name)
 }
 
 const FIELD: &str = "/valueFrom/fieldRef/fieldPath";

@@ -4,6 +4,7 @@ mod choice;
 mod container;
 mod edit;
 mod service;
+mod shape;
 mod workload;
 
 use std::io::{Read, Write};
@@ -13,6 +14,7 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_saphyr::UserMessageFormatter;
 
 use crate::failure::{Failure, Outcome, tell};
 use edit::edited;
@@ -111,6 +113,7 @@ fn injected(text: &str, options: &Options) -> Result<(String, Vec<String>), Stri
         let object = parsed(document)?;
         let workload = Workload::new(&object)?;
         let named = |what: String| format!("{workload}: {what}");
+        shape::check(&object).map_err(named)?;
         let Injection { edits, service, notes: told } = workload.injection(&services, &made, options).map_err(named)?;
         let (edited, kept) = edited(document, &object, &edits).map_err(named)?;
         manifest.push_str(&edited);
@@ -133,8 +136,9 @@ fn injected(text: &str, options: &Options) -> Result<(String, Vec<String>), Stri
 }
 
 fn parsed<T: DeserializeOwned>(document: &str) -> Result<T, String> {
-    // Without the text around the place: a failure is one line.
-    serde_saphyr::from_str(document).map_err(|error| format!("no YAML: {}", error.without_snippet()))
+    // Without the text around the place: a failure is one line. In words for who writes YAML, not for who parses it.
+    serde_saphyr::from_str(document)
+        .map_err(|error| format!("no YAML: {}", error.without_snippet().render_with_formatter(&UserMessageFormatter)))
 }
 
 /// The documents, each with the line that begins it. That line can stand nowhere else, whatever is open: YAML 1.2, 9.1.2.

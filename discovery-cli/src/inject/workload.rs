@@ -190,13 +190,6 @@ impl<'a> Workload<'a> {
         if made().any(|service| is_called(service, &name)) {
             name = format!("{}-{}-discovery", self.name, self.kind.to_ascii_lowercase());
         }
-        if let Some((label, _)) =
-            selector.iter().find(|(name, value)| pods.and_then(|labels| labels.get(*name)) != Some(*value))
-        {
-            return Err(format!(
-                "its selector asks for the label {label}, which its pods do not have so: make them agree"
-            ));
-        }
         if services().any(|service| is_called(service, &name)) {
             return Err(format!(
                 "the Service {name} is there, and does not make its pods discoverable: give it the label {}: {:?} \

@@ -109,7 +109,15 @@ impl Inner {
         let name = |error: Error| error.with_backend(self.backend.name()).with_operation(operation);
         match self.run_limited(operation, async move { Ok(work.await) }).await {
             Ok(outcome) => outcome.map_err(name),
-            Err(error) => Err(error.with_effect(Effect::Unknown)),
+            Err(error) => {
+                let cause = self.reconciler.session().borrow().write.clone();
+                let untold = error.kind() == ErrorKind::Timeout && std::error::Error::source(&error).is_none();
+                let error = match cause.filter(|_| untold) {
+                    Some(cause) => error.with_source(cause),
+                    None => error,
+                };
+                Err(error.with_effect(Effect::Unknown))
+            }
         }
     }
 

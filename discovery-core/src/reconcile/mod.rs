@@ -32,6 +32,8 @@ pub(crate) struct SessionStatus {
     /// How often opening one has failed, and how the last time.
     pub(crate) failures: u64,
     pub(crate) error: Option<Error>,
+    /// What the newest write waits to be tried again for.
+    pub(crate) write: Option<Error>,
 }
 
 /// What the user asked for of sessions.

@@ -172,9 +172,14 @@ impl Reconciler {
             if let Some(cause) = lost {
                 return End::Lost(cause);
             }
-            if let Some(error) = retry {
+            if let Some(error) = &retry {
                 tracing::warn!(error = %error, "write failed: trying again");
             }
+            self.session.send_if_modified(|status| {
+                status.write = retry;
+                // Nobody waits for it: who is told of it has run out of time.
+                false
+            });
             if recheck {
                 // What may have been written is read before it is written again.
                 reads.now();

@@ -510,3 +510,23 @@ async fn what_was_refused_is_wanted_no_more() {
     let (_, wanted) = tokio::join!(refused, allowed);
     assert!(!wanted.is_empty() && wanted.iter().all(|wanted| !wanted.contains_key(&key)), "{wanted:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_kept_a_write_from_being_done_in_time_is_told() {
+    let cluster = Cluster::new();
+    let backend = Scripted::new(&cluster);
+    let handle = backend.handle().await;
+    let full = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_full = Arc::clone(&full);
+    backend.on_publish(move |_| {
+        is_full.load(Ordering::SeqCst).then(|| (false, Error::new(ErrorKind::Unavailable, "no inodes are left")))
+    });
+    let error = handle.register(worker("a", 1)).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Timeout && error.to_string().contains("no inodes are left"), "{error}");
+    // What is over is nobody's cause.
+    full.store(false, Ordering::SeqCst);
+    let _held = handle.register(worker("a", 1)).await.unwrap();
+    *backend.hooks.list_fails.lock().unwrap() = Some(Error::new(ErrorKind::Unavailable, "away"));
+    let error = handle.list::<Worker>(Query::all()).await.unwrap_err();
+    assert!(!error.to_string().contains("inodes"), "{error}");
+}

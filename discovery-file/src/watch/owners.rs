@@ -1,12 +1,12 @@
 //! Which owners live, and which files they claim, as one watcher sees it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use discovery_core::Result;
 
 use crate::owner::{Claim, End, Owner};
-use crate::place::Place;
+use crate::place::{Place, is_stray};
 use crate::record::GRACE;
 
 /// For how long the close of an owner file may come before the end of its lock.
@@ -26,6 +26,8 @@ pub(crate) struct Owners {
     known: HashMap<String, Known>,
     by_claim: HashMap<Claim, String>,
     suspects: HashMap<String, Instant>,
+    /// What lies among the owner files and is none.
+    strays: HashSet<String>,
 }
 
 impl Owners {
@@ -71,6 +73,7 @@ impl Owners {
         for name in gone {
             self.forget(&name);
         }
+        self.strays.retain(|name| names.contains(name));
         names.iter().try_for_each(|name| self.look(place, name, now))
     }
 
@@ -97,6 +100,10 @@ impl Owners {
     fn look(&mut self, place: &Place, name: &str, now: Instant) -> Result<()> {
         let Some((state, alive)) = Owner::probe(place, name)? else {
             self.forget(name);
+            let path = place.owners().join(name);
+            if is_stray(&path) && self.strays.insert(name.to_owned()) {
+                tracing::warn!(path = %path.display(), "no regular file lies among the owners: move it away");
+            }
             return Ok(());
         };
         let before = self.known.get(name);

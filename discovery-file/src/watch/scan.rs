@@ -18,7 +18,7 @@ use crate::MAX_VALUE;
 use crate::fault::fault;
 use crate::lock::DirectoryLock;
 use crate::owner::{Claim, End, Owner};
-use crate::place::{Nonce, Place, Spot, TEMPORARY, open_file};
+use crate::place::{Nonce, Place, Spot, TEMPORARY, is_stray, open};
 use crate::record::{FOREIGN_TTL, GRACE, age};
 
 /// How often files are read again when they change while they are read.
@@ -417,14 +417,10 @@ impl Scan {
         }
         let mut value = Vec::new();
         // What is read belongs to the file that was opened, which may be a newer one than that just looked at.
-        let file = match open_file(&path) {
-            Ok(Some(file)) => file,
-            Ok(None) => return Ok(Sight::Nothing),
-            Err(error) => return failed(error),
-        };
-        let opened = file.metadata();
-        let read = file.take(MAX_VALUE as u64 + 1).read_to_end(&mut value).and_then(|_| {
-            let metadata = opened?;
+        let read = open(&path).and_then(|file| {
+            let Some(mut file) = file else { return Err(io::ErrorKind::NotFound.into()) };
+            let metadata = file.metadata()?;
+            Read::by_ref(&mut file).take(MAX_VALUE as u64 + 1).read_to_end(&mut value)?;
             Ok((Nonce::of(&metadata), metadata.modified()?, metadata.len()))
         });
         match read {
@@ -442,13 +438,13 @@ impl Scan {
         {
             findings.changes.push(Change::Delete(known.key));
         }
-        let file = match sight {
-            Sight::File(file) => file,
-            Sight::Stray => return self.skip(&spot, "it is no regular file"),
-            Sight::Nothing => {
+        let Some((key, file)) = file else {
+            if is_stray(&self.place.record(&spot)) {
+                self.skip(&spot, "it is no regular file: move it away");
+            } else {
                 self.skipped.remove(&(spot.bucket, spot.name));
-                return;
             }
+            return;
         };
         if file.size > MAX_VALUE as u64 {
             // The last value that had a legal size stays.
