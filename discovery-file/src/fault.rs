@@ -4,7 +4,6 @@ use std::path::Path;
 use std::{fs, io};
 
 use discovery_core::{Error, ErrorKind};
-use nix::libc;
 
 use crate::config::DIRECTORY_VARIABLE;
 
@@ -75,18 +74,6 @@ pub(crate) fn fault(path: &Path, error: io::Error) -> Error {
         _ => (ErrorKind::Unavailable, "it is tried again".to_owned()),
     };
     Error::new(kind, format!("{shown}: {advice}")).with_backend("file").with_source(error)
-}
-
-/// A file system that is none to keep files in.
-pub(crate) fn takes_no_files(path: &Path, error: io::Error) -> Error {
-    let text = format!("{}: the file system takes no files there: set {DIRECTORY_VARIABLE} elsewhere", path.display());
-    Error::new(ErrorKind::InvalidConfig, text).with_backend("file").with_source(error)
-}
-
-/// What stands in the place of a record and is no file.
-pub(crate) fn stray(path: &Path) -> Error {
-    let text = format!("{}: what stands there is no regular file: move it away", path.display());
-    Error::new(ErrorKind::InvalidConfig, text).with_backend("file")
 }
 
 #[cfg(test)]

@@ -33,11 +33,7 @@ pub(super) fn look() -> Vec<Finding> {
         Err(error) => return vec![Finding::wrong(DIRECTORY, error.to_string())],
     };
     let root = config.directory.as_path();
-    let mut findings: Vec<_> = misplaced(root).collect();
-    if findings.is_empty() {
-        findings.push(directory(root));
-    }
-    findings.push(inotify());
+    let mut findings = vec![directory(root), inotify()];
     if root.is_dir() {
         let owners = Owners::read(root);
         findings.push(owners.finding());
@@ -45,28 +41,6 @@ pub(super) fn look() -> Vec<Finding> {
         findings.extend(files(root, &owners.claimed));
     }
     findings
-}
-
-/// What stands where a directory should be, and is none.
-fn misplaced(root: &Path) -> impl Iterator<Item = Finding> {
-    let below = [".discovery", ".discovery/owners", "v1"].map(str::to_owned);
-    let buckets = ["endpoint", "model", "event_channel", "event_source"].into_iter().flat_map(bucket_of_kind);
-    let below = below.into_iter().chain(buckets.map(|bucket| format!("v1/{bucket}")));
-    let places = std::iter::once(root.to_owned()).chain(below.map(|below| root.join(below)));
-    places.filter_map(|place| {
-        // What is not there yet is made.
-        let link = fs::symlink_metadata(&place).ok()?.is_symlink();
-        let what = match fs::metadata(&place) {
-            Ok(metadata) if metadata.is_dir() => return None,
-            Ok(_) => "is no directory",
-            Err(error) if link && error.kind() == io::ErrorKind::NotFound => "is a link that points to nothing",
-            Err(error) if link && error.kind() != io::ErrorKind::PermissionDenied => "is a link that points to itself",
-            // The health check's question.
-            Err(_) => return None,
-        };
-        let advice = format!("move it away, or set {DIRECTORY_VARIABLE} elsewhere");
-        Some(Finding::wrong("directory", format!("{} {what}: {advice}", place.display())))
-    })
 }
 
 /// Whether the file system takes writes and has room. Permission is the health check's question.
@@ -165,12 +139,7 @@ impl Owners {
             if name.starts_with(TEMPORARY) {
                 continue;
             }
-            let path = directory.join(&name);
-            if is_stray(&path) {
-                owners.strays.push(path.display().to_string());
-                continue;
-            }
-            match owners.take_in(&path) {
+            match owners.take_in(&directory.join(&name)) {
                 // It may have ended meanwhile.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     owners.unreadable.push(format!("{name}: {error}"));
@@ -223,13 +192,6 @@ impl Owners {
             return Finding::wrong(
                 "owners",
                 format!("{text}; {} cannot be read: {first}: {advice}", self.unreadable.len()),
-            );
-        }
-        if let Some(first) = self.strays.first() {
-            let count = self.strays.len();
-            return Finding::poor(
-                "owners",
-                format!("{text}; {count} are no regular files and are passed over, as {first}: move them away"),
             );
         }
         if let Some(pid) = self.silent.first() {
@@ -322,15 +284,6 @@ fn files(root: &Path, claimed: &HashSet<(String, String)>) -> Vec<Finding> {
     }
     if let Some(first) = foreign.first() {
         let text = format!("{} files are no records and are skipped, as {first}: move them away", foreign.len());
-        findings.push(Finding::poor("files", text));
-    }
-    if let Some(first) = strays.first() {
-        let text = format!("{} are no regular files and are passed over, as {first}: move them away", strays.len());
-        findings.push(Finding::poor("files", text));
-    }
-    if let Some(first) = large.first() {
-        let (count, most) = (large.len(), MAX_VALUE >> 20);
-        let text = format!("{count} are larger than {most} MiB and are passed over, as {first}: remove them");
         findings.push(Finding::poor("files", text));
     }
     findings.extend(about_records(records.iter().map(|(key, value)| (key, value.as_slice()))));

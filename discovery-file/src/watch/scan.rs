@@ -74,14 +74,6 @@ struct Seen {
     value: Option<Bytes>,
 }
 
-/// What stands under a record's name.
-enum Sight {
-    Nothing,
-    /// No regular file.
-    Stray,
-    File(Seen),
-}
-
 #[derive(Debug, Default)]
 struct Bucket {
     directory: Option<Nonce>,
@@ -321,7 +313,7 @@ impl Scan {
         now: Instant,
         findings: &mut Findings,
     ) -> Result<()> {
-        let mut seen: HashMap<Spot, (Key, Sight)> = HashMap::new();
+        let mut seen: HashMap<Spot, Option<(Key, Seen)>> = HashMap::new();
         for _ in 0..ROUNDS {
             self.read_touched(&mut notices, &mut seen)?;
             self.drain(fd, &mut notices)?;
@@ -340,10 +332,10 @@ impl Scan {
         let touched = &notices.touched;
         let late = |spot: &Spot| touched.get(&spot.bucket).is_some_and(|names| names.contains(&spot.name));
         let (made_anew, gone): (HashSet<_>, HashSet<_>) = notices.gone.drain().partition(late);
-        for (spot, sight) in seen {
+        for (spot, file) in seen {
             if !made_anew.contains(&spot) {
                 let gone = gone.contains(&spot);
-                self.apply(spot, gone, sight, now, findings);
+                self.apply(spot, gone, file, now, findings);
             }
         }
         notices.gone = made_anew;
@@ -357,13 +349,13 @@ impl Scan {
         buckets.iter().filter_map(|bucket| DirectoryLock::acquire(&self.place.bucket(bucket)).ok()).collect()
     }
 
-    fn read_touched(&mut self, notices: &mut Notices, seen: &mut HashMap<Spot, (Key, Sight)>) -> Result<()> {
+    fn read_touched(&mut self, notices: &mut Notices, seen: &mut HashMap<Spot, Option<(Key, Seen)>>) -> Result<()> {
         for (bucket, names) in std::mem::take(&mut notices.touched) {
             for name in names {
                 let spot = Spot { bucket: bucket.clone(), name };
                 if let Some(key) = self.key(&spot) {
-                    let sight = self.look(&spot, notices.gone.contains(&spot))?;
-                    seen.insert(spot, (key, sight));
+                    let file = self.look(&spot, notices.gone.contains(&spot))?;
+                    seen.insert(spot, file.map(|file| (key, file)));
                 }
             }
         }
@@ -395,25 +387,25 @@ impl Scan {
         }
     }
 
-    fn look(&self, spot: &Spot, gone: bool) -> Result<Sight> {
+    fn look(&self, spot: &Spot, gone: bool) -> Result<Option<Seen>> {
         let path = self.place.record(spot);
         let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(Sight::Nothing),
+            io::ErrorKind::NotFound => Ok(None),
             // One file that cannot be read hides nobody else.
-            io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidFilename => Ok(Sight::Nothing),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidFilename => Ok(None),
             _ => Err(fault(&path, error)),
         };
         let metadata = match fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.is_file() => metadata,
-            Ok(_) => return Ok(Sight::Stray),
+            Ok(_) => return Ok(None),
             Err(error) => return failed(error),
         };
-        let (Ok(modified), nonce) = (metadata.modified(), Nonce::of(&metadata)) else { return Ok(Sight::Nothing) };
+        let (Ok(modified), nonce) = (metadata.modified(), Nonce::of(&metadata)) else { return Ok(None) };
         let known = self.buckets.get(&spot.bucket).and_then(|bucket| bucket.files.get(&spot.name)).filter(|_| !gone);
         if known
             .is_some_and(|known| (known.claim.nonce, known.modified, known.size) == (nonce, modified, metadata.len()))
         {
-            return Ok(Sight::File(Seen { nonce, modified, size: metadata.len(), value: None }));
+            return Ok(Some(Seen { nonce, modified, size: metadata.len(), value: None }));
         }
         let mut value = Vec::new();
         // What is read belongs to the file that was opened, which may be a newer one than that just looked at.
@@ -424,15 +416,14 @@ impl Scan {
             Ok((Nonce::of(&metadata), metadata.modified()?, metadata.len()))
         });
         match read {
-            Ok((nonce, modified, size)) => Ok(Sight::File(Seen { nonce, modified, size, value: Some(value.into()) })),
+            Ok((nonce, modified, size)) => Ok(Some(Seen { nonce, modified, size, value: Some(value.into()) })),
             Err(error) => failed(error),
         }
     }
 
-    fn apply(&mut self, spot: Spot, gone: bool, seen: (Key, Sight), now: Instant, findings: &mut Findings) {
-        let (key, sight) = seen;
+    fn apply(&mut self, spot: Spot, gone: bool, file: Option<(Key, Seen)>, now: Instant, findings: &mut Findings) {
         let files = &mut self.buckets.entry(spot.bucket.clone()).or_default().files;
-        if (gone || !matches!(sight, Sight::File(_)))
+        if (gone || file.is_none())
             && let Some(known) = files.remove(&spot.name)
             && known.shown
         {
