@@ -69,7 +69,7 @@ impl KeyStore for Shelf {
 const FACTORY: BackendFactory =
     BackendFactory::new("shelf", env!("CARGO_PKG_NAME"), "a shelf in this process", |context| {
         Box::pin(async move {
-            let name = context.environment.get(SHELF_VARIABLE).unwrap_or_default().to_owned();
+            let name = context.environment.get(SHELF_VARIABLE)?.unwrap_or_default().to_owned();
             Ok(Arc::new(Simple::new("shelf", Shelf(name))) as _)
         })
     });

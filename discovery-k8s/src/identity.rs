@@ -144,7 +144,7 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join("pod_name"), "from-a-file\n").unwrap();
         let set = environment(&[("POD_NAME", "from-a-variable"), ("POD_UID", "u"), ("POD_NAMESPACE", "ns")])
-            .with(PODINFO_VARIABLE, directory.to_string_lossy());
+            .with(PODINFO_VARIABLE, &directory);
         let identity = Identity::from_environment(&set, Mode::Pod).unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
         assert_eq!((identity.pod.as_str(), identity.uid.as_str()), ("from-a-file", "u"));

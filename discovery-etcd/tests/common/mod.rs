@@ -50,7 +50,7 @@ pub async fn with_first(endpoints: &str) -> EtcdBackend {
 
 /// [`with_first`] with more settings than the endpoints.
 pub async fn with_first_of(environment: Environment) -> EtcdBackend {
-    begin_with_the_first_of(environment.get("ETCD_ENDPOINTS").unwrap());
+    begin_with_the_first_of(environment.get("ETCD_ENDPOINTS").unwrap().unwrap());
     connect(environment).await.unwrap()
 }
 

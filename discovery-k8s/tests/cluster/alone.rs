@@ -55,7 +55,7 @@ async fn a_history_that_etcd_has_forgotten_is_read_anew() {
     let (network, kubeconfig) = plane.proxy().await.unwrap();
     let kubeconfig = plane.save(&kubeconfig).unwrap();
     let writer = space.discovery(&one).await.unwrap();
-    let reader = discovery(space.environment(&two).with("KUBECONFIG", kubeconfig.to_string_lossy())).await.unwrap();
+    let reader = discovery(space.environment(&two).with("KUBECONFIG", kubeconfig)).await.unwrap();
     let view = reader.view::<Item>(Query::all()).await.unwrap();
     let gone = writer.register(item("x", 1)).await.unwrap();
     let kept = writer.register(item("y", 2)).await.unwrap();
@@ -87,7 +87,7 @@ async fn as_account(plane: &ControlPlane, space: &Space, pod: &Made) -> discover
     plane.apply(&rbac(Some(&space.namespace), Some(&pod.name), Mode::Pod)).await.unwrap();
     let token = plane.kubectl(["create", "token", &pod.name, "--namespace", &space.namespace]).await.unwrap();
     let kubeconfig = plane.save(&plane.kubeconfig().with_token(token.trim())).unwrap();
-    discovery(space.environment(pod).with("KUBECONFIG", kubeconfig.to_string_lossy())).await.unwrap()
+    discovery(space.environment(pod).with("KUBECONFIG", kubeconfig)).await.unwrap()
 }
 
 /// It refuses whatever is asked before it has read the roles, its readiness included, and takes no pod's token before it

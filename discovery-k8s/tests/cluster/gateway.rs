@@ -56,7 +56,7 @@ impl Gateway {
 
     /// What a process in this pod would have in its environment, on this way.
     pub(crate) fn environment(&self, space: &Space, pod: &Made) -> Environment {
-        space.environment(pod).with("KUBECONFIG", self.kubeconfig.path().to_string_lossy())
+        space.environment(pod).with("KUBECONFIG", self.kubeconfig.path())
     }
 }
 

@@ -1,6 +1,5 @@
 //! Writes of the own resource between which somebody else's comes, or which arrive when nobody waits for them any more.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -119,7 +118,7 @@ async fn an_owner_that_somebody_added_is_taken_out() {
     let (plane, space) = plane(&format!("{CRD}---\n{ADMISSION}"), &[]).await;
     let pod = space.ready_pod("one").await.unwrap();
     let environment = as_pod(&plane, &space, &pod).await;
-    let own: Client = connect(Path::new(environment.get("KUBECONFIG").unwrap())).await.unwrap();
+    let own: Client = connect(environment.path("KUBECONFIG").unwrap()).await.unwrap();
     let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, KIND), PLURAL);
     let own: Api<DynamicObject> = Api::namespaced_with(own, &space.namespace, &kind);
     let foreign: DynamicObject = serde_json::from_value(json!({

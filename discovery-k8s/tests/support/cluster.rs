@@ -214,7 +214,7 @@ pub(crate) async fn as_pod(cluster: &discovery_testbed::Cluster, space: &Space, 
     cluster.apply(&rbac(Some(&space.namespace), Some(ACCOUNT), Mode::Pod)).await.unwrap();
     let token = cluster.token_of_pod(&space.namespace, ACCOUNT, &pod.name, &pod.uid).await.unwrap();
     let kubeconfig = cluster.save(&cluster.kubeconfig().with_token(&token)).unwrap();
-    space.environment(pod).with("KUBECONFIG", kubeconfig.to_string_lossy())
+    space.environment(pod).with("KUBECONFIG", kubeconfig)
 }
 
 /// Waits until something holds.
