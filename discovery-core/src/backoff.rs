@@ -13,14 +13,21 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// From 20 ms, doubling, up to `cap`, each with jitter of up to itself on top.
+    /// From 20 ms, doubling, up to `cap`, each with jitter of up to itself on top: what starts together in many processes
+    /// does not go on together.
     pub fn new(cap: Duration) -> Self {
+        Self::seeded(cap, fastrand::u64(..))
+    }
+
+    /// The same, with the jitter that this seed decides.
+    pub(crate) fn seeded(cap: Duration, seed: u64) -> Self {
         // The jitter adds up to one delay again, so half the cap keeps the sum below it.
         let builder = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(20).min(cap / 2))
             .with_max_delay(cap / 2)
             .with_factor(2.0)
             .with_jitter()
+            .with_jitter_seed(seed)
             .without_max_times();
         Self { builder, delays: builder.build(), cap }
     }
@@ -52,5 +59,15 @@ mod tests {
         assert!(later[10..].iter().all(|delay| *delay >= cap / 2), "{later:?}");
         backoff.reset();
         assert!(backoff.next() <= Duration::from_millis(40));
+    }
+
+    #[test]
+    fn what_starts_together_does_not_go_on_together() {
+        let delays = |seed| {
+            let mut backoff = Backoff::seeded(Duration::from_secs(2), seed);
+            (0..10).map(|_| backoff.next()).collect::<Vec<_>>()
+        };
+        assert_eq!(delays(1), delays(1));
+        assert!(delays(1).iter().zip(delays(2)).all(|(one, other)| *one != other), "{:?} {:?}", delays(1), delays(2));
     }
 }

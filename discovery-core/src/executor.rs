@@ -31,6 +31,8 @@ pub struct TaskScope {
     handle: Handle,
     tracker: TaskTracker,
     cancel: CancellationToken,
+    /// What all that is random in the handle follows from, in whatever order its tasks come to draw.
+    seed: u64,
 }
 
 impl TaskScope {
@@ -39,7 +41,15 @@ impl TaskScope {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn current() -> Self {
-        Self { handle: Handle::current(), tracker: TaskTracker::new(), cancel: CancellationToken::new() }
+        Self::on(Handle::current())
+    }
+
+    fn on(handle: Handle) -> Self {
+        Self { handle, tracker: TaskTracker::new(), cancel: CancellationToken::new(), seed: fastrand::u64(..) }
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Runs a task until it ends or the scope does.
@@ -152,8 +162,7 @@ impl Executor {
                 (handle, Some(Dedicated { stop, join: Mutex::new(Some(join)) }))
             }
         };
-        let scope = TaskScope { handle, tracker: TaskTracker::new(), cancel: CancellationToken::new() };
-        Ok(Self { scope, thread })
+        Ok(Self { scope: TaskScope::on(handle), thread })
     }
 
     pub(crate) fn scope(&self) -> &TaskScope {

@@ -270,6 +270,7 @@ impl Cluster {
             }
             let due = self.state().next_due();
             tokio::select! {
+                biased;
                 // The sender lives in the state, which `self` holds.
                 _ = activity.changed() => {}
                 () = sleep_until(due) => {}

@@ -99,6 +99,7 @@ impl Handle {
                 return;
             }
             tokio::select! {
+                biased;
                 () = changed(&mut link) => {}
                 () = weather_changed(&mut weather) => {}
             }

@@ -71,6 +71,7 @@ impl Reader {
     /// Waits for the link, ignoring the cluster.
     pub(crate) async fn link_changed(&mut self) {
         tokio::select! {
+            biased;
             () = changed(&mut self.link) => {}
             () = weather_changed(&mut self.weather) => {}
         }
@@ -79,6 +80,7 @@ impl Reader {
     /// Waits until there may be something to read, until `at`, or until the link changes.
     pub(crate) async fn news(&mut self, at: Option<Instant>) {
         tokio::select! {
+            biased;
             () = self.wake.notified() => {}
             () = sleep_until(at) => {}
             () = changed(&mut self.link) => {}

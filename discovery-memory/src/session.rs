@@ -62,6 +62,7 @@ impl MemorySession {
         let at = later(Instant::now(), by);
         let mut answer = self.handle.cluster.state().schedule_write(at, fence, batch.clone());
         let result = tokio::select! {
+            biased;
             result = &mut answer => result,
             () = sleep_until(Some(at)) => {
                 // Whatever is due happens now, this write at the latest.
@@ -127,6 +128,7 @@ impl Session for MemorySession {
                 return self.handle.name(self.ended(), Operation::Renew);
             }
             tokio::select! {
+                biased;
                 _ = ended.changed() => {}
                 () = sleep_until(deadline) => {}
                 _ = link.changed() => {}

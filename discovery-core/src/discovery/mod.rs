@@ -177,7 +177,7 @@ impl fmt::Debug for Discovery {
 impl Inner {
     /// For an operation that begins now.
     pub(crate) fn patience(&self) -> Patience {
-        Patience::new(&*self.backend, self.settings.operation_timeout)
+        Patience::new(&*self.backend, self.settings.operation_timeout, self.reconciler.seed())
     }
 
     /// Runs a future on the handle's thread, its errors told which operation and backend they belong to.

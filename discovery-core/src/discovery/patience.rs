@@ -16,9 +16,9 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    pub(super) fn new(backend: &dyn Backend, limit: Duration) -> Self {
+    pub(super) fn new(backend: &dyn Backend, limit: Duration, seed: u64) -> Self {
         let cap = backend.bounds().recovery.max(Duration::from_millis(100));
-        Self { until: later(Instant::now(), limit), backoff: Backoff::new(cap) }
+        Self { until: later(Instant::now(), limit), backoff: Backoff::seeded(cap, seed) }
     }
 
     /// Waits until it is time for another try.

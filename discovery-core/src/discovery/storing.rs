@@ -209,7 +209,8 @@ impl Inner {
     /// deadline.
     async fn check_neighbours<T: Record>(&self, key: &Key, value: &T) -> Result<()> {
         let Some(query) = value.neighbours() else { return Ok(()) };
-        let mut backoff = Backoff::new(self.backend.bounds().recovery.max(Duration::from_millis(100)));
+        let cap = self.backend.bounds().recovery.max(Duration::from_millis(100));
+        let mut backoff = Backoff::seeded(cap, self.reconciler.seed());
         let others = loop {
             let scope = query.scope(Some(T::KIND))?;
             match self.list::<T>(scope, &query, |key, value| T::decode(key, value)).await {

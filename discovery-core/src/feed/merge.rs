@@ -80,7 +80,7 @@ impl Scopes {
         // Nothing need change in the store for the feed to get where the slots are, and after a loss of data it never
         // gets there: once it has seen all that was written before now, it is far enough.
         let limit = self.context.settings.open_timeout;
-        let mut backoff = Backoff::new(self.context.backend.bounds().recovery / 2);
+        let mut backoff = Backoff::seeded(self.context.backend.bounds().recovery / 2, self.context.seed);
         loop {
             tokio::select! {
                 biased;

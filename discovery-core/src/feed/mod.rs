@@ -143,6 +143,8 @@ pub(crate) struct FeedContext {
     pub(crate) settings: FeedSettings,
     /// One for each watch that the backend allows.
     pub(crate) permits: Arc<Semaphore>,
+    /// Of the delays after failures.
+    pub(crate) seed: u64,
 }
 
 impl Feed {

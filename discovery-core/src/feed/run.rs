@@ -71,6 +71,7 @@ pub(super) struct Task {
     progress: watch::Sender<Progress>,
     pub(super) settings: FeedSettings,
     permits: Arc<Semaphore>,
+    seed: u64,
     raw: RawStore,
     pub(super) slots: SlotIndex,
     pub(super) adoptions: Vec<Adoption>,
@@ -105,6 +106,7 @@ impl Task {
             progress,
             settings: context.settings,
             permits: Arc::clone(&context.permits),
+            seed: context.seed,
             raw: RawStore::default(),
             slots: SlotIndex::default(),
             adoptions: Vec::new(),
@@ -145,7 +147,7 @@ impl Task {
     /// Opens the watch again and again until something stops the feed.
     async fn follow(&mut self) -> Stop {
         let cap = (self.feed.backend.bounds().recovery / 2).max(Duration::from_millis(100));
-        let mut backoff = Backoff::new(cap);
+        let mut backoff = Backoff::seeded(cap, self.seed);
         loop {
             let life = AssertUnwindSafe(self.serve(&mut backoff)).catch_unwind().await;
             let error = match life {

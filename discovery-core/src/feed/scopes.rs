@@ -88,7 +88,7 @@ impl Scopes {
     pub(crate) fn new(backend: Arc<dyn Backend>, tasks: TaskScope, settings: FeedSettings) -> Self {
         let permits = Arc::new(Semaphore::new(backend.bounds().max_watches.clamp(1, Semaphore::MAX_PERMITS)));
         Self {
-            context: FeedContext { backend, settings, permits },
+            context: FeedContext { backend, settings, permits, seed: tasks.seed() },
             cancel: tasks.child_token(),
             tasks,
             table: Mutex::default(),

@@ -2,6 +2,7 @@
 
 use std::any::TypeId;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, Weak};
 
 use crate::key::Path;
@@ -14,7 +15,8 @@ type Held = (TypeId, Weak<dyn AnySlot>);
 /// slots.
 #[derive(Default)]
 pub(crate) struct SlotIndex {
-    by_scope: HashMap<Arc<str>, Vec<Held>>,
+    /// Hashed alike in every process, so that one seed always wakes streams in one order. The scopes are this process's own.
+    by_scope: HashMap<Arc<str>, Vec<Held>, BuildHasherDefault<DefaultHasher>>,
 }
 
 impl SlotIndex {

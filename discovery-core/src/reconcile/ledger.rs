@@ -49,6 +49,8 @@ pub(super) struct Group {
 }
 
 pub(crate) struct Ledger {
+    /// Of the delays after writes that failed.
+    seed: u64,
     pub(super) claims: BTreeMap<Key, Claim>,
     /// Keys to be written now.
     pub(super) dirty: BTreeSet<Key>,
@@ -71,8 +73,9 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(patience: Duration) -> Self {
+    pub(crate) fn new(patience: Duration, seed: u64) -> Self {
         Self {
+            seed,
             claims: BTreeMap::new(),
             dirty: BTreeSet::new(),
             delayed: BTreeSet::new(),
@@ -338,9 +341,9 @@ impl Ledger {
 
     /// Tries a key again later, each time after a longer delay.
     pub(super) fn delay(&mut self, key: &Key) {
-        let patience = self.patience;
+        let (patience, seed) = (self.patience, self.seed);
         if let Some(claim) = self.claims.get_mut(key) {
-            let backoff = claim.backoff.get_or_insert_with(|| Box::new(Backoff::new(patience)));
+            let backoff = claim.backoff.get_or_insert_with(|| Box::new(Backoff::seeded(patience, seed)));
             let at = Instant::now() + backoff.next();
             self.dirty.remove(key);
             self.delayed.insert((at, key.clone()));

@@ -52,6 +52,8 @@ struct Demand {
 
 /// The shared side of the reconciler; its task is in `run`.
 pub(crate) struct Reconciler {
+    /// The handle's.
+    seed: u64,
     backend: Arc<dyn Backend>,
     wish: SessionWish,
     ledger: Mutex<Ledger>,
@@ -68,8 +70,9 @@ pub(crate) struct Reconciler {
 impl Reconciler {
     pub(crate) fn start(backend: Arc<dyn Backend>, wish: SessionWish, tasks: &TaskScope) -> Arc<Self> {
         let reconciler = Arc::new(Self {
+            seed: tasks.seed(),
             meter: OwnerMeter::new(backend.name()),
-            ledger: Mutex::new(Ledger::new(patience(&*backend))),
+            ledger: Mutex::new(Ledger::new(patience(&*backend), tasks.seed())),
             backend,
             wish,
             demand: Mutex::default(),
@@ -80,6 +83,10 @@ impl Reconciler {
         });
         tasks.spawn(run::run(Arc::clone(&reconciler)));
         reconciler
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The ledger, for a moment: the guard never lives across an await.

@@ -30,7 +30,7 @@ pub(super) async fn run(reconciler: Arc<Reconciler>) {
 
 impl Reconciler {
     async fn live(&self) {
-        let mut opening = Backoff::new(patience(&*self.backend));
+        let mut opening = Backoff::seeded(patience(&*self.backend), self.seed);
         let mut ended = Ok(());
         loop {
             while !self.is_needed() && !self.is_closing() {
@@ -104,6 +104,7 @@ impl Reconciler {
     /// Sleeps, unless the handle is closing: what is left is then tried at once.
     async fn pause(&self, delay: Duration) {
         tokio::select! {
+            biased;
             () = sleep(delay) => {}
             () = self.hurry.notified() => {}
         }
@@ -130,7 +131,7 @@ impl Reconciler {
     /// Publishes what is wanted and verifies it now and then, until the session is lost or everything is withdrawn.
     async fn write(&self, session: &dyn Session) -> End {
         let patience = patience(&*self.backend);
-        let mut reads = Schedule::new(self.backend.bounds().recovery, patience);
+        let mut reads = Schedule::new(self.backend.bounds().recovery, patience, self.seed);
         loop {
             if self.is_closing() && self.ledger().is_empty() {
                 return End::Closing;
@@ -152,6 +153,7 @@ impl Reconciler {
             };
             let Some(work) = work else {
                 tokio::select! {
+                    biased;
                     () = self.work.notified() => {}
                     () = sleep_until(next_try.map_or(reads.at(), |at| at.min(reads.at()))) => {}
                 }

@@ -16,14 +16,16 @@ pub(super) struct Schedule {
     at: Instant,
     /// When the newest read was sent.
     sent: Instant,
+    random: fastrand::Rng,
 }
 
 impl Schedule {
     /// For a session that is open: what its records are is known from now on. `patience` is the longest pause after a
     /// read that failed.
-    pub(super) fn new(recovery: Duration, patience: Duration) -> Self {
-        let now = Instant::now();
-        Self { recovery, backoff: Backoff::new(patience), at: now + period(recovery), sent: now }
+    pub(super) fn new(recovery: Duration, patience: Duration, seed: u64) -> Self {
+        let (now, mut random) = (Instant::now(), fastrand::Rng::with_seed(seed));
+        let at = now + period(recovery, &mut random);
+        Self { recovery, backoff: Backoff::seeded(patience, seed), at, sent: now, random }
     }
 
     /// When the next read is due.
@@ -51,7 +53,7 @@ impl Schedule {
         self.sent = sent;
         self.backoff.reset();
         // A store whose answers take that long is not asked without a pause.
-        self.at = (sent + period(self.recovery)).max(Instant::now() + self.recovery / 10);
+        self.at = (sent + period(self.recovery, &mut self.random)).max(Instant::now() + self.recovery / 10);
     }
 
     /// What a read that failed was to find is still to be found within R.
@@ -62,7 +64,7 @@ impl Schedule {
 }
 
 /// Between eight and nine tenths of R.
-fn period(recovery: Duration) -> Duration {
+fn period(recovery: Duration, random: &mut fastrand::Rng) -> Duration {
     let tenth = recovery / 10;
-    (recovery - tenth - tenth.mul_f64(fastrand::f64())).max(Duration::from_millis(100))
+    (recovery - tenth - tenth.mul_f64(random.f64())).max(Duration::from_millis(100))
 }

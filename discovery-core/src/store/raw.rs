@@ -145,8 +145,10 @@ impl RawStore {
 
     /// Gives up those whose time has come.
     pub(crate) fn drop_ghosts(&mut self, now: Instant) -> Vec<Effective> {
-        let due: Vec<Key> =
+        let mut due: Vec<Key> =
             self.ghosts.iter().filter(|(_, until)| **until <= now).map(|(key, _)| key.clone()).collect();
+        // As they stand in a set, and not as the table has them.
+        due.sort_unstable();
         let dropped = self.apply(due.into_iter().map(Change::Delete).collect());
         self.next_ghost = self.ghosts.values().min().copied();
         dropped

@@ -9,7 +9,7 @@ mod records;
 mod sessions;
 mod watchers;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -72,8 +72,8 @@ pub(crate) struct State {
     pub(crate) reorder: bool,
     pub(crate) duplicate: bool,
     readiness: bool,
-    owners: HashMap<OwnerId, Owner>,
-    sessions: HashMap<u64, SessionState>,
+    owners: BTreeMap<OwnerId, Owner>,
+    sessions: BTreeMap<u64, SessionState>,
     /// By instant, then by the id of the session or the write.
     timers: BTreeMap<(Instant, u64), Due>,
     next_id: u64,
@@ -92,8 +92,8 @@ impl State {
             reorder: false,
             duplicate: false,
             readiness,
-            owners: HashMap::new(),
-            sessions: HashMap::new(),
+            owners: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             timers: BTreeMap::new(),
             next_id: 0,
             activity: watch::Sender::new(()),

@@ -1,6 +1,6 @@
 //! Who waits for which part of the tree.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use discovery_core::Scope;
@@ -37,7 +37,7 @@ impl Slot {
 /// The readers by scope: a change looks up the scopes above it and wakes nobody else.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
-    scopes: HashMap<String, HashMap<u64, Slot>>,
+    scopes: BTreeMap<String, BTreeMap<u64, Slot>>,
     pub(crate) open_watches: usize,
     pub(crate) open_logs: usize,
     pub(crate) watches_opened: u64,
@@ -85,7 +85,7 @@ impl Watchers {
     }
 
     pub(crate) fn wake_all(&self) {
-        for slot in self.scopes.values().flat_map(HashMap::values) {
+        for slot in self.scopes.values().flat_map(BTreeMap::values) {
             slot.wake.notify_one();
         }
     }
