@@ -27,8 +27,12 @@ pub async fn backend(endpoints: &str) -> EtcdBackend {
 }
 
 pub async fn connect(environment: Environment) -> Result<EtcdBackend> {
+    connect_within(environment, TaskScope::current()).await
+}
+
+async fn connect_within(environment: Environment, tasks: TaskScope) -> Result<EtcdBackend> {
     let config = Config::from_environment(&environment)?;
-    EtcdBackend::with_config(config, &BackendContext::new(environment, TaskScope::current())).await
+    EtcdBackend::with_config(config, &BackendContext::new(environment, tasks)).await
 }
 
 /// Makes the next handle of this thread begin with the first of its endpoints.
@@ -44,14 +48,15 @@ fn begin_with_the_first_of(endpoints: &str) {
 
 /// A handle whose calls go to the first endpoint until that fails. On a runtime of one thread.
 pub async fn with_first(endpoints: &str) -> EtcdBackend {
-    begin_with_the_first_of(endpoints);
-    backend(endpoints).await
+    with_first_of(environment(endpoints)).await
 }
 
 /// [`with_first`] with more settings than the endpoints.
 pub async fn with_first_of(environment: Environment) -> EtcdBackend {
+    // Made before: it draws, too.
+    let tasks = TaskScope::current();
     begin_with_the_first_of(environment.get("ETCD_ENDPOINTS").unwrap().unwrap());
-    connect(environment).await.unwrap()
+    connect_within(environment, tasks).await.unwrap()
 }
 
 pub fn key(id: u64) -> Key {
