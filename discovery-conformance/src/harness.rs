@@ -238,6 +238,14 @@ mod tests {
         missing: Option<Vec<Hook>>,
     }
 
+    impl Changed {
+        /// With these hooks, which do their faults, and the defaults of a factory.
+        fn with(hooks: &[Hook]) -> Self {
+            let hooks = hooks.to_vec();
+            Self { hooks, does: true, impossible: false, expects: Verdict::PassedBlackBox, missing: None }
+        }
+    }
+
     #[async_trait]
     impl Factory for Changed {
         fn name(&self) -> &str {
@@ -297,13 +305,7 @@ mod tests {
 
     #[test]
     fn a_hook_that_does_nothing_fails_the_run() {
-        let changed = |does| Changed {
-            hooks: ALL.to_vec(),
-            does,
-            impossible: false,
-            expects: Verdict::PassedBlackBox,
-            missing: None,
-        };
+        let changed = |does| Changed { does, ..Changed::with(&ALL) };
         assert!(green(changed(true), &[]));
         assert!(!green(changed(false), &[]));
         assert!(!green(changed(false), &["flt_01"]));
@@ -311,13 +313,7 @@ mod tests {
 
     #[test]
     fn a_verdict_worse_than_expected_fails_the_run() {
-        let changed = |hooks: &[Hook], expects| Changed {
-            hooks: hooks.to_vec(),
-            does: true,
-            impossible: false,
-            expects,
-            missing: None,
-        };
+        let changed = |hooks: &[Hook], expects| Changed { expects, ..Changed::with(hooks) };
         assert!(green(changed(&ALL, Verdict::Passed), &[]));
         assert!(!green(changed(&[Hook::Cut], Verdict::Passed), &[]));
         assert!(green(changed(&[Hook::Cut], Verdict::PassedBlackBox), &[]));
@@ -325,26 +321,14 @@ mod tests {
 
     #[test]
     fn a_fault_that_cannot_exist_is_no_missing_hook() {
-        let changed = |impossible| Changed {
-            hooks: vec![Hook::Cut],
-            does: true,
-            impossible,
-            expects: Verdict::Passed,
-            missing: None,
-        };
+        let changed = |impossible| Changed { impossible, expects: Verdict::Passed, ..Changed::with(&[Hook::Cut]) };
         assert!(!green(changed(false), &[]));
         assert!(green(changed(true), &[]));
     }
 
     #[test]
     fn of_a_few_cases_nothing_is_expected_but_that_they_pass() {
-        let changed = || Changed {
-            hooks: vec![Hook::Cut],
-            does: true,
-            impossible: false,
-            expects: Verdict::Passed,
-            missing: None,
-        };
+        let changed = || Changed { expects: Verdict::Passed, ..Changed::with(&[Hook::Cut]) };
         assert!(green(changed(), &["flt_01"]));
         assert!(green(changed(), &["flt_15"]));
     }
@@ -352,11 +336,8 @@ mod tests {
     #[test]
     fn a_hook_that_is_lost_fails_the_run_whatever_the_verdict() {
         let changed = |hooks: &[Hook], missing: Option<&[Hook]>| Changed {
-            hooks: hooks.to_vec(),
-            does: true,
-            impossible: false,
-            expects: Verdict::PassedBlackBox,
             missing: missing.map(<[Hook]>::to_vec),
+            ..Changed::with(hooks)
         };
         let cut = [Hook::Cut];
         assert!(green(changed(&cut, None), &[]));

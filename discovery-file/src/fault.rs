@@ -36,7 +36,7 @@ pub(crate) fn is_out_of_place(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists) || is_loop(error)
 }
 
-pub(crate) fn is_loop(error: &io::Error) -> bool {
+fn is_loop(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 

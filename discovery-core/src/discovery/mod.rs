@@ -24,6 +24,7 @@ pub use writing::Draft;
 use patience::Patience;
 
 use crate::backend::{Backend, Health};
+use crate::backoff::Backoff;
 use crate::capability::{Bounds, Capabilities};
 use crate::deadline::later;
 use crate::error::{Error, ErrorKind, Result};
@@ -177,7 +178,13 @@ impl fmt::Debug for Discovery {
 impl Inner {
     /// For an operation that begins now.
     pub(crate) fn patience(&self) -> Patience {
-        Patience::new(&*self.backend, self.settings.operation_timeout, self.reconciler.seed())
+        Patience::new(self.backoff(), self.settings.operation_timeout)
+    }
+
+    /// The delays between an operation's tries.
+    pub(crate) fn backoff(&self) -> Backoff {
+        let cap = self.backend.bounds().recovery.max(Duration::from_millis(100));
+        Backoff::seeded(cap, self.reconciler.seed())
     }
 
     /// Runs a future on the handle's thread, its errors told which operation and backend they belong to.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::backend::Backend;
 use crate::backoff::Backoff;
 use crate::deadline::later;
 use crate::error::Error;
@@ -16,9 +15,8 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    pub(super) fn new(backend: &dyn Backend, limit: Duration, seed: u64) -> Self {
-        let cap = backend.bounds().recovery.max(Duration::from_millis(100));
-        Self { until: later(Instant::now(), limit), backoff: Backoff::seeded(cap, seed) }
+    pub(super) fn new(backoff: Backoff, limit: Duration) -> Self {
+        Self { until: later(Instant::now(), limit), backoff }
     }
 
     /// Waits until it is time for another try.

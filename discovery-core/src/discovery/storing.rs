@@ -2,14 +2,12 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::Inner;
 use crate::backend::Stamp;
-use crate::backoff::Backoff;
 use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::key::{InstanceId, Key, Path};
 use crate::reconcile::{TakenBack, Waiter, Wish, closed};
@@ -209,8 +207,7 @@ impl Inner {
     /// deadline.
     async fn check_neighbours<T: Record>(&self, key: &Key, value: &T) -> Result<()> {
         let Some(query) = value.neighbours() else { return Ok(()) };
-        let cap = self.backend.bounds().recovery.max(Duration::from_millis(100));
-        let mut backoff = Backoff::seeded(cap, self.reconciler.seed());
+        let mut backoff = self.backoff();
         let others = loop {
             let scope = query.scope(Some(T::KIND))?;
             match self.list::<T>(scope, &query, |key, value| T::decode(key, value)).await {

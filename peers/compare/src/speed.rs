@@ -64,6 +64,11 @@ pub(crate) async fn run(part: &str, mut keep: impl FnMut(&str, Vec<Comparison>) 
     Ok(failed)
 }
 
+/// That side of two.
+fn of(peers: &[Peer; 2], which: Which) -> &Peer {
+    if which == Which::Ours { &peers[0] } else { &peers[1] }
+}
+
 /// A store inside the process.
 async fn in_memory(which: Which) -> Outcome<Peer> {
     in_memory_with(which, &[]).await

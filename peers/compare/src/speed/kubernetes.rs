@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use discovery_peer_protocol::{Command, Query, now};
 use serde_json::{Value, json};
 
+use super::list::timed;
+use super::load::WORKERS;
 use super::lookup::beside_the_client;
 use super::result::quantile;
-use super::{Comparison, Figures, Goal, in_turns};
+use super::{Comparison, Figures, Goal, in_turns, of};
 use crate::Outcome;
 use crate::peer::{Peer, Which};
 use crate::store::Store;
@@ -19,8 +21,6 @@ const CHANGES: usize = 60;
 const APART: Duration = Duration::from_millis(50);
 const PROCESSES: usize = 100;
 const LISTS: usize = 20;
-/// The endpoint that is asked for has so many of the pods.
-const WORKERS: usize = 100;
 
 pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
     let mut comparisons = registering().await?;
@@ -65,18 +65,8 @@ async fn syncing(store: &Store) -> Vec<Comparison> {
 
 /// The reference answers from what its own watches have told it up to then.
 async fn listing(peers: &[Peer; 2], query: Query) -> Vec<Comparison> {
-    let [ours, reference] = in_turns(ROUNDS, async |which| {
-        let peer = if which == Which::Ours { &peers[0] } else { &peers[1] };
-        let answer = peer.ask(Command::TimeList { query: query.clone(), times: LISTS }).await?;
-        if answer["records"].as_u64() != Some(WORKERS as u64) {
-            return Err(format!("the list has {} records", answer["records"]));
-        }
-        let nanos: Vec<f64> = answer["nanos"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
-        let time = quantile(&nanos, 0.5).ok_or("no times")?;
-        let processor = answer["processor"].as_f64().ok_or("no processor time")? / LISTS as f64;
-        Ok(vec![time / 1e6, processor / 1e6])
-    })
-    .await;
+    let [ours, reference] =
+        in_turns(ROUNDS, async |which| timed(of(peers, which), query.clone(), LISTS).await.map(Vec::from)).await;
     let measures = [("time", "ms", Goal::None), ("processor time", "ms", Goal::None)];
     let what = format!("Kubernetes, {WORKERS} workers among {PODS} pods");
     let mut rows = rows("one fresh list of one endpoint's workers", &what, &measures, [ours, reference]);

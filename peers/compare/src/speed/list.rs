@@ -1,13 +1,13 @@
 //! One fresh list of one endpoint's workers, among ever more of others.
 
-use discovery_peer_protocol::Command;
+use discovery_peer_protocol::{Command, Query};
 use serde_json::Value;
 
 use super::load::{self, Spread, WORKERS};
 use super::result::quantile;
-use super::{Comparison, Goal, in_turns};
+use super::{Comparison, Goal, in_turns, of};
 use crate::Outcome;
-use crate::peer::Which;
+use crate::peer::{Peer, Which};
 use crate::store::Store;
 
 const ROUNDS: usize = 5;
@@ -20,21 +20,13 @@ pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
         load::load(etcd, Spread::Pools, size).await?;
         let peers = [store.peer(Which::Ours).await?, store.peer(Which::Reference).await?];
         let round = async |which: Which| {
-            let peer = if which == Which::Ours { &peers[0] } else { &peers[1] };
             let failed = |error: Box<dyn std::error::Error>| error.to_string();
             let sent = async || load::metric(etcd, "etcd_network_client_grpc_sent_bytes_total", "").await;
             let before = sent().await.map_err(failed)?;
-            let query = Spread::Pools.query(size / 2);
-            let answer = peer.ask(Command::TimeList { query, times }).await?;
+            let [time, processor] = timed(of(&peers, which), Spread::Pools.query(size / 2), times).await?;
             let bytes = sent().await.map_err(failed)? - before;
-            if answer["records"].as_u64() != Some(WORKERS as u64) {
-                return Err(format!("the list has {} records", answer["records"]));
-            }
-            let nanos: Vec<f64> = answer["nanos"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
-            let time = quantile(&nanos, 0.5).ok_or("no times")?;
-            let processor = answer["processor"].as_f64().ok_or("no processor time")? / times as f64;
             // One list more than those that were timed.
-            Ok(vec![time / 1e6, processor / 1e6, bytes / 1e3 / (times + 1) as f64])
+            Ok(vec![time, processor, bytes / 1e3 / (times + 1) as f64])
         };
         let [ours, reference] = in_turns(ROUNDS, round).await;
         let measures =
@@ -52,4 +44,16 @@ pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
         }
     }
     Ok(comparisons)
+}
+
+/// What a list of the [`WORKERS`] of one endpoint takes by the clock, its median, and of the processor, in milliseconds.
+pub(super) async fn timed(peer: &Peer, query: Query, times: usize) -> Result<[f64; 2], String> {
+    let answer = peer.ask(Command::TimeList { query, times }).await?;
+    if answer["records"].as_u64() != Some(WORKERS as u64) {
+        return Err(format!("the list has {} records", answer["records"]));
+    }
+    let nanos: Vec<f64> = answer["nanos"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+    let time = quantile(&nanos, 0.5).ok_or("no times")?;
+    let processor = answer["processor"].as_f64().ok_or("no processor time")? / times as f64;
+    Ok([time / 1e6, processor / 1e6])
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::load::{self, Spread, WORKERS};
 use super::result::quantile;
-use super::{Comparison, Figures, Goal, in_memory, in_turns};
+use super::{Comparison, Figures, Goal, in_memory, in_turns, of};
 use crate::Outcome;
 use crate::peer::{Peer, Which};
 use crate::store::Store;
@@ -56,11 +56,11 @@ pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
 /// Beside what the reference's own client keeps.
 pub(super) async fn beside_the_client(among: &str, peers: &[Peer; 2], query: Query) -> Vec<Comparison> {
     let [ours, reference] = in_turns(ROUNDS, async |which| {
-        let (peer, ways) = match which {
-            Which::Ours => (&peers[0], &OURS[..]),
-            Which::Reference => (&peers[1], &WAYS.map(|(way, ..)| way)[..]),
+        let ways = match which {
+            Which::Ours => &OURS[..],
+            Which::Reference => &WAYS.map(|(way, ..)| way)[..],
         };
-        let answer = peer.ask(Command::Lookup { query: query.clone(), groups: GROUPS }).await?;
+        let answer = of(peers, which).ask(Command::Lookup { query: query.clone(), groups: GROUPS }).await?;
         ways.iter().map(|way| median(&answer[*way]).ok_or_else(|| format!("no times of {way:?}"))).collect()
     })
     .await;
@@ -86,10 +86,11 @@ pub(super) async fn beside_the_client(among: &str, peers: &[Peer; 2], query: Que
 async fn beside_list(among: &str, peers: &[Peer; 2]) -> Comparison {
     let [mut ours, mut reference] = in_turns(ROUNDS, async |which| {
         let query = Spread::Single.query(MANY / 2);
-        let nanos = match which {
-            Which::Ours => median(&peers[0].ask(Command::Lookup { query, groups: GROUPS }).await?["load and pick"]),
-            Which::Reference => median(&peers[1].ask(Command::TimeList { query, times: 5 }).await?["nanos"]),
+        let (command, times) = match which {
+            Which::Ours => (Command::Lookup { query, groups: GROUPS }, OURS[1]),
+            Which::Reference => (Command::TimeList { query, times: 5 }, "nanos"),
         };
+        let nanos = median(&of(peers, which).ask(command).await?[times]);
         Ok(vec![nanos.ok_or("no times")?])
     })
     .await;

@@ -6,7 +6,7 @@ use discovery_peer_protocol::{Command, Query};
 use etcd_client::Client;
 
 use super::load::{self, Spread};
-use super::{Comparison, Figures, Goal, in_memory, in_memory_with, in_turns};
+use super::{Comparison, Figures, Goal, in_memory, in_memory_with, in_turns, of};
 use crate::Outcome;
 use crate::ours::SHARES_RUNTIME;
 use crate::peer::{Peer, Which};
@@ -75,7 +75,7 @@ impl Pair {
 
     /// The processor time of the changes, in milliseconds. Each is a removal and an addition.
     async fn churned(&self, which: Which) -> Result<f64, String> {
-        let peer = if which == Which::Ours { &self.peers[0] } else { &self.peers[1] };
+        let peer = of(&self.peers, which);
         peer.ask(Command::Tally).await?;
         let before = peer.usage().await?.processor;
         peer.ask(Command::Churn { count: CHANGES / 2 }).await?;
