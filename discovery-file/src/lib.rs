@@ -75,6 +75,7 @@ mod fault;
 mod lock;
 mod owner;
 mod place;
+mod reading;
 mod record;
 mod session;
 mod watch;

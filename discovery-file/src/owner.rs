@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::fault;
 use crate::lock::{DirectoryLock, is_alive, take_life};
-use crate::place::{self, Nonce, Place, Spot, TEMPORARY, remove};
+use crate::place::{Nonce, Place, Spot, TEMPORARY, remove};
+use crate::reading::{self, Content, Reading};
 
 /// Claims are kept until the file has this many bytes more than twice what is needed.
 const COMPACT_ABOVE: u64 = 64 << 10;
@@ -62,7 +63,7 @@ impl OwnerFile {
         let header = Header { version: 1, id: id.to_string(), pid: std::process::id(), ttl_ms: ttl.as_millis() as u64 };
         let owners = place.owners();
         place.make(&owners)?;
-        if let Some(earlier) = Owner::read(place, &id.to_string())?
+        if let Some(earlier) = Owner::read(place, &id.to_string(), Reading::Waits)?
             && !earlier.alive
         {
             earlier.reap(place, End::Death)?;
@@ -282,16 +283,16 @@ impl Owner {
 
     /// Whether the owner of this name lives, and the state of its file; `None` where there is no file, or where what has
     /// its name is none.
-    pub(crate) fn probe(place: &Place, name: &str) -> Result<Option<(State, bool)>> {
-        let Some(file) = open(place, name)? else { return Ok(None) };
+    pub(crate) fn probe(place: &Place, name: &str, reading: Reading) -> Result<Option<(State, bool)>> {
+        let Some(file) = open(place, name, reading)? else { return Ok(None) };
         let path = place.owners().join(name);
         let alive = is_alive(&file).map_err(|error| fault(&path, error))?;
         Ok(Some((State::of(&file).map_err(|error| fault(&path, error))?, alive)))
     }
 
     /// Reads the file of this name; `None` where there is none.
-    pub(crate) fn read(place: &Place, name: &str) -> Result<Option<Self>> {
-        let Some(file) = open(place, name)? else { return Ok(None) };
+    pub(crate) fn read(place: &Place, name: &str, reading: Reading) -> Result<Option<Self>> {
+        let Some(file) = open(place, name, reading)? else { return Ok(None) };
         let path = place.owners().join(name);
         let failed = |error| fault(&path, error);
         let alive = is_alive(&file).map_err(failed)?;
@@ -305,7 +306,7 @@ impl Owner {
             id: name.to_owned(),
             pid: 0,
         };
-        let mut lines = BufReader::new(file);
+        let mut lines = BufReader::new(Content::of(&file, reading));
         let mut line = Vec::new();
         loop {
             let read = lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).map_err(failed)? as u64;
@@ -327,7 +328,7 @@ impl Owner {
     /// The owner that claims this file, where one does.
     pub(crate) fn of(place: &Place, claim: &Claim) -> Result<Option<Self>> {
         for name in Self::names(place)? {
-            if let Some(owner) = Self::read(place, &name)?
+            if let Some(owner) = Self::read(place, &name, Reading::Waits)?
                 && owner.claims.contains(claim)
             {
                 return Ok(Some(owner));
@@ -342,7 +343,7 @@ impl Owner {
     }
 
     fn is_over(&self, place: &Place, end: End) -> Result<bool> {
-        Ok(match Self::probe(place, &self.name)? {
+        Ok(match Self::probe(place, &self.name, Reading::Waits)? {
             Some((state, alive)) if state.nonce == self.state.nonce => match end {
                 End::Death => !alive,
                 End::Silence(renewed) => state.renewed == renewed,
@@ -401,9 +402,9 @@ pub(crate) fn temporary_prefix(owner: &str) -> String {
     format!("{TEMPORARY}{owner}_")
 }
 
-fn open(place: &Place, name: &str) -> Result<Option<File>> {
+fn open(place: &Place, name: &str, reading: Reading) -> Result<Option<File>> {
     let path = place.owners().join(name);
-    place::open(&path).map_err(|error| fault(&path, error))
+    reading::open(&path, reading).map_err(|error| fault(&path, error))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Where things lie below the shared directory, and what identifies a file.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,6 @@ use std::time::UNIX_EPOCH;
 
 use discovery_core::{Error, ErrorKind, Key, Result};
 use discovery_dynamo::layout;
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::config::DIRECTORY_VARIABLE;
@@ -106,21 +104,6 @@ impl Place {
             Error::new(ErrorKind::InvalidConfig, text).with_backend("file").with_source(error)
         })
     }
-}
-
-/// Opens a regular file to be read; `None` where there is none. Whatever else has its name is not waited for, as a FIFO
-/// would have to be, and not followed.
-pub(crate) fn open(path: &Path) -> io::Result<Option<File>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        // No file, or a socket.
-        Err(Errno::NOENT | Errno::NXIO) => return Ok(None),
-        // A link, or else one on the way.
-        Err(Errno::LOOP) if fs::symlink_metadata(path).is_ok() => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    Ok(file.metadata()?.is_file().then_some(file))
 }
 
 /// Whether something has this name that is no regular file.

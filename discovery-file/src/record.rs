@@ -15,7 +15,8 @@ use crate::MAX_VALUE;
 use crate::fault::{fault, stray};
 use crate::lock::DirectoryLock;
 use crate::owner::{Claim, Owner, OwnerFile, temporary_prefix, touch};
-use crate::place::{Nonce, Place, Spot, is_stray, open, remove};
+use crate::place::{Nonce, Place, Spot, is_stray, remove};
+use crate::reading::{Reading, open};
 
 /// How long the reference lets a file live that nobody renews.
 pub(crate) const FOREIGN_TTL: Duration = Duration::from_secs(10);
@@ -209,7 +210,7 @@ impl Records<'_> {
         for (key, held) in held.into_iter().filter(|(_, held)| held.owner == self.owner.name()) {
             let path = self.place.record(&Spot::of(&key)?);
             // What is gone is for `verify` to find.
-            let Some(file) = open(&path).map_err(|error| fault(&path, error))? else { continue };
+            let Some(file) = open(&path, Reading::Waits).map_err(|error| fault(&path, error))? else { continue };
             let metadata = file.metadata().map_err(|error| fault(&path, error))?;
             if Nonce::of(&metadata) == held.nonce {
                 touch(&file).map_err(|error| fault(&path, error))?;
@@ -266,7 +267,7 @@ impl Drop for Temporary {
 /// Whether the file at `path` is this one and holds an equal value.
 fn holds(path: &Path, nonce: Nonce, value: &[u8]) -> Result<bool> {
     let failed = |error| fault(path, error);
-    let Some(file) = open(path).map_err(failed)? else { return Ok(false) };
+    let Some(file) = open(path, Reading::Waits).map_err(failed)? else { return Ok(false) };
     if Nonce::of(&file.metadata().map_err(failed)?) != nonce {
         return Ok(false);
     }

@@ -16,7 +16,7 @@ fn file(place: &Place, name: &str) -> Claim {
 }
 
 fn read(place: &Place, name: &str) -> Owner {
-    Owner::read(place, name).unwrap().unwrap()
+    Owner::read(place, name, Reading::Waits).unwrap().unwrap()
 }
 
 #[test]

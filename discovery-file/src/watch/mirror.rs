@@ -240,13 +240,20 @@ impl Mirror {
         });
     }
 
-    /// Whether the notices that wait are of more than files on the way to their names. Half of them are not, and a pass
-    /// takes two changes of thread. Never waits: another pass that is under way may take them first.
-    fn asks_for_a_pass(&self, source: &Source) -> bool {
-        match (source.fd(), self.scan.try_lock()) {
-            (Some(fd), Ok(mut scan)) => scan.notices(fd),
-            _ => true,
+    /// Takes in what was noticed, as far as it waits for nothing: a pass takes two changes of thread. Answers whether
+    /// there is more, for a pass. Half of the notices are of files on the way to their names, and ask for nothing.
+    fn take_in_at_once(&self, source: &Source) -> bool {
+        // Another pass that is under way may take the notices first.
+        let (Some(fd), Ok(mut scan)) = (source.fd(), self.scan.try_lock()) else { return true };
+        if !scan.notices(fd) {
+            return false;
         }
+        let Some(findings) = scan.at_once(fd) else { return true };
+        let (_, told) = self.log().take_in(Ok(findings));
+        if told {
+            self.tell();
+        }
+        scan.unfinished()
     }
 
     /// Follows the directory until no stream is left.
@@ -272,7 +279,7 @@ impl Mirror {
             depth = loop {
                 tokio::select! {
                     () = readable(&source) => {
-                        if self.asks_for_a_pass(&source) {
+                        if self.take_in_at_once(&source) {
                             break Depth::Noticed;
                         }
                     }

@@ -13,6 +13,9 @@ use rustix::io::Errno;
 
 use crate::place::Spot;
 
+/// How many files are read at once, between two other things that the handle's thread has to do.
+const LITTLE: usize = 16;
+
 /// What a directory is watched for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -33,8 +36,8 @@ pub(crate) struct Notices {
     pub(crate) gone: HashSet<Spot>,
     /// Owner files that somebody who could write closed: the death of an owner looks like this.
     pub(crate) closed: HashSet<String>,
-    /// Whether an owner file was made, written or removed.
-    pub(crate) owners: bool,
+    /// Owner files that were made, written or removed.
+    pub(crate) owners: HashSet<String>,
     /// Whether directories came or went.
     pub(crate) directories: bool,
     /// Whether the kernel dropped notices, so that everything has to be read again.
@@ -43,7 +46,17 @@ pub(crate) struct Notices {
 
 impl Notices {
     pub(crate) fn is_empty(&self) -> bool {
-        self.touched.is_empty() && self.closed.is_empty() && !self.owners && !self.directories && !self.overflow
+        self.touched.is_empty()
+            && self.closed.is_empty()
+            && self.owners.is_empty()
+            && !self.directories
+            && !self.overflow
+    }
+
+    /// Whether a few files are all that this is about.
+    pub(crate) fn is_little(&self) -> bool {
+        let files = self.touched.values().map(HashSet::len).sum::<usize>() + self.owners.len();
+        files <= LITTLE && self.closed.is_empty() && !self.directories && !self.overflow
     }
 }
 
@@ -151,7 +164,7 @@ impl Notifier {
                 if events.contains(ReadFlags::CLOSE_WRITE) {
                     notices.closed.insert(name.to_owned());
                 } else {
-                    notices.owners = true;
+                    notices.owners.insert(name.to_owned());
                 }
             }
             Role::Bucket(_) if name.starts_with(crate::place::TEMPORARY) => {}

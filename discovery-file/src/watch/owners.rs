@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use discovery_core::Result;
 
 use crate::owner::{Claim, End, Owner};
-use crate::place::{Place, is_stray};
+use crate::place::{Place, Spot, is_stray};
+use crate::reading::Reading;
 use crate::record::GRACE;
 
 /// For how long the close of an owner file may come before the end of its lock.
@@ -28,12 +29,19 @@ pub(crate) struct Owners {
     suspects: HashMap<String, Instant>,
     /// What lies among the owner files and is none.
     strays: HashSet<String>,
+    /// Whose owner began, ended or is another since this was asked last.
+    turned: HashSet<Spot>,
 }
 
 impl Owners {
     /// Whether the owner of this file lives; `None` where no owner claims it.
     pub(crate) fn lives(&self, claim: &Claim) -> Option<bool> {
         self.known.get(self.by_claim.get(claim)?).map(|known| known.end.is_none())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn claimed(&self) -> usize {
+        self.by_claim.len()
     }
 
     /// Those that are over, to be removed.
@@ -51,19 +59,22 @@ impl Owners {
         !self.suspects.is_empty()
     }
 
-    /// Asks after those who may just have died. Answers whether one has.
-    pub(crate) fn check_suspects(&mut self, place: &Place, now: Instant) -> Result<bool> {
-        let mut died = false;
+    /// The files whose owners' lives have changed since this was called last.
+    pub(crate) fn take_turned(&mut self) -> HashSet<Spot> {
+        std::mem::take(&mut self.turned)
+    }
+
+    /// Asks after those who may just have died.
+    pub(crate) fn check_suspects(&mut self, place: &Place, now: Instant) -> Result<()> {
         let suspects: Vec<_> = self.suspects.iter().map(|(name, deadline)| (name.clone(), *deadline)).collect();
         for (name, deadline) in suspects {
-            self.look(place, &name, now)?;
+            self.look(place, &name, now, Reading::Waits)?;
             let over = self.known.get(&name).is_none_or(|known| known.end.is_some());
-            died |= over;
             if over || now >= deadline {
                 self.suspects.remove(&name);
             }
         }
-        Ok(died)
+        Ok(())
     }
 
     /// Looks at every owner file.
@@ -74,7 +85,7 @@ impl Owners {
             self.forget(&name);
         }
         self.strays.retain(|name| names.contains(name));
-        names.iter().try_for_each(|name| self.look(place, name, now))
+        names.iter().try_for_each(|name| self.look(place, name, now, Reading::Waits))
     }
 
     /// Starts the clocks anew: this watcher itself was stopped, and owners may have been stopped with it.
@@ -92,13 +103,20 @@ impl Owners {
     }
 
     fn forget(&mut self, name: &str) {
-        if self.known.remove(name).is_some() {
-            self.by_claim.retain(|_, owner| owner != name);
+        if let Some(known) = self.known.remove(name) {
+            for claim in known.owner.claims {
+                // Another owner may claim the file by now.
+                if self.by_claim.get(&claim).is_some_and(|owner| owner == name) {
+                    self.by_claim.remove(&claim);
+                }
+                self.turned.insert(claim.spot);
+            }
         }
     }
 
-    fn look(&mut self, place: &Place, name: &str, now: Instant) -> Result<()> {
-        let Some((state, alive)) = Owner::probe(place, name)? else {
+    /// Looks at one owner file.
+    pub(crate) fn look(&mut self, place: &Place, name: &str, now: Instant, reading: Reading) -> Result<()> {
+        let Some((state, alive)) = Owner::probe(place, name, reading)? else {
             self.forget(name);
             let path = place.owners().join(name);
             if is_stray(&path) && self.strays.insert(name.to_owned()) {
@@ -107,6 +125,7 @@ impl Owners {
             return Ok(());
         };
         let before = self.known.get(name);
+        let lived = before.map(|known| known.end.is_none());
         let unread =
             before.is_none_or(|known| (known.owner.state.nonce, known.owner.state.size) != (state.nonce, state.size));
         let renewed = before.is_none_or(|known| known.owner.state.renewed != state.renewed);
@@ -116,9 +135,11 @@ impl Owners {
             if before.is_some_and(|known| known.owner.state.nonce != state.nonce) {
                 self.forget(name);
             }
-            let Some(owner) = Owner::read(place, name)? else { return Ok(()) };
+            let Some(owner) = Owner::read(place, name, reading)? else { return Ok(()) };
             for claim in &owner.claims {
-                self.by_claim.insert(claim.clone(), name.to_owned());
+                if self.by_claim.insert(claim.clone(), name.to_owned()).is_none_or(|before| before != name) {
+                    self.turned.insert(claim.spot.clone());
+                }
             }
             self.known.insert(name.to_owned(), Known { owner, renewal_seen, end: None });
         }
@@ -131,6 +152,9 @@ impl Owners {
                 (true, true) => Some(End::Silence(state.renewed)),
                 (true, false) => None,
             };
+            if lived.is_some_and(|lived| lived != known.end.is_none()) {
+                self.turned.extend(known.owner.claims.iter().map(|claim| claim.spot.clone()));
+            }
         }
         Ok(())
     }

@@ -2,23 +2,25 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use discovery_core::backend::{Change, Entry, Incarnation};
 use discovery_core::{Key, Result};
 use discovery_dynamo::layout;
 
+use super::look::{Look, Seen, State, look};
 use super::notice::{Notices, Notifier, Role};
 use super::owners::Owners;
 use crate::MAX_VALUE;
 use crate::fault::fault;
 use crate::lock::DirectoryLock;
 use crate::owner::{Claim, End, Owner};
-use crate::place::{Nonce, Place, Spot, TEMPORARY, is_stray, open};
+use crate::place::{Nonce, Place, Spot, TEMPORARY};
+use crate::reading::Reading;
 use crate::record::{FOREIGN_TTL, GRACE, age};
 
 /// How often files are read again when they change while they are read.
@@ -26,6 +28,9 @@ const ROUNDS: usize = 4;
 
 /// A watch that is followed looks at the signs of life twice in this time.
 const LATE: Duration = Duration::from_secs(1);
+
+/// For how long nothing is looked at at once after that failed. Some file systems never tell what they hold in memory.
+const UNABLE: Duration = Duration::from_secs(60);
 
 /// How thorough a pass is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +56,7 @@ struct Known {
     claim: Claim,
     key: Key,
     value: Bytes,
-    modified: SystemTime,
-    size: u64,
+    state: State,
     /// Since when this watcher knows that modification time, by its own monotonic clock; `None` where the file was
     /// too old already when it was seen first.
     modified_seen: Option<Instant>,
@@ -64,14 +68,26 @@ impl Known {
     fn outdated(&self, now: Instant) -> bool {
         self.modified_seen.is_none_or(|seen| now.duration_since(seen) > FOREIGN_TTL + GRACE)
     }
-}
 
-struct Seen {
-    nonce: Nonce,
-    modified: SystemTime,
-    size: u64,
-    /// `None` where it was not read again because nothing about it has changed.
-    value: Option<Bytes>,
+    /// By its owner's life, or by its own age where it has no owner.
+    fn lives(&self, owners: &Owners, now: Instant) -> bool {
+        owners.lives(&self.claim).unwrap_or(!self.outdated(now))
+    }
+
+    /// Shows the record or hides it.
+    fn judge(&mut self, owners: &Owners, incarnations: &mut u64, now: Instant, findings: &mut Findings) {
+        let show = self.lives(owners, now);
+        match (self.shown, show) {
+            (true, false) => findings.changes.push(Change::Delete(self.key.clone())),
+            (false, true) => {
+                *incarnations = incarnations.wrapping_add(1);
+                self.incarnation = Incarnation(*incarnations);
+                findings.changes.push(Change::Put(entry(self)));
+            }
+            _ => {}
+        }
+        self.shown = show;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +110,8 @@ pub(crate) struct Scan {
     pending: Notices,
     /// Whether the last pass failed, so that what it noticed has to be found by looking at everything.
     failed: bool,
+    /// When something could not be looked at at once.
+    unable: Option<Instant>,
 }
 
 impl Scan {
@@ -109,6 +127,7 @@ impl Scan {
             last: Instant::now(),
             pending: Notices::default(),
             failed: false,
+            unable: None,
         }
     }
 
@@ -172,14 +191,16 @@ impl Scan {
         let directories = std::mem::take(&mut notices.directories);
         let full = depth == Depth::Full || std::mem::take(&mut notices.overflow);
         let unread = if full || directories || wanted.is_none() { self.watch(wanted, fd)? } else { Vec::new() };
-        let lives = full || depth == Depth::Lives || std::mem::take(&mut notices.owners) || !notices.closed.is_empty();
         for name in notices.closed.drain() {
             self.owners.suspect(name, now);
         }
+        let lives = full || depth == Depth::Lives;
         if lives {
+            notices.owners.clear();
             self.owners.refresh(&self.place, now)?;
         }
-        let died = self.owners.check_suspects(&self.place, now)?;
+        self.look_at_owners(&mut notices, now, Reading::Waits)?;
+        self.owners.check_suspects(&self.place, now)?;
 
         let mut findings = Findings::default();
         let settled = if full { self.wanted(wanted)? } else { Vec::new() };
@@ -198,11 +219,48 @@ impl Scan {
             };
             notices.touched.entry(bucket).or_default().extend(names);
         }
-        self.read(notices, &settled, fd, now, &mut findings)?;
-        if lives || died {
-            self.judge(now, &mut findings);
+        self.read(notices, &settled, fd, now, Reading::Waits, &mut findings)?;
+        let turned = self.owners.take_turned();
+        if lives {
+            for known in self.buckets.values_mut().flat_map(|bucket| bucket.files.values_mut()) {
+                known.judge(&self.owners, &mut self.incarnations, now, &mut findings);
+            }
+        } else {
+            self.judge_turned(turned, now, &mut findings);
         }
         Ok(findings)
+    }
+
+    /// Takes in what was noticed, where that is little and waits for nothing: what the kernel holds in memory. `None`
+    /// where it takes a pass.
+    pub(crate) fn at_once(&mut self, fd: &OwnedFd) -> Option<Findings> {
+        let now = Instant::now();
+        let late = now.duration_since(self.last) > LATE;
+        let able = self.unable.is_none_or(|since| now.duration_since(since) > UNABLE);
+        if late || !able || self.failed || self.owners.suspicious() || !self.pending.is_little() {
+            return None;
+        }
+        self.last = now;
+        let found = self.compare_at_once(fd, now);
+        if found.is_err() {
+            // What was noticed is lost with it, and is found by looking at everything.
+            (self.unable, self.failed) = (Some(now), true);
+        }
+        found.ok()
+    }
+
+    fn compare_at_once(&mut self, fd: &OwnedFd, now: Instant) -> Result<Findings> {
+        let mut notices = std::mem::take(&mut self.pending);
+        let mut findings = Findings::default();
+        self.look_at_owners(&mut notices, now, Reading::AtOnce)?;
+        self.read(notices, &[], Some(fd), now, Reading::AtOnce, &mut findings)?;
+        let turned = self.owners.take_turned();
+        self.judge_turned(turned, now, &mut findings);
+        Ok(findings)
+    }
+
+    fn look_at_owners(&mut self, notices: &mut Notices, now: Instant, reading: Reading) -> Result<()> {
+        notices.owners.drain().try_for_each(|name| self.owners.look(&self.place, &name, now, reading))
     }
 
     fn forgive(&mut self, now: Instant) {
@@ -311,11 +369,12 @@ impl Scan {
         settled: &[String],
         fd: Option<&OwnedFd>,
         now: Instant,
+        reading: Reading,
         findings: &mut Findings,
     ) -> Result<()> {
-        let mut seen: HashMap<Spot, Option<(Key, Seen)>> = HashMap::new();
+        let mut seen: HashMap<Spot, (Key, Look)> = HashMap::new();
         for _ in 0..ROUNDS {
-            self.read_touched(&mut notices, &mut seen)?;
+            self.read_touched(&mut notices, reading, &mut seen)?;
             self.drain(fd, &mut notices)?;
             if notices.touched.is_empty() {
                 break;
@@ -325,17 +384,17 @@ impl Scan {
             let locks = self.lock(settled);
             if !locks.is_empty() {
                 self.drain(fd, &mut notices)?;
-                self.read_touched(&mut notices, &mut seen)?;
+                self.read_touched(&mut notices, reading, &mut seen)?;
             }
         }
         // What was made anew since it was read is left to the next pass, with what else came too late.
         let touched = &notices.touched;
         let late = |spot: &Spot| touched.get(&spot.bucket).is_some_and(|names| names.contains(&spot.name));
         let (made_anew, gone): (HashSet<_>, HashSet<_>) = notices.gone.drain().partition(late);
-        for (spot, file) in seen {
+        for (spot, (key, look)) in seen {
             if !made_anew.contains(&spot) {
                 let gone = gone.contains(&spot);
-                self.apply(spot, gone, file, now, findings);
+                self.apply(spot, key, gone, look, now, findings);
             }
         }
         notices.gone = made_anew;
@@ -349,34 +408,47 @@ impl Scan {
         buckets.iter().filter_map(|bucket| DirectoryLock::acquire(&self.place.bucket(bucket)).ok()).collect()
     }
 
-    fn read_touched(&mut self, notices: &mut Notices, seen: &mut HashMap<Spot, Option<(Key, Seen)>>) -> Result<()> {
+    fn read_touched(
+        &mut self,
+        notices: &mut Notices,
+        reading: Reading,
+        seen: &mut HashMap<Spot, (Key, Look)>,
+    ) -> Result<()> {
         for (bucket, names) in std::mem::take(&mut notices.touched) {
             for name in names {
                 let spot = Spot { bucket: bucket.clone(), name };
-                if let Some(key) = self.key(&spot) {
-                    let file = self.look(&spot, notices.gone.contains(&spot))?;
-                    seen.insert(spot, file.map(|file| (key, file)));
+                if let Some(key) = self.key(&spot, reading)? {
+                    // What was away in between is read anew.
+                    let known = self.known(&spot).filter(|_| !notices.gone.contains(&spot)).map(|known| known.state);
+                    let path = self.place.record(&spot);
+                    let look = look(&path, known, reading).map_err(|error| fault(&path, error))?;
+                    seen.insert(spot, (key, look));
                 }
             }
         }
         Ok(())
     }
 
+    fn known(&self, spot: &Spot) -> Option<&Known> {
+        self.buckets.get(&spot.bucket)?.files.get(&spot.name)
+    }
+
     /// The key of this file; `None`, counted, where it is no record's.
-    fn key(&mut self, spot: &Spot) -> Option<Key> {
-        let known = self.buckets.get(&spot.bucket).and_then(|bucket| bucket.files.get(&spot.name));
-        if let Some(known) = known {
-            return Some(known.key.clone());
+    fn key(&mut self, spot: &Spot, reading: Reading) -> Result<Option<Key>> {
+        if let Some(known) = self.known(spot) {
+            return Ok(Some(known.key.clone()));
         }
-        match layout::parse_file_name(&spot.bucket, &spot.name) {
-            Ok(key) => Some(key),
-            Err(error) => {
+        match (layout::parse_file_name(&spot.bucket, &spot.name), reading) {
+            (Ok(key), _) => Ok(Some(key)),
+            // Whether there still is such a file may have to be waited for.
+            (Err(_), Reading::AtOnce) => Err(fault(&self.place.record(spot), io::ErrorKind::WouldBlock.into())),
+            (Err(error), Reading::Waits) => {
                 if self.place.record(spot).exists() {
                     self.skip(spot, error.message());
                 } else {
                     self.skipped.remove(&(spot.bucket.clone(), spot.name.clone()));
                 }
-                None
+                Ok(None)
             }
         }
     }
@@ -387,68 +459,34 @@ impl Scan {
         }
     }
 
-    fn look(&self, spot: &Spot, gone: bool) -> Result<Option<Seen>> {
-        let path = self.place.record(spot);
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(None),
-            // One file that cannot be read hides nobody else.
-            io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidFilename => Ok(None),
-            _ => Err(fault(&path, error)),
-        };
-        let metadata = match fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.is_file() => metadata,
-            Ok(_) => return Ok(None),
-            Err(error) => return failed(error),
-        };
-        let (Ok(modified), nonce) = (metadata.modified(), Nonce::of(&metadata)) else { return Ok(None) };
-        let known = self.buckets.get(&spot.bucket).and_then(|bucket| bucket.files.get(&spot.name)).filter(|_| !gone);
-        if known
-            .is_some_and(|known| (known.claim.nonce, known.modified, known.size) == (nonce, modified, metadata.len()))
-        {
-            return Ok(Some(Seen { nonce, modified, size: metadata.len(), value: None }));
-        }
-        let mut value = Vec::new();
-        // What is read belongs to the file that was opened, which may be a newer one than that just looked at.
-        let read = open(&path).and_then(|file| {
-            let Some(mut file) = file else { return Err(io::ErrorKind::NotFound.into()) };
-            let metadata = file.metadata()?;
-            Read::by_ref(&mut file).take(MAX_VALUE as u64 + 1).read_to_end(&mut value)?;
-            Ok((Nonce::of(&metadata), metadata.modified()?, metadata.len()))
-        });
-        match read {
-            Ok((nonce, modified, size)) => Ok(Some(Seen { nonce, modified, size, value: Some(value.into()) })),
-            Err(error) => failed(error),
-        }
-    }
-
-    fn apply(&mut self, spot: Spot, gone: bool, file: Option<(Key, Seen)>, now: Instant, findings: &mut Findings) {
+    fn apply(&mut self, spot: Spot, key: Key, gone: bool, look: Look, now: Instant, findings: &mut Findings) {
         let files = &mut self.buckets.entry(spot.bucket.clone()).or_default().files;
-        if (gone || file.is_none())
+        if (gone || !matches!(look, Look::File(_)))
             && let Some(known) = files.remove(&spot.name)
             && known.shown
         {
             findings.changes.push(Change::Delete(known.key));
         }
-        let Some((key, file)) = file else {
-            if is_stray(&self.place.record(&spot)) {
-                self.skip(&spot, "it is no regular file: move it away");
-            } else {
+        let Seen { state, value } = match look {
+            Look::File(seen) => seen,
+            Look::Stray => return self.skip(&spot, "it is no regular file: move it away"),
+            Look::Absent => {
                 self.skipped.remove(&(spot.bucket, spot.name));
+                return;
             }
-            return;
         };
-        if file.size > MAX_VALUE as u64 {
+        if state.size > MAX_VALUE as u64 {
             // The last value that had a legal size stays.
             self.skip(&spot, "it is too large");
             return;
         }
-        let claim = Claim { spot: spot.clone(), nonce: file.nonce };
+        let claim = Claim { spot: spot.clone(), nonce: state.nonce };
         if let Some(known) = files.get_mut(&spot.name) {
-            if (known.claim.nonce, known.modified) != (file.nonce, file.modified) {
+            if (known.state.nonce, known.state.modified) != (state.nonce, state.modified) {
                 known.modified_seen = Some(now);
             }
-            (known.claim, known.modified, known.size) = (claim, file.modified, file.size);
-            if let Some(value) = file.value
+            (known.claim, known.state) = (claim, state);
+            if let Some(value) = value
                 && value != known.value
             {
                 known.value = value;
@@ -458,39 +496,31 @@ impl Scan {
             }
             return;
         }
-        let Some(value) = file.value else { return };
+        let Some(value) = value else { return };
         self.incarnations = self.incarnations.wrapping_add(1);
         let mut known = Known {
             claim,
             key,
             value,
-            modified: file.modified,
-            size: file.size,
-            modified_seen: (age(file.modified) <= FOREIGN_TTL + GRACE).then_some(now),
+            state,
+            modified_seen: (age(state.modified) <= FOREIGN_TTL + GRACE).then_some(now),
             incarnation: Incarnation(self.incarnations),
             shown: false,
         };
-        known.shown = self.owners.lives(&known.claim).unwrap_or(!known.outdated(now));
+        known.shown = known.lives(&self.owners, now);
         if known.shown {
             findings.changes.push(Change::Put(entry(&known)));
         }
         files.insert(spot.name, known);
     }
 
-    /// Shows and hides records by their owners' lives, or by their own age where they have no owner.
-    fn judge(&mut self, now: Instant, findings: &mut Findings) {
-        for known in self.buckets.values_mut().flat_map(|bucket| bucket.files.values_mut()) {
-            let show = self.owners.lives(&known.claim).unwrap_or(!known.outdated(now));
-            match (known.shown, show) {
-                (true, false) => findings.changes.push(Change::Delete(known.key.clone())),
-                (false, true) => {
-                    self.incarnations = self.incarnations.wrapping_add(1);
-                    known.incarnation = Incarnation(self.incarnations);
-                    findings.changes.push(Change::Put(entry(known)));
-                }
-                _ => {}
+    /// Shows and hides the records whose owners' lives have changed.
+    fn judge_turned(&mut self, turned: HashSet<Spot>, now: Instant, findings: &mut Findings) {
+        for spot in turned {
+            if let Some(known) = self.buckets.get_mut(&spot.bucket).and_then(|bucket| bucket.files.get_mut(&spot.name))
+            {
+                known.judge(&self.owners, &mut self.incarnations, now, findings);
             }
-            known.shown = show;
         }
     }
 

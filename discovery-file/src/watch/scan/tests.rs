@@ -72,3 +72,138 @@ fn a_file_beside_the_buckets_hides_nothing() {
     assert!(matches!(&found.changes[..], [Change::Put(_)]));
     owner.remove().unwrap();
 }
+
+/// The bucket of endpoints.
+const INSTANCES: &str = "instances";
+
+/// A watcher that has seen `wanted` as it is.
+fn watching(place: &Place, wanted: &BTreeSet<String>) -> (Scan, OwnedFd) {
+    let mut scan = Scan::new(place.clone());
+    scan.follow(true);
+    let fd = super::super::notice::instance().unwrap();
+    scan.pass(Depth::Full, Some(wanted), Some(&fd)).unwrap();
+    (scan, fd)
+}
+
+fn kinds(findings: &Findings) -> Vec<&'static str> {
+    let kind = |change: &Change| if matches!(change, Change::Put(_)) { "put" } else { "delete" };
+    findings.changes.iter().map(kind).collect()
+}
+
+/// Whether the file system there can be read at once: ext4, XFS and Btrfs can, tmpfs and overlayfs cannot.
+fn tells_what_is_in_memory(directory: &std::path::Path) -> bool {
+    let path = directory.join("probe");
+    fs::write(&path, "1").unwrap();
+    let read = crate::reading::open(&path, Reading::AtOnce).and_then(|file| {
+        let file = file.ok_or(io::ErrorKind::NotFound)?;
+        io::read_to_string(crate::reading::Content::of(&file, Reading::AtOnce))
+    });
+    fs::remove_file(&path).unwrap();
+    read.is_ok()
+}
+
+#[test]
+fn what_an_owner_does_is_taken_in_without_a_pass_and_its_death_is_not() {
+    let root = tempfile::tempdir().unwrap();
+    let able = tells_what_is_in_memory(root.path());
+    let place = Place::new(root.path().to_owned());
+    let wanted = BTreeSet::from([INSTANCES.to_owned()]);
+    fs::create_dir_all(place.bucket(INSTANCES)).unwrap();
+    let others: Vec<_> =
+        (10..14).map(|id| OwnerFile::create(&place, InstanceId(id), Duration::from_secs(10)).unwrap()).collect();
+    let owner = OwnerFile::create(&place, InstanceId(7), Duration::from_secs(10)).unwrap();
+    let (mut scan, fd) = watching(&place, &wanted);
+
+    let key = Key::new(Path::new("endpoint", ["a", "b", "c"]).unwrap(), InstanceId(7));
+    let ledger = Ledger::default();
+    let records = Records { place: &place, owner: &owner, ledger: &ledger };
+    for (value, expected) in [(Some(b"1"), "put"), (Some(b"2"), "put"), (None, "delete"), (Some(b"3"), "put")] {
+        match value {
+            Some(value) => records.put(&key, value).unwrap(),
+            None => records.delete(&key).unwrap(),
+        }
+        assert!(scan.notices(&fd));
+        let found = scan.at_once(&fd);
+        assert_eq!(found.is_some(), able, "one file and one owner, just written");
+        let found = found.unwrap_or_else(|| scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap());
+        assert_eq!(kinds(&found), [expected]);
+        assert!(!scan.unfinished());
+    }
+    drop(owner);
+    assert!(scan.notices(&fd));
+    assert!(scan.at_once(&fd).is_none(), "whether an owner is dead may have to be asked again and again");
+    assert_eq!(kinds(&scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap()), ["delete"]);
+    drop(others);
+}
+
+#[test]
+fn what_cannot_be_read_at_once_is_left_to_a_pass_that_finds_all() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new(root.path().to_owned());
+    fs::create_dir_all(place.bucket(INSTANCES)).unwrap();
+    let wanted = BTreeSet::from([INSTANCES.to_owned()]);
+    let (mut scan, fd) = watching(&place, &wanted);
+    let record = |id| {
+        let key = Key::new(Path::new("endpoint", ["a", "b", "c"]).unwrap(), InstanceId(id));
+        place.record(&Spot::of(&key).unwrap())
+    };
+    fs::write(record(1), "1").unwrap();
+    // A link is as good as a file that is not in memory: reading it at once fails.
+    std::os::unix::fs::symlink("nowhere", record(2)).unwrap();
+    fs::write(record(3), "1").unwrap();
+    assert!(scan.notices(&fd));
+    assert!(scan.at_once(&fd).is_none());
+    assert!(scan.unfinished(), "a pass has to come");
+    assert_eq!(kinds(&scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap()), ["put", "put"]);
+    assert_eq!(scan.skipped(), 1);
+    fs::write(record(1), "2").unwrap();
+    assert!(scan.notices(&fd));
+    assert!(scan.at_once(&fd).is_none() && !scan.failed, "it is not tried each time");
+    assert_eq!(kinds(&scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap()), ["put"]);
+}
+
+#[test]
+fn many_files_and_foreign_names_are_left_to_a_pass() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new(root.path().to_owned());
+    let bucket = place.bucket(INSTANCES);
+    fs::create_dir_all(&bucket).unwrap();
+    let wanted = BTreeSet::from([INSTANCES.to_owned()]);
+    let (mut scan, fd) = watching(&place, &wanted);
+    for id in 1..40 {
+        let key = Key::new(Path::new("endpoint", ["a", "b", "c"]).unwrap(), InstanceId(id));
+        fs::write(place.record(&Spot::of(&key).unwrap()), "1").unwrap();
+    }
+    assert!(scan.notices(&fd));
+    assert!(scan.at_once(&fd).is_none() && !scan.failed, "39 files would keep the thread from other work");
+    assert_eq!(scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap().changes.len(), 39);
+    fs::write(bucket.join("README"), "").unwrap();
+    assert!(scan.notices(&fd));
+    assert!(scan.at_once(&fd).is_none());
+    scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap();
+    assert_eq!(scan.skipped(), 1);
+}
+
+#[test]
+fn an_owner_that_goes_takes_its_claims_along_and_nobody_elses() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new(root.path().to_owned());
+    let wanted = BTreeSet::from([INSTANCES.to_owned()]);
+    fs::create_dir_all(place.bucket(INSTANCES)).unwrap();
+    let ledgers = [Ledger::default(), Ledger::default()];
+    let owners = [1, 2].map(|id| OwnerFile::create(&place, InstanceId(id), Duration::from_secs(10)).unwrap());
+    let (mut scan, fd) = watching(&place, &wanted);
+    for (id, (owner, ledger)) in owners.iter().zip(&ledgers).enumerate() {
+        let key = Key::new(Path::new("endpoint", ["a", "b", "c"]).unwrap(), InstanceId(id as u64 + 1));
+        Records { place: &place, owner, ledger }.put(&key, b"1").unwrap();
+    }
+    assert_eq!(kinds(&scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap()), ["put", "put"]);
+    // The file is removed by somebody else: its owner counts as dead, its record as nobody's, and that stays while it is young.
+    fs::remove_file(place.owners().join(owners[0].name())).unwrap();
+    assert!(scan.notices(&fd));
+    assert!(scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap().changes.is_empty());
+    assert_eq!(scan.owners.claimed(), 1);
+    let [_, second] = owners;
+    drop(second);
+    assert_eq!(kinds(&scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap()), ["delete"]);
+}

@@ -1,0 +1,69 @@
+//! Reading a regular file: waiting for it, or only from what the kernel holds in memory.
+
+use std::fs::{self, File};
+use std::io::{self, IoSliceMut, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+
+/// Whether reading may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// For as long as the device takes. Blocks.
+    Waits,
+    /// Never: what would have to be waited for is an error. `RESOLVE_CACHED` came with Linux 5.12, `RWF_NOWAIT` with
+    /// 4.14, and not with every file system: ext4, XFS and Btrfs have it, tmpfs has not.
+    AtOnce,
+}
+
+/// Opens a regular file to be read; `None` where there is none. Whatever else has its name is not waited for, as a FIFO
+/// would have to be, and not followed: [`Reading::Waits`] takes it for no file, [`Reading::AtOnce`] fails.
+pub(crate) fn open(path: &Path, reading: Reading) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = match reading {
+        Reading::Waits => rustix::fs::open(path, flags, Mode::empty()),
+        Reading::AtOnce => rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED),
+    };
+    let file = match (opened, reading) {
+        (Ok(file), _) => File::from(file),
+        (Err(Errno::NOENT), _) => return Ok(None),
+        // A socket.
+        (Err(Errno::NXIO), Reading::Waits) => return Ok(None),
+        // A link, or else one on the way.
+        (Err(Errno::LOOP), Reading::Waits) if fs::symlink_metadata(path).is_ok() => return Ok(None),
+        (Err(error), _) => return Err(error.into()),
+    };
+    match (file.metadata()?.is_file(), reading) {
+        (true, _) => Ok(Some(file)),
+        (false, Reading::Waits) => Ok(None),
+        (false, Reading::AtOnce) => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+/// What a file holds, from its beginning.
+pub(crate) struct Content<'a> {
+    file: &'a File,
+    reading: Reading,
+    at: u64,
+}
+
+impl<'a> Content<'a> {
+    pub(crate) fn of(file: &'a File, reading: Reading) -> Self {
+        Self { file, reading, at: 0 }
+    }
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match self.reading {
+            Reading::Waits => self.file.read_at(buffer, self.at)?,
+            Reading::AtOnce => {
+                rustix::io::preadv2(self.file, &mut [IoSliceMut::new(buffer)], self.at, ReadWriteFlags::NOWAIT)?
+            }
+        };
+        self.at += read as u64;
+        Ok(read)
+    }
+}
