@@ -8,7 +8,7 @@ use crate::view::{Snapshot, View};
 
 /// Loads a view and keeps what it loaded: for a loop that looks a record up for every request.
 ///
-/// [`View::load`] counts a reference, on a counter that all threads share. A reader compares one pointer, and counts
+/// [`View::load`] counts a reference, on a counter that all threads share. A reader compares one number, and counts
 /// only after a change. In exchange it is one task's or thread's own, and what it loaded last stays in memory until it
 /// loads again or is dropped: let go of readers that rest for long. Like the view, it keeps the handle open.
 ///
@@ -44,8 +44,11 @@ impl<T: Send + Sync + 'static> Reader<T> {
     /// The newest state. What is loaded next may be another; clone the snapshot to keep this one.
     ///
     /// Never older than what any load, list or batch has shown that this thread knows of. No I/O, no lock.
+    #[inline]
     pub fn load(&mut self) -> &Snapshot<T> {
-        self.snapshot.show(self.latest.load());
+        if let Some(version) = self.latest.newer() {
+            self.snapshot.show(version);
+        }
         &self.snapshot
     }
 

@@ -221,14 +221,23 @@ impl<T> Snapshot<T> {
     }
 
     /// Turns to another version, where it is another.
-    pub(crate) fn show(&mut self, version: &Arc<Version<T>>) {
-        if !Arc::ptr_eq(&self.version, version) {
-            self.version = Arc::clone(version);
-        }
+    pub(crate) fn show(&mut self, version: Arc<Version<T>>) {
+        self.version = version;
     }
 
     fn admits(&self, record: &Registered<T>) -> bool {
         self.filter.as_ref().is_none_or(|filter| filter.admits(record))
+    }
+
+    /// Apart, so that the common case without a filter is short enough to be inlined.
+    #[cold]
+    fn admitted(&self) -> usize {
+        self.iter().count()
+    }
+
+    #[cold]
+    fn nth_admitted(&self, n: usize) -> Option<&Registered<T>> {
+        self.iter().nth(n)
     }
 
     /// The records, ordered by key.
@@ -238,7 +247,7 @@ impl<T> Snapshot<T> {
 
     /// How many records there are. With a predicate or an instance, this reads every record.
     pub fn len(&self) -> usize {
-        if self.filter.is_none() { self.version.records.len() } else { self.iter().count() }
+        if self.filter.is_none() { self.version.records.len() } else { self.admitted() }
     }
 
     /// Whether there is no record.
@@ -253,7 +262,7 @@ impl<T> Snapshot<T> {
 
     /// The n-th record in the order of keys: cheap without a predicate, for round-robin.
     pub fn nth(&self, n: usize) -> Option<&Registered<T>> {
-        if self.filter.is_none() { self.version.records.nth(n) } else { self.iter().nth(n) }
+        if self.filter.is_none() { self.version.records.nth(n) } else { self.nth_admitted(n) }
     }
 
     /// One of the records, chosen by any number: a counter for round-robin, a random number, a hash.

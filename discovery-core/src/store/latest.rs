@@ -1,42 +1,38 @@
 //! What did a slot show when it was looked at last, and does it still?
 
-use std::ops::Deref;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use arc_swap::cache::Cache;
+use super::slot::{Slot, Version};
 
-use super::slot::{Slot, Version, shown};
-
-/// The version of a slot that was loaded last. Loading it again compares a pointer and counts no reference.
+/// What is new in a slot since it was looked at last. To learn that nothing is takes one number, and counts no
+/// reference.
 pub(crate) struct Latest<T> {
-    newest: Cache<Current<T>, Arc<Version<T>>>,
-    shown: Arc<Version<T>>,
-}
-
-struct Current<T>(Arc<Slot<T>>);
-
-impl<T> Deref for Current<T> {
-    type Target = ArcSwap<Version<T>>;
-
-    fn deref(&self) -> &Self::Target {
-        self.0.current()
-    }
+    slot: Arc<Slot<T>>,
+    /// Which turn of the slot's was seen; `None` before the first look.
+    turn: Option<u64>,
 }
 
 impl<T> Latest<T> {
     pub(crate) fn new(slot: Arc<Slot<T>>) -> Self {
-        Self { shown: slot.load(), newest: Cache::new(Current(slot)) }
+        Self { slot, turn: None }
     }
 
-    /// What [`Slot::load`] answers.
-    pub(crate) fn load(&mut self) -> &Arc<Version<T>> {
-        let newest = self.newest.load();
+    /// What [`Slot::load`] answers, unless it answered that last time too.
+    #[inline]
+    pub(crate) fn newer(&mut self) -> Option<Arc<Version<T>>> {
+        // Before the version itself: what is stored in between counts as new once more.
+        let turn = Some(self.slot.turn());
+        if turn == self.turn { None } else { Some(self.look(turn)) }
+    }
+
+    #[cold]
+    fn look(&mut self, turn: Option<u64>) -> Arc<Version<T>> {
+        let (shown, newest) = self.slot.shown();
         // A version that was shown is published for good. One that gave way to its predecessor may be published by now.
-        if !Arc::ptr_eq(newest, &self.shown) {
-            self.shown = shown(Arc::clone(newest));
+        if newest {
+            self.turn = turn;
         }
-        &self.shown
+        shown
     }
 }
 
@@ -56,18 +52,20 @@ mod tests {
     fn a_staged_version_shows_once_it_is_published() {
         let slot = Arc::new(Slot::new(Scope::all(), |_, value| Ok(value.clone())));
         let mut latest = Latest::new(Arc::clone(&slot));
-        assert_eq!(latest.load().number, 0);
+        assert_eq!(latest.newer().map(|version| version.number), Some(0));
         let (published, last_good) = (Arc::new(AtomicU64::new(0)), LastGood::default());
         for number in 1..4 {
             let key = Key::new(Path::new("worker", ["a"]).expect("a path"), InstanceId(number));
             let entry = Entry { key, value: Bytes::from_static(b"{}"), incarnation: Incarnation(number) };
             let source = Source { number, published: &published, last_good: &last_good };
             slot.stage(&[&Effective::Put(Arc::new(entry))], &source);
-            assert_eq!((latest.load().number, slot.load().number), (number - 1, number - 1), "staged");
+            let mut newer = || latest.newer().map(|version| version.number);
+            assert_eq!((newer(), slot.load().number), (Some(number - 1), number - 1), "staged");
             published.store(number, Ordering::Release);
-            assert_eq!((latest.load().number, slot.load().number), (number, number), "published");
+            assert_eq!((newer(), slot.load().number), (Some(number), number), "published");
+            assert_eq!(newer(), None, "nothing is new");
             slot.commit();
-            assert_eq!((latest.load().number, latest.load().records.len() as u64), (number, number), "committed");
+            assert_eq!((newer(), slot.load().records.len() as u64), (None, number), "committed");
         }
     }
 }

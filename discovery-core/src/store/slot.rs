@@ -108,6 +108,8 @@ pub(crate) struct Slot<T> {
     scope: Scope,
     decode: Decode<T>,
     current: ArcSwap<Version<T>>,
+    /// How often `current` was stored: tells those who look again and again that nothing is new.
+    turn: AtomicU64,
     feed: ArcSwapOption<FeedOwner>,
     wake: watch::Sender<()>,
     undecodable: Mutex<BTreeMap<Key, Undecodable>>,
@@ -118,22 +120,25 @@ pub(crate) struct Slot<T> {
 impl<T> Slot<T> {
     /// The newest published version. No I/O and no lock: two atomic loads and a reference count.
     pub(crate) fn load(&self) -> Arc<Version<T>> {
-        shown(self.current.load_full())
+        self.shown().0
     }
 
-    /// Where the newest version is, published or not: see [`shown`].
-    pub(super) fn current(&self) -> &ArcSwap<Version<T>> {
-        &self.current
+    /// How often a version was stored, published or not.
+    #[inline]
+    pub(super) fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Acquire)
     }
-}
 
-/// The newest version, or what stands for it: one that is staged and not yet published gives way to its predecessor.
-pub(super) fn shown<T>(newest: Arc<Version<T>>) -> Arc<Version<T>> {
-    if newest.number <= newest.published.load(Ordering::Acquire) {
-        return newest;
+    /// The newest published version, and whether it is the newest of all: one that is staged and not yet published
+    /// gives way to its predecessor.
+    pub(super) fn shown(&self) -> (Arc<Version<T>>, bool) {
+        let newest = self.current.load_full();
+        if newest.number <= newest.published.load(Ordering::Acquire) {
+            return (newest, true);
+        }
+        // None: it was published just now.
+        (newest.previous.load_full().unwrap_or(newest), false)
     }
-    // None: it was published just now.
-    newest.previous.load_full().unwrap_or(newest)
 }
 
 impl<T: Send + Sync + 'static> Slot<T> {
@@ -149,6 +154,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
             scope,
             decode,
             current: ArcSwap::from_pointee(unsynced),
+            turn: AtomicU64::new(0),
             feed: ArcSwapOption::empty(),
             wake: watch::Sender::new(()),
             undecodable: Mutex::new(BTreeMap::new()),
@@ -226,6 +232,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
             published: Arc::clone(source.published),
             previous: ArcSwapOption::new(Some(previous)),
         }));
+        self.turn.fetch_add(1, Ordering::Release);
     }
 
     /// What to show for `entry`: itself decoded, or the last good record of the same incarnation, or nothing.

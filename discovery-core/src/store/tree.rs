@@ -82,17 +82,8 @@ impl<T: Keyed + Clone> Tree<T> {
             match node {
                 Node::Leaf(items) => return items.get(position),
                 Node::Inner(inner) => {
-                    node = &inner
-                        .children
-                        .iter()
-                        .find(|child| {
-                            let inside = position < child.len;
-                            if !inside {
-                                position -= child.len;
-                            }
-                            inside
-                        })?
-                        .node;
+                    let (at, inside) = inner.ends.find(position);
+                    (node, position) = (&inner.children.get(at)?.node, inside);
                 }
             }
         }

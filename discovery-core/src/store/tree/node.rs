@@ -35,8 +35,37 @@ pub(super) struct Inner<T> {
     /// node then counts one more reference here, not one for each item.
     pub(super) firsts: Arc<Slots<T, FAN>>,
     pub(super) children: Slots<Subtree<T>, FAN>,
+    /// How the children's items are counted through.
+    pub(super) ends: Ends,
     /// Levels below this node; a leaf has none.
     pub(super) height: u32,
+}
+
+/// How many items there are up to the end of each child: tells which child holds a position without a look at them.
+#[derive(Clone)]
+pub(super) struct Ends([u32; FAN]);
+
+impl Ends {
+    /// Of up to 2^32 items, which take a terabyte of memory.
+    fn of<T>(children: &Slots<Subtree<T>, FAN>) -> Self {
+        // Where there is no child, no position is beyond its end.
+        let mut ends = [u32::MAX; FAN];
+        let mut total = 0_usize;
+        for (end, child) in ends.iter_mut().zip(children.iter()) {
+            total += child.len;
+            *end = u32::try_from(total).unwrap_or(u32::MAX);
+        }
+        Self(ends)
+    }
+
+    /// The child that holds a position, and the position in it. Counts all ends: no branch to be guessed, and the
+    /// compiler counts several at once.
+    pub(super) fn find(&self, position: usize) -> (usize, usize) {
+        let wanted = u32::try_from(position).unwrap_or(u32::MAX);
+        let at = self.0.iter().map(|end| u32::from(*end <= wanted)).sum::<u32>() as usize;
+        let before = at.checked_sub(1).and_then(|left| self.0.get(left)).map_or(0, |end| *end as usize);
+        (at, position - before)
+    }
 }
 
 /// What an insertion did.
@@ -115,7 +144,7 @@ impl<T: Clone> Subtree<T> {
 
     fn inner(height: u32, children: Slots<Self, FAN>) -> Self {
         let firsts = Slots::fill(children.iter().map(|child| child.node.first().clone()));
-        Self::of(Inner { firsts: Arc::new(firsts), children, height })
+        Self::of(Inner::new(Arc::new(firsts), children, height))
     }
 
     fn of(inner: Inner<T>) -> Self {
@@ -190,6 +219,14 @@ impl<T: Keyed + Clone> Subtree<T> {
 }
 
 impl<T: Clone> Inner<T> {
+    fn new(firsts: Arc<Slots<T, FAN>>, children: Slots<Subtree<T>, FAN>, height: u32) -> Self {
+        Self { ends: Ends::of(&children), firsts, children, height }
+    }
+
+    fn recount(&mut self) {
+        self.ends = Ends::of(&self.children);
+    }
+
     fn len(&self) -> usize {
         self.children.iter().map(|child| child.len).sum()
     }
@@ -214,8 +251,10 @@ impl<T: Keyed + Clone> Inner<T> {
         if leads {
             self.refresh_first(at);
         }
-        let Inserted::Added(Some(right)) = inserted else { return inserted };
-        Inserted::Added(self.insert_child(at + 1, right))
+        let Inserted::Added(right) = inserted else { return inserted };
+        let rest = right.and_then(|right| self.insert_child(at + 1, right));
+        self.recount();
+        Inserted::Added(rest)
     }
 
     /// Puts a child at `at`; a full node splits and gives back its right part.
@@ -225,7 +264,7 @@ impl<T: Keyed + Clone> Inner<T> {
         if self.children.is_full() {
             let firsts = Arc::new(firsts.split_insert(at, first));
             let children = self.children.split_insert(at, child);
-            return Some(Subtree::of(Self { firsts, children, height: self.height }));
+            return Some(Subtree::of(Self::new(firsts, children, self.height)));
         }
         firsts.insert(at, first);
         self.children.insert(at, child);
@@ -241,6 +280,7 @@ impl<T: Keyed + Clone> Inner<T> {
         if self.children[at].node.is_small() {
             self.join_child(at);
         }
+        self.recount();
         Some(removed)
     }
 
@@ -261,6 +301,7 @@ impl<T: Keyed + Clone> Inner<T> {
     fn join(&mut self, right: Self) -> Option<Self> {
         let firsts = Arc::make_mut(&mut self.firsts).join(Arc::unwrap_or_clone(right.firsts));
         let children = self.children.join(right.children);
-        Some(Self { firsts: Arc::new(firsts?), children: children?, height: right.height })
+        self.recount();
+        Some(Self::new(Arc::new(firsts?), children?, right.height))
     }
 }
