@@ -282,21 +282,16 @@ impl Owner {
     }
 
     /// Whether the owner of this name lives, and the state of its file; `None` where there is no file, or where what has
-    /// its name is none.
+    /// its name is none or may not be read.
     pub(crate) fn probe(place: &Place, name: &str, reading: Reading) -> Result<Option<(State, bool)>> {
-        let Some(file) = open(place, name, reading)? else { return Ok(None) };
-        let path = place.owners().join(name);
-        let alive = is_alive(&file).map_err(|error| fault(&path, error))?;
-        Ok(Some((State::of(&file).map_err(|error| fault(&path, error))?, alive)))
+        Ok(open(place, name, reading)?.map(|Opened { state, alive, .. }| (state, alive)))
     }
 
-    /// Reads the file of this name; `None` where there is none.
+    /// Reads the file of this name; `None` as with [`Self::probe`].
     pub(crate) fn read(place: &Place, name: &str, reading: Reading) -> Result<Option<Self>> {
-        let Some(file) = open(place, name, reading)? else { return Ok(None) };
+        let Some(Opened { file, state, alive }) = open(place, name, reading)? else { return Ok(None) };
         let path = place.owners().join(name);
         let failed = |error| fault(&path, error);
-        let alive = is_alive(&file).map_err(failed)?;
-        let state = State::of(&file).map_err(failed)?;
         let mut owner = Self {
             name: name.to_owned(),
             alive,
@@ -402,9 +397,35 @@ pub(crate) fn temporary_prefix(owner: &str) -> String {
     format!("{TEMPORARY}{owner}_")
 }
 
-fn open(place: &Place, name: &str, reading: Reading) -> Result<Option<File>> {
+/// An owner file, and whether its owner lived when it was opened.
+struct Opened {
+    file: File,
+    state: State,
+    alive: bool,
+}
+
+/// Opens the owner file of this name; `None` where there is none, or where what has its name is none or may not be read:
+/// whom that belongs to is not known, and it hides nobody else.
+fn open(place: &Place, name: &str, reading: Reading) -> Result<Option<Opened>> {
     let path = place.owners().join(name);
-    reading::open(&path, reading).map_err(|error| fault(&path, error))
+    let failed = |error| fault(&path, error);
+    loop {
+        let file = match reading::open(&path, reading) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && reading == Reading::Waits => {
+                return Ok(None);
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let state = State::of(&file).map_err(failed)?;
+        let alive = is_alive(&file).map_err(failed)?;
+        // An owner that put another file in this one's place holds that one's lock. Asked of the name, for that one may
+        // be a dead owner's too.
+        if alive || Nonce::at(&path).map_err(failed)?.is_none_or(|now| now == state.nonce) {
+            return Ok(Some(Opened { file, state, alive }));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -209,7 +209,10 @@ impl Records<'_> {
         let held: Vec<_> = self.ledger.entries().iter().map(|(key, held)| (key.clone(), held.clone())).collect();
         for (key, held) in held.into_iter().filter(|(_, held)| held.owner == self.owner.name()) {
             let path = self.place.record(&Spot::of(&key)?);
-            // What is gone is for `verify` to find.
+            // What is gone, or somebody else's, is for `verify` to find.
+            if Nonce::at(&path).map_err(|error| fault(&path, error))? != Some(held.nonce) {
+                continue;
+            }
             let Some(file) = open(&path, Reading::Waits).map_err(|error| fault(&path, error))? else { continue };
             let metadata = file.metadata().map_err(|error| fault(&path, error))?;
             if Nonce::of(&metadata) == held.nonce {
@@ -267,6 +270,10 @@ impl Drop for Temporary {
 /// Whether the file at `path` is this one and holds an equal value.
 fn holds(path: &Path, nonce: Nonce, value: &[u8]) -> Result<bool> {
     let failed = |error| fault(path, error);
+    // What somebody else put in its place may not be ours to read.
+    if Nonce::at(path).map_err(failed)? != Some(nonce) {
+        return Ok(false);
+    }
     let Some(file) = open(path, Reading::Waits).map_err(failed)? else { return Ok(false) };
     if Nonce::of(&file.metadata().map_err(failed)?) != nonce {
         return Ok(false);

@@ -103,3 +103,31 @@ fn a_torn_line_hides_no_other() {
     living.claim(std::slice::from_ref(&claim), || unreachable!("so few claims need no compacting")).unwrap();
     assert_eq!(read(&place, "1").claims, HashSet::from([claim]));
 }
+
+#[test]
+fn an_owner_that_compacts_its_file_never_looks_dead() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new(root.path().to_owned());
+    let living = owner(root.path(), 1);
+    let claim = file(&place, "a");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let compactions = std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let (_, alive) = Owner::probe(&place, "1", Reading::Waits).unwrap().expect("a file");
+                assert!(alive && read(&place, "1").alive);
+            }
+        });
+        // Each one replaces the file.
+        let mut compactions = 0;
+        let began = std::time::Instant::now();
+        while compactions < 3_000 && !looking.is_finished() && began.elapsed() < Duration::from_secs(20) {
+            living.compact(&mut living.held(), std::slice::from_ref(&claim)).unwrap();
+            compactions += 1;
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        looking.join().unwrap();
+        compactions
+    });
+    assert!(compactions > 100);
+}

@@ -50,19 +50,14 @@ pub(super) enum Look {
 pub(super) fn look(path: &Path, known: Option<State>, reading: Reading) -> io::Result<Look> {
     match look_closely(path, known, reading) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Look::Absent),
-        // One file that cannot be read hides nobody else. At once, a sandbox may refuse the call and not the file.
-        Err(error)
-            if reading == Reading::Waits
-                && matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidFilename) =>
-        {
-            Ok(Look::Absent)
-        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidFilename && reading == Reading::Waits => Ok(Look::Absent),
         looked => looked,
     }
 }
 
 fn look_closely(path: &Path, known: Option<State>, reading: Reading) -> io::Result<Look> {
-    // One call tells of most files, when all are looked at, that they need not be opened.
+    // One call tells of most files, when all are looked at, that they need not be opened. It needs no permission but
+    // the directory's: where that lacks, nothing is known of any file.
     if reading == Reading::Waits {
         let metadata = fs::symlink_metadata(path)?;
         if !metadata.is_file() {
@@ -74,8 +69,14 @@ fn look_closely(path: &Path, known: Option<State>, reading: Reading) -> io::Resu
         }
     }
     // What is read belongs to the file that was opened, which may be a newer one than that just looked at.
-    let Some(file) = open(path, reading)? else {
-        return Ok(if reading == Reading::Waits && is_stray(path) { Look::Stray } else { Look::Absent });
+    let file = match open(path, reading) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(if reading == Reading::Waits && is_stray(path) { Look::Stray } else { Look::Absent }),
+        // One file that cannot be read hides nobody else. At once, a sandbox may refuse the call and not the file.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && reading == Reading::Waits => {
+            return Ok(Look::Absent);
+        }
+        Err(error) => return Err(error),
     };
     let state = State::of(&file.metadata()?)?;
     if known == Some(state) {

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::log::{Cursor, Log};
 use super::notice;
-use super::scan::{Depth, Scan};
+use super::scan::{Depth, Following, Scan};
 use crate::owner::{End, Owner};
 use crate::place::Place;
 use crate::session::blocking;
@@ -259,8 +259,11 @@ impl Mirror {
     /// Follows the directory until no stream is left.
     async fn run(self: Arc<Self>, source: Arc<Source>) {
         let following = Arc::clone(&self);
-        let notices = matches!(*source, Source::Notices(_));
-        if blocking("watch", move || following.scan().follow(notices)).await.is_err() {
+        let how = match *source {
+            Source::Notices(_) => Following::Notices,
+            Source::Polling => Following::Polling,
+        };
+        if blocking("watch", move || following.scan().follow(how)).await.is_err() {
             return;
         }
         let mut depth = Depth::Full;
@@ -306,7 +309,7 @@ impl Mirror {
             let idle = interest.streams == 0;
             if idle && interest.source.as_ref().is_some_and(|current| Arc::ptr_eq(current, &source)) {
                 interest.source = None;
-                scan.follow(false);
+                scan.follow(Following::No);
             }
             idle
         });

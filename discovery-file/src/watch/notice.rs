@@ -97,6 +97,7 @@ impl Notifier {
         let mut fresh = Vec::new();
         for (path, role) in wanted {
             // An ancestor's watch comes before another look at what is below it, so that nothing is made unseen.
+            let mut above = None;
             while let Some((watch, found)) = nearest(fd, path, role)? {
                 kept.insert(watch);
                 let whole = found == *path;
@@ -108,9 +109,11 @@ impl Notifier {
                     fresh.push(bucket.clone());
                 }
                 let next = path.strip_prefix(&found).ok().and_then(|rest| rest.components().next());
-                if whole || next.is_none_or(|next| !found.join(next).is_dir()) {
+                // What is there and is not granted twice may not be read: listing it says so.
+                if whole || next.is_none_or(|next| !found.join(next).is_dir()) || above.as_ref() == Some(&found) {
                     break;
                 }
+                above = Some(found);
             }
         }
         self.watched.retain(|watch, _| {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use discovery_core::Result;
 
 use crate::owner::{Claim, End, Owner};
-use crate::place::{Place, Spot, is_stray};
+use crate::place::{Place, Spot};
 use crate::reading::Reading;
 use crate::record::GRACE;
 
@@ -18,6 +18,8 @@ struct Known {
     owner: Owner,
     /// When this watcher saw the last renewal, by its own monotonic clock.
     renewal_seen: Instant,
+    /// Whether that was moved on since, because nobody had looked for long.
+    forgiven: bool,
     end: Option<End>,
 }
 
@@ -37,6 +39,11 @@ impl Owners {
     /// Whether the owner of this file lives; `None` where no owner claims it.
     pub(crate) fn lives(&self, claim: &Claim) -> Option<bool> {
         self.known.get(self.by_claim.get(claim)?).map(|known| known.end.is_none())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn clocks(&mut self) -> impl Iterator<Item = &mut Instant> {
+        self.known.values_mut().map(|known| &mut known.renewal_seen)
     }
 
     #[cfg(test)]
@@ -88,10 +95,11 @@ impl Owners {
         names.iter().try_for_each(|name| self.look(place, name, now, Reading::Waits))
     }
 
-    /// Starts the clocks anew: this watcher itself was stopped, and owners may have been stopped with it.
-    pub(crate) fn forgive(&mut self, now: Instant) {
-        for known in self.known.values_mut() {
-            known.renewal_seen = now;
+    /// Starts the clocks anew: nobody looked for long, and owners may have been stopped meanwhile too. With `once`, of
+    /// those only for whom that was not done yet since they renewed last.
+    pub(crate) fn forgive(&mut self, once: bool, now: Instant) {
+        for known in self.known.values_mut().filter(|known| !(once && known.forgiven)) {
+            (known.renewal_seen, known.forgiven) = (now, true);
         }
     }
 
@@ -119,8 +127,9 @@ impl Owners {
         let Some((state, alive)) = Owner::probe(place, name, reading)? else {
             self.forget(name);
             let path = place.owners().join(name);
-            if is_stray(&path) && self.strays.insert(name.to_owned()) {
-                tracing::warn!(path = %path.display(), "no regular file lies among the owners: move it away");
+            if path.symlink_metadata().is_ok() && self.strays.insert(name.to_owned()) {
+                let advice = "move it away, or let all processes run as one user";
+                tracing::warn!(path = %path.display(), advice, "no file that can be read lies among the owners");
             }
             return Ok(());
         };
@@ -130,6 +139,7 @@ impl Owners {
             before.is_none_or(|known| (known.owner.state.nonce, known.owner.state.size) != (state.nonce, state.size));
         let renewed = before.is_none_or(|known| known.owner.state.renewed != state.renewed);
         let renewal_seen = before.filter(|_| !renewed).map_or(now, |known| known.renewal_seen);
+        let forgiven = !renewed && before.is_some_and(|known| known.forgiven);
         if unread {
             // A file that only grew keeps its claims.
             if before.is_some_and(|known| known.owner.state.nonce != state.nonce) {
@@ -141,11 +151,12 @@ impl Owners {
                     self.turned.insert(claim.spot.clone());
                 }
             }
-            self.known.insert(name.to_owned(), Known { owner, renewal_seen, end: None });
+            self.known.insert(name.to_owned(), Known { owner, renewal_seen, forgiven, end: None });
         }
         if let Some(known) = self.known.get_mut(name) {
             known.owner.state = state;
             known.renewal_seen = renewal_seen;
+            known.forgiven &= !renewed;
             let silent = now.duration_since(renewal_seen) > known.owner.ttl + GRACE;
             known.end = match (alive, silent) {
                 (false, _) => Some(End::Death),

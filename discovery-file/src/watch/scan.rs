@@ -43,6 +43,17 @@ pub(crate) enum Depth {
     Full,
 }
 
+/// Whether passes come by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Following {
+    /// Only when somebody lists.
+    No,
+    /// All the time.
+    Polling,
+    /// When the kernel notices something, and now and then.
+    Notices,
+}
+
 /// What a pass found.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
@@ -60,6 +71,8 @@ struct Known {
     /// Since when this watcher knows that modification time, by its own monotonic clock; `None` where the file was
     /// too old already when it was seen first.
     modified_seen: Option<Instant>,
+    /// Whether that was moved on since, because nobody had looked for long.
+    forgiven: bool,
     incarnation: Incarnation,
     shown: bool,
 }
@@ -100,6 +113,7 @@ struct Bucket {
 #[derive(Debug)]
 pub(crate) struct Scan {
     place: Place,
+    following: Following,
     notifier: Option<Notifier>,
     owners: Owners,
     buckets: HashMap<String, Bucket>,
@@ -118,6 +132,7 @@ impl Scan {
     pub(crate) fn new(place: Place) -> Self {
         Self {
             place,
+            following: Following::No,
             notifier: None,
             owners: Owners::default(),
             buckets: HashMap::new(),
@@ -131,9 +146,10 @@ impl Scan {
         }
     }
 
-    /// Begins to follow the kernel's notices, or ends it.
-    pub(crate) fn follow(&mut self, notices: bool) {
-        self.notifier = notices.then(Notifier::new);
+    /// Begins to follow the directory, or ends it.
+    pub(crate) fn follow(&mut self, following: Following) {
+        self.notifier = (following == Following::Notices).then(Notifier::new);
+        self.following = following;
     }
 
     /// How many files there are that cannot be read as records.
@@ -179,7 +195,8 @@ impl Scan {
     fn compare(&mut self, depth: Depth, wanted: Option<&BTreeSet<String>>, fd: Option<&OwnedFd>) -> Result<Findings> {
         let now = Instant::now();
         let gap = now.duration_since(std::mem::replace(&mut self.last, now));
-        // After a stop of this very process nobody's silence means anything yet.
+        // After a stop of this very process nobody's silence means anything yet. Who only lists now and then cannot tell
+        // it from the time between two lists, and waits for a sign of life once.
         if gap > FOREIGN_TTL / 2 {
             self.forgive(now);
         } else if self.notifier.is_some() {
@@ -264,9 +281,12 @@ impl Scan {
     }
 
     fn forgive(&mut self, now: Instant) {
-        self.owners.forgive(now);
-        for known in self.buckets.values_mut().flat_map(|bucket| bucket.files.values_mut()) {
+        let once = self.following == Following::No;
+        self.owners.forgive(once, now);
+        let files = self.buckets.values_mut().flat_map(|bucket| bucket.files.values_mut());
+        for known in files.filter(|known| !(once && known.forgiven)) {
             known.modified_seen = known.modified_seen.map(|_| now);
+            known.forgiven = true;
         }
     }
 
@@ -483,7 +503,7 @@ impl Scan {
         let claim = Claim { spot: spot.clone(), nonce: state.nonce };
         if let Some(known) = files.get_mut(&spot.name) {
             if (known.state.nonce, known.state.modified) != (state.nonce, state.modified) {
-                known.modified_seen = Some(now);
+                (known.modified_seen, known.forgiven) = (Some(now), false);
             }
             (known.claim, known.state) = (claim, state);
             if let Some(value) = value
@@ -504,6 +524,7 @@ impl Scan {
             value,
             state,
             modified_seen: (age(state.modified) <= FOREIGN_TTL + GRACE).then_some(now),
+            forgiven: false,
             incarnation: Incarnation(self.incarnations),
             shown: false,
         };

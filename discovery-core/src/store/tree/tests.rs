@@ -69,6 +69,12 @@ fn check_below(subtree: &Subtree<Item>, is_root: bool) {
             assert_eq!(inner.children.iter().count(), inner.children.len());
             assert_eq!(inner.firsts.len(), inner.children.len());
             assert!(is_root || inner.children.len() >= Slots::<Subtree<Item>, FAN>::MIN);
+            let mut before = 0;
+            for (at, child) in inner.children.iter().enumerate() {
+                assert_eq!(inner.ends.find(before), (at, 0));
+                before += child.len;
+                assert_eq!(inner.ends.find(before - 1), (at, child.len - 1));
+            }
             for (child, first) in inner.children.iter().zip(inner.firsts.iter()) {
                 assert_eq!(child.node.height() + 1, inner.height);
                 assert!(Arc::ptr_eq(child.node.first(), first), "no item outlives its removal as a first");

@@ -17,7 +17,7 @@ fn nobody_is_silent_while_the_watcher_was_kept_from_looking() {
     Records { place: &place, owner: &owner, ledger: &Ledger::default() }.put(&key, b"1").unwrap();
 
     let mut scan = Scan::new(place);
-    scan.follow(true);
+    scan.follow(Following::Notices);
     let fd = super::super::notice::instance().unwrap();
     let mut changes = |depth| scan.pass(depth, None, Some(&fd)).unwrap().changes;
     assert!(matches!(&changes(Depth::Full)[..], [Change::Put(_)]));
@@ -40,7 +40,7 @@ fn a_file_on_its_way_asks_for_no_pass() {
     let bucket = place.bucket("v1/instances");
     fs::create_dir_all(&bucket).unwrap();
     let mut scan = Scan::new(place);
-    scan.follow(true);
+    scan.follow(Following::Notices);
     let fd = super::super::notice::instance().unwrap();
     let wanted = BTreeSet::from(["v1/instances".to_owned()]);
     scan.pass(Depth::Full, Some(&wanted), Some(&fd)).unwrap();
@@ -66,7 +66,7 @@ fn a_file_beside_the_buckets_hides_nothing() {
     fs::write(place.buckets().join("README"), "").unwrap();
     Records { place: &place, owner: &owner, ledger: &Ledger::default() }.put(&key, b"1").unwrap();
     let mut scan = Scan::new(place);
-    scan.follow(true);
+    scan.follow(Following::Notices);
     let fd = super::super::notice::instance().unwrap();
     let found = scan.pass(Depth::Full, None, Some(&fd)).unwrap();
     assert!(matches!(&found.changes[..], [Change::Put(_)]));
@@ -79,7 +79,7 @@ const INSTANCES: &str = "instances";
 /// A watcher that has seen `wanted` as it is.
 fn watching(place: &Place, wanted: &BTreeSet<String>) -> (Scan, OwnedFd) {
     let mut scan = Scan::new(place.clone());
-    scan.follow(true);
+    scan.follow(Following::Notices);
     let fd = super::super::notice::instance().unwrap();
     scan.pass(Depth::Full, Some(wanted), Some(&fd)).unwrap();
     (scan, fd)
@@ -206,4 +206,41 @@ fn an_owner_that_goes_takes_its_claims_along_and_nobody_elses() {
     let [_, second] = owners;
     drop(second);
     assert_eq!(kinds(&scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap()), ["delete"]);
+}
+
+/// As if so much time had gone by since the watcher looked last.
+fn age_by(scan: &mut Scan, by: Duration) {
+    let back = |at: &mut Instant| *at = at.checked_sub(by).expect("the machine has run for longer");
+    back(&mut scan.last);
+    scan.buckets
+        .values_mut()
+        .flat_map(|bucket| bucket.files.values_mut())
+        .flat_map(|known| &mut known.modified_seen)
+        .for_each(back);
+    scan.owners.clocks().for_each(back);
+}
+
+#[test]
+fn who_only_lists_now_and_then_sees_silence_all_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new(root.path().to_owned());
+    fs::create_dir_all(place.bucket(INSTANCES)).unwrap();
+    let key = |id| Key::new(Path::new("endpoint", ["a", "b", "c"]).unwrap(), InstanceId(id));
+    // One of the reference's, killed, and one of ours that was stopped.
+    fs::write(place.record(&Spot::of(&key(1)).unwrap()), "1").unwrap();
+    let stopped = OwnerFile::create(&place, InstanceId(2), Duration::from_secs(10)).unwrap();
+    Records { place: &place, owner: &stopped, ledger: &Ledger::default() }.put(&key(2), b"1").unwrap();
+    let lives = OwnerFile::create(&place, InstanceId(3), Duration::from_secs(10)).unwrap();
+    Records { place: &place, owner: &lives, ledger: &Ledger::default() }.put(&key(3), b"1").unwrap();
+    let wanted = BTreeSet::from([INSTANCES.to_owned()]);
+    let mut scan = Scan::new(place);
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        lives.touch().unwrap();
+        let found = scan.pass(Depth::Full, Some(&wanted), None).unwrap();
+        told.push(kinds(&found).len());
+        age_by(&mut scan, Duration::from_secs(6));
+    }
+    assert_eq!(told, [3, 0, 0, 2], "after 18 s");
+    assert_eq!(scan.buckets[INSTANCES].files.values().filter(|known| known.shown).count(), 1);
 }
