@@ -30,6 +30,8 @@ pub(crate) enum Call {
     GivenUp,
     Publish,
     Verify,
+    /// A verification that found something to set right.
+    Found,
 }
 
 /// How the next renewal goes.
@@ -64,6 +66,8 @@ struct Shared {
     calls: Mutex<Vec<(Call, Instant)>>,
     tricks: Mutex<Tricks>,
     kick: watch::Sender<()>,
+    /// The kind of calls that are held.
+    held_back: watch::Sender<Option<Call>>,
     counts: AtomicBool,
     /// Values that went through and are still held by somebody.
     held: Arc<AtomicUsize>,
@@ -111,6 +115,13 @@ impl Shared {
         WriteBatch { writes: writes.collect(), atomic: batch.atomic }
     }
 
+    /// Notes a call, which goes on when its kind is not held back any more.
+    async fn reach(&self, call: Call) {
+        self.note(call);
+        // The sender lives as long as this does.
+        let _ = self.held_back.subscribe().wait_for(|held| *held != Some(call)).await;
+    }
+
     fn tricks(&self) -> MutexGuard<'_, Tricks> {
         self.tricks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -149,6 +160,7 @@ impl Probe {
                 calls: Mutex::default(),
                 tricks: Mutex::default(),
                 kick: watch::Sender::new(()),
+                held_back: watch::Sender::new(None),
                 counts: AtomicBool::new(false),
                 held: Arc::default(),
             }),
@@ -194,6 +206,12 @@ impl Probe {
     /// Spoils every watch from now on; `None` ends that.
     pub(crate) fn spoil_watches(&self, watching: Option<Watching>) {
         self.shared.tricks().watching = watching;
+    }
+
+    /// Holds back every publish before it is made, or every verification that found something before it is answered, from
+    /// now on; `None` lets them go.
+    pub(crate) fn hold_back(&self, call: Option<Call>) {
+        self.shared.held_back.send_replace(call);
     }
 
     /// Breaks every open watch with a temporary error.
@@ -361,13 +379,17 @@ impl Session for ProbedSession {
     }
 
     async fn publish(&self, batch: &WriteBatch, desired: &Desired) -> Vec<Result<Stamp>> {
-        self.shared.note(Call::Publish);
+        self.shared.reach(Call::Publish).await;
         self.inner.publish(&self.shared.counted_batch(batch), desired).await
     }
 
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
         self.shared.note(Call::Verify);
-        self.inner.verify(desired).await
+        let found = self.inner.verify(desired).await?;
+        if !found.is_empty() {
+            self.shared.reach(Call::Found).await;
+        }
+        Ok(found)
     }
 
     fn verify_by(&self) -> Option<Instant> {

@@ -11,9 +11,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::plain::{Plain, RawWatch, put};
 use crate::case::{CaseResult, cases, ensure, fail};
 use crate::counts::Counts;
+use crate::follow::Told;
 use crate::item::Item;
 use crate::probe::{Call, Renewal};
-use crate::trial::{Set, Trial, registered};
+use crate::trial::{Set, Trial, difference, registered};
 use crate::world::{Clock, Fault};
 
 cases! {
@@ -33,6 +34,7 @@ cases! {
     liv_07_missed_renewal_is_retried ["ttl"];
     liv_07_unanswered_renewal_is_retried ["ttl"];
     liv_08_deregister_beats_putting_back {Revoke};
+    liv_08_deregister_beats_repair {Delete};
     liv_09_wall_clock_means_nothing @ Paused;
     liv_09_wall_clock_jumps_change_nothing {WallClock} @ Real;
     liv_10_effective_ttl_is_reported ["ttl"];
@@ -315,6 +317,55 @@ async fn liv_08_deregister_beats_putting_back(t: &Trial) -> CaseResult {
         t.follow(&reader).await?.quiet(t.calm()).await?;
     }
     Ok(())
+}
+
+/// The record is missing when it is withdrawn: before the owner looks, when a look has found that and its answer is on the
+/// way, and when the write that puts it back is.
+async fn liv_08_deregister_beats_repair(t: &Trial) -> CaseResult {
+    const SPREAD: u32 = 4;
+    let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
+    let probe = t.backend(0).await?;
+    let kept = writer.register(Item::at(["kept"])).await?;
+    let expected = registered([&kept]);
+    let mut follow = t.follow(&reader).await?;
+    // The look comes at its own time in each R.
+    let spread = (0..SPREAD).map(|n| (None, t.bounds().recovery * n / SPREAD));
+    let held = [Call::Found, Call::Publish].map(|call| (Some(call), Duration::ZERO));
+    let mut withdrawn = BTreeSet::new();
+    for (n, (held, after)) in spread.chain(held).flat_map(|moment| [moment; 2]).enumerate() {
+        let one = writer.register(Item::at([format!("x{n}")])).await?;
+        let key = one.key().clone();
+        follow.until(t.propagation(), "the record shows", |fold| fold.contains_key(&key)).await?;
+        let before = held.map(|call| probe.count(call));
+        probe.hold_back(held);
+        t.inject(Fault::Delete(key.clone())).await?;
+        sleep(after).await;
+        if let Some((call, before)) = held.zip(before) {
+            let reached = async || if probe.count(call) > before { Ok(()) } else { Err(format!("no {call:?}")) };
+            t.eventually(t.recovery(), "the missing record is being put back", reached).await?;
+        }
+        let release = async { probe.hold_back(None) };
+        if n % 2 == 0 {
+            // The wish ends before anything is awaited.
+            tokio::join!(one.deregister(), release).0?;
+            ensure!(!t.listed(&reader).await?.contains_key(&key), "withdrawn, and still listed");
+        } else {
+            drop(one);
+            release.await;
+            let gone = async || match t.listed(&reader).await {
+                Ok(listed) if !listed.contains_key(&key) => Ok(()),
+                other => Err(format!("{other:?}")),
+            };
+            t.eventually(t.recovery(), "withdrawn", gone).await?;
+        }
+        follow.read_for(t.propagation()).await?;
+        let back = follow.told.iter().find(|told| matches!(told, Told::Added(key, _) if withdrawn.contains(key)));
+        ensure!(back.is_none(), "withdrawn while it was missing, and back: {back:?}");
+        ensure!(follow.fold == expected, "{}", difference(&follow.fold, &expected));
+        follow.told.clear();
+        withdrawn.insert(key);
+    }
+    follow.quiet(t.calm()).await
 }
 
 /// On a paused clock an hour passes while the wall clock stands still: whatever reads the wall clock is an hour behind.

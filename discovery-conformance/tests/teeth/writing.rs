@@ -254,6 +254,52 @@ impl Twist for Resurrects {
     }
 }
 
+/// It finds nothing to remove where others have removed it, and goes on taking it for its own.
+#[derive(Default)]
+pub(crate) struct RepairsWhatItCouldNotRemove {
+    backend: Mutex<Option<Arc<dyn Backend>>>,
+    own: Mutex<BTreeMap<Key, Bytes>>,
+}
+
+impl RepairsWhatItCouldNotRemove {
+    async fn stored(&self) -> Result<Vec<Key>> {
+        let backend = self.backend.lock().expect("not poisoned").clone().expect("a session was opened");
+        Ok(backend.list(&Scope::all()).await?.0.into_iter().map(|entry| entry.key).collect())
+    }
+}
+
+#[async_trait]
+impl Twist for RepairsWhatItCouldNotRemove {
+    async fn open(&self, inner: &Arc<dyn Backend>, request: &SessionRequest) -> Result<Box<dyn Session>> {
+        *self.backend.lock().expect("not poisoned") = Some(Arc::clone(inner));
+        inner.open(request).await
+    }
+
+    async fn publish(&self, inner: &Inner, batch: &WriteBatch, desired: &Desired) -> Vec<Result<Stamp>> {
+        let stored = self.stored().await.unwrap_or_default();
+        {
+            let mut own = self.own.lock().expect("not poisoned");
+            for write in &batch.writes {
+                match write {
+                    Write::Put { key, value } => drop(own.insert(key.clone(), value.clone())),
+                    Write::Delete { key } if stored.contains(key) => drop(own.remove(key)),
+                    Write::Delete { .. } => {}
+                }
+            }
+        }
+        inner.publish(batch, desired).await
+    }
+
+    async fn verify(&self, inner: &Inner, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
+        let (drift, stored) = (inner.verify(desired).await?, self.stored().await?);
+        let own = self.own.lock().expect("not poisoned").clone();
+        let missing = own.into_iter().filter(|(key, _)| !stored.contains(key));
+        let writes = missing.map(|(key, value)| Write::Put { key, value }).collect();
+        inner.publish(&WriteBatch { writes, atomic: false }, &Desired::new()).await;
+        Ok(drift)
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct FencesNothing {
     newest: Mutex<Option<Inner>>,
