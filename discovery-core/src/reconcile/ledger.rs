@@ -376,17 +376,15 @@ impl Ledger {
         self.hurry();
     }
 
-    /// A record was found deleted or overwritten.
-    pub(crate) fn drifted(&mut self, key: &Key) {
-        if let Some(claim) = self.claims.get_mut(key)
-            && claim.wanted.is_some()
-            && claim.stored == claim.change
-        {
-            let error = Error::new(ErrorKind::Unavailable, "the stored record was deleted or overwritten by others");
-            (claim.stored, claim.sure) = (0, false);
-            claim.state.send_replace(RegistrationState::Lost(error.with_key(key)));
-            self.dirty.insert(key.clone());
-        }
+    /// A record was found deleted or overwritten. Answers whether that is news: it was taken for stored.
+    pub(crate) fn drifted(&mut self, key: &Key) -> bool {
+        let known = self.claims.get_mut(key).filter(|claim| claim.wanted.is_some() && claim.stored == claim.change);
+        let Some(claim) = known else { return false };
+        let error = Error::new(ErrorKind::Unavailable, "the stored record was deleted or overwritten by others");
+        (claim.stored, claim.sure) = (0, false);
+        claim.state.send_replace(RegistrationState::Lost(error.with_key(key)));
+        self.dirty.insert(key.clone());
+        true
     }
 
     /// A record is stored that nobody wants: it is withdrawn, unless somebody wants it by now.

@@ -132,6 +132,7 @@ impl Reconciler {
     async fn write(&self, session: &dyn Session) -> End {
         let patience = patience(&*self.backend);
         let mut reads = Schedule::new(self.backend.bounds().recovery, patience, self.seed);
+        let mut is_blind = false;
         loop {
             if self.is_closing() && self.ledger().is_empty() {
                 return End::Closing;
@@ -140,11 +141,21 @@ impl Reconciler {
                 let sent = Instant::now();
                 match self.verify(session).await {
                     Err(error) if error.kind() == ErrorKind::SessionLost => return End::Lost(error),
-                    Err(error) => {
+                    Err(error) if is_blind => {
                         tracing::debug!(error = %error, "records not verified: trying again");
                         reads.failed(sent);
                     }
-                    Ok(()) => reads.done(sent),
+                    Err(error) => {
+                        tracing::warn!(error = %error, "records cannot be verified: trying again");
+                        is_blind = true;
+                        reads.failed(sent);
+                    }
+                    Ok(()) => {
+                        if std::mem::take(&mut is_blind) {
+                            tracing::info!("records can be verified again");
+                        }
+                        reads.done(sent);
+                    }
                 }
             }
             let (work, next_try) = {
@@ -205,16 +216,21 @@ impl Reconciler {
         let drifts = timeout(limit, session.verify(&desired)).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, format!("the store did not answer within {limit:?}")))
         })?;
+        let mut lost = 0;
         let mut ledger = self.ledger();
         for (key, drift) in drifts {
             match drift {
-                Drift::Changed => ledger.drifted(&key),
+                Drift::Changed => lost += usize::from(ledger.drifted(&key)),
                 Drift::Unwanted => ledger.unwanted(&key),
                 Drift::Taken(conflict) => {
                     tracing::warn!(key = %key, error = %conflict, "another owner holds the key");
                     ledger.taken(&key, &conflict);
                 }
             }
+        }
+        drop(ledger);
+        if lost > 0 {
+            tracing::warn!(records = lost, "records were deleted or overwritten by others: they are put back");
         }
         Ok(())
     }

@@ -76,6 +76,14 @@ async fn exercise(snapshotter: &Snapshotter) {
     assert_eq!(look.value("discovery_sessions_lost_total", &[("backend", "memory")]), Some(1.0));
     assert_eq!(look.value("discovery_reregistrations_total", &[("backend", "memory")]), Some(1.0));
 
+    // A record that others delete is put back, and its session was never lost.
+    cluster.delete(mine.key());
+    tokio::time::sleep(owner.bounds().recovery).await;
+    assert!(cluster.owner_of(mine.key()).is_some(), "put back");
+    let look = Look::at(snapshotter);
+    assert_eq!(look.value("discovery_sessions_lost_total", &[("backend", "memory")]), Some(0.0));
+    assert_eq!(look.value("discovery_reregistrations_total", &[("backend", "memory")]), Some(1.0));
+
     cluster.outage();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let look = Look::at(snapshotter);

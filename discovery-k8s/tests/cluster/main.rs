@@ -8,6 +8,7 @@ mod namespaces;
 mod races;
 #[path = "../support/mod.rs"]
 mod support;
+mod told;
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use discovery_core::backend::Backend;
 use discovery_core::{BackendContext, Discovery, Environment, Result, TaskScope};
 use discovery_deploy::{CRD, Mode, rbac};
 use discovery_k8s::{DISCOVERY_LABEL, GROUP, KIND, KubernetesBackend, PLURAL, VERSION};
-use discovery_testbed::ControlPlaneOptions;
+use discovery_testbed::{ControlPlaneOptions, Kubeconfig};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
@@ -212,11 +212,16 @@ pub(crate) async fn testbed() -> Result<&'static discovery_testbed::Cluster> {
 
 /// The environment of a process with a token such as the kubelet mounts, which ends with its pod.
 pub(crate) async fn as_pod(cluster: &discovery_testbed::Cluster, space: &Space, pod: &Made) -> Environment {
+    let kubeconfig = cluster.save(&kubeconfig_of(cluster, space, pod).await).unwrap();
+    space.environment(pod).with("KUBECONFIG", kubeconfig)
+}
+
+/// The kubeconfig of such a process.
+pub(crate) async fn kubeconfig_of(cluster: &discovery_testbed::Cluster, space: &Space, pod: &Made) -> Kubeconfig {
     const ACCOUNT: &str = "default";
     cluster.apply(&rbac(Some(&space.namespace), Some(ACCOUNT), Mode::Pod)).await.unwrap();
     let token = cluster.token_of_pod(&space.namespace, ACCOUNT, &pod.name, &pod.uid).await.unwrap();
-    let kubeconfig = cluster.save(&cluster.kubeconfig().with_token(&token)).unwrap();
-    space.environment(pod).with("KUBECONFIG", kubeconfig)
+    cluster.kubeconfig().with_token(&token)
 }
 
 /// Waits until something holds.
