@@ -147,3 +147,49 @@ async fn a_bare_cluster_is_set_up_by_what_the_program_says() {
     let doctor = setup.run(&["doctor"]);
     assert!(doctor.code == Some(1) && doctor.stdout.contains("WRONG  health"), "{doctor:?}");
 }
+
+/// Each shape of the definition, and each state of the policy, as an administrator is told of it.
+#[tokio::test]
+async fn what_the_cluster_lacks_or_has_of_another_shape_is_told() {
+    const CRD: &str = include_str!("../../deploy/crd.yaml");
+    let plane = ControlPlane::start().await.unwrap();
+    let namespace = plane.namespace("shapes").await.unwrap();
+    let setup = Setup { plane, place: Place::new(), namespace };
+    // Schemas and policies are seen some time after they are applied.
+    let told = async |line: &str, code: i32| {
+        setup
+            .until(line, async || {
+                let doctor = setup.run(&["doctor"]);
+                let is_so = doctor.stdout.lines().any(|told| told.starts_with(line));
+                assert!(!is_so || doctor.code == Some(code), "{doctor:?}");
+                is_so
+            })
+            .await;
+    };
+    let absent = "the cluster does not know DynamoWorkerMetadata: `discovery crd | kubectl apply --server-side -f -`";
+    told(&format!("WRONG  definition    {absent}"), 1).await;
+    told("poor   policy        none keeps pods of one ServiceAccount from writing each other's resources: ", 1).await;
+
+    // The reference's own, and one that names the fields that it knows: whatever else is written into it is lost.
+    let granular = CRD.replace("x-kubernetes-map-type: atomic", "");
+    let closed =
+        granular.replace("x-kubernetes-preserve-unknown-fields: true", "properties: {endpoints: {type: object}}");
+    assert!(granular != CRD && closed != granular);
+    setup.plane.apply(&granular).await.unwrap();
+    told(
+        "ok     definition    DynamoWorkerMetadata as NVIDIA Dynamo defines it: works; with that of `discovery crd` ",
+        0,
+    )
+    .await;
+    setup.plane.apply(&closed).await.unwrap();
+    let lost = "DynamoWorkerMetadata is defined so that records are lost when they are written";
+    told(&format!("WRONG  definition    {lost}"), 1).await;
+    setup.apply(&["crd"]).await;
+    told("ok     definition    DynamoWorkerMetadata as `discovery crd` prints it", 0).await;
+
+    setup.apply(&["rbac", "--namespace", &setup.namespace]).await;
+    told("ok     policy        a pod writes its own resource and no other's", 0).await;
+    // Without its binding it binds nobody.
+    setup.plane.kubectl(["delete", "validatingadmissionpolicybinding", "discovery-own-metadata"]).await.unwrap();
+    told("poor   policy        none keeps pods of one ServiceAccount ", 0).await;
+}

@@ -39,6 +39,7 @@ impl Place {
             "POD_NAME",
             "POD_NAMESPACE",
             "POD_UID",
+            "CONTAINER_NAME",
             "DYN_SYSTEM_PORT",
             "RUST_LOG",
             "RUST_BACKTRACE",

@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod doctor;
 mod space;
 
 use discovery_testbed::{Cluster, ControlPlaneOptions};
