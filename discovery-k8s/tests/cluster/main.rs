@@ -13,8 +13,10 @@ mod told;
 use std::time::Duration;
 
 use discovery_core::{Discovery, Effect, ErrorKind, Path, Query, Record, Result, View};
-use discovery_k8s::UNKNOWN_READINESS_VARIABLE;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use discovery_k8s::{GROUP, PLURAL, UNKNOWN_READINESS_VARIABLE, VERSION};
+use http::HeaderValue;
+use http::header::ACCEPT;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use support::cluster::{Cluster, Space, State, as_pod, discovery, testbed, until};
@@ -211,6 +213,35 @@ async fn the_longest_name_is_taken_and_a_longer_one_refused_before_it_is_sent() 
     assert_eq!(listed(&owner).await, [1]);
     let error = owner.register(item(&(longest + "x"), 2)).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::InvalidKey, Effect::None), "{error}");
+    owner.shutdown(Duration::from_secs(20)).await;
+}
+
+/// What `kubectl get dwm` prints, and with `--output=wide` what has a priority.
+#[tokio::test]
+async fn the_api_server_s_table_says_whose_each_resource_is() {
+    let space = space().await;
+    let (one, two) = (space.ready_pod("one").await.unwrap(), space.pod("two").await.unwrap());
+    let owner = space.discovery(&one).await.unwrap();
+    let _held = owner.register(item("x", 1)).await.unwrap();
+    space.leave("two-engine", Some(&two), &json!({ "y/1": { "place": "y", "n": 2 } })).await.unwrap();
+    let path = format!("/apis/{GROUP}/{VERSION}/namespaces/{}/{PLURAL}", space.namespace);
+    let mut request = kube::core::Request::new(path).list(&ListParams::default()).unwrap();
+    let table = HeaderValue::from_static("application/json;as=Table;v=v1;g=meta.k8s.io");
+    request.headers_mut().insert(ACCEPT, table);
+    let table: serde_json::Value = space.cluster.client.request(request).await.unwrap();
+    let columns = table["columnDefinitions"].as_array().unwrap().iter();
+    let columns: Vec<_> = columns.map(|column| (column["name"].as_str().unwrap(), &column["priority"])).collect();
+    let (always, wide) = (json!(0), json!(1));
+    assert_eq!(columns, [("Name", &always), ("Pod", &always), ("Pod UID", &wide), ("Age", &always)], "{table:#}");
+    let rows = table["rows"].as_array().unwrap().iter();
+    let rows: Vec<_> = rows.map(|row| row["cells"].as_array().unwrap().clone()).collect();
+    let expected = [("one", "one", &one.uid), ("two-engine", "two", &two.uid)];
+    assert_eq!(rows.len(), expected.len(), "{table:#}");
+    for (cells, (name, pod, uid)) in rows.iter().zip(expected) {
+        assert_eq!(cells[..3], [json!(name), json!(pod), json!(uid)], "{table:#}");
+        // `<unknown>` or `<invalid>` where there is no such time.
+        assert!(cells[3].as_str().unwrap().ends_with('s'), "{table:#}");
+    }
     owner.shutdown(Duration::from_secs(20)).await;
 }
 
