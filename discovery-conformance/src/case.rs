@@ -119,8 +119,15 @@ pub const ELSEWHERE: [Elsewhere; 4] = [
         proofs: &[
             ("discovery-k8s/tests/cluster/main.rs", &["moving_between_slices_is_no_change_and_two_uids_hide_both"]),
             (
+                "discovery-k8s/tests/cluster/slices.rs",
+                &["no_ready_pod_leaves_a_view_while_the_controller_deals_endpoints_out_anew"],
+            ),
+            (
                 "discovery-k8s/src/readiness.rs",
-                &["an_endpoint_in_two_slices_moves_without_a_gap_and_terminates_everywhere"],
+                &[
+                    "an_endpoint_in_two_slices_moves_without_a_gap_and_terminates_everywhere",
+                    "an_endpoint_that_is_in_no_slice_for_a_moment_is_waited_for",
+                ],
             ),
         ],
     },

@@ -8,6 +8,8 @@ use discovery_core::{Bounds, Capabilities};
 pub(crate) const RECOVERY: Duration = Duration::from_secs(10);
 /// `P`: from the API server's acknowledgement to the view.
 const PROPAGATION: Duration = Duration::from_millis(250);
+/// How long an owner that an EndpointSlice has dropped without a word is waited for in another one. A part of `P`.
+pub(crate) const HANDOVER: Duration = Duration::from_millis(150);
 /// The longest value in bytes. What an owner's records may take together is checked beside.
 pub(crate) const MAX_VALUE: usize = 1 << 20;
 /// The largest batch. One apply holds all of an owner's records, so their size is the limit.

@@ -69,8 +69,10 @@ pub(crate) struct Join {
 }
 
 impl Join {
-    pub(crate) fn new(births: Births) -> Self {
-        Self { births, ..Self::default() }
+    /// `is_patient`: owners that no object speaks of any more are waited for, see [`Readiness::patient`].
+    pub(crate) fn new(births: Births, is_patient: bool) -> Self {
+        let readiness = if is_patient { Readiness::patient() } else { Readiness::default() };
+        Self { births, readiness, ..Self::default() }
     }
 
     /// All that there was at the beginning has been taken in.
@@ -82,6 +84,17 @@ impl Join {
     /// Takes in one object as it is now; `None` once it is gone. Answers what changed, in order.
     pub(crate) fn set(&mut self, side: Side, object: &Ref, state: Option<Object>) -> Vec<Change> {
         let touched = self.take(side, object, state);
+        self.settle(touched)
+    }
+
+    /// The last step after which an owner is waited for.
+    pub(crate) fn missing(&self) -> Option<u64> {
+        self.readiness.missing()
+    }
+
+    /// Waits no longer for owners that went missing up to this step. Answers what changed.
+    pub(crate) fn give_up(&mut self, step: u64) -> Vec<Change> {
+        let touched = self.readiness.give_up(|_, missing| missing <= step);
         self.settle(touched)
     }
 
@@ -106,6 +119,11 @@ impl Join {
         }
         for object in gone {
             touched.extend(self.take(side, &object, None));
+        }
+        if side == Side::Readiness {
+            // All that is said is here: nobody is to come.
+            let within = |resource: &Ref, _| namespace.is_none_or(|namespace| *resource.namespace == *namespace);
+            touched.extend(self.readiness.give_up(within));
         }
         self.settle(touched)
     }

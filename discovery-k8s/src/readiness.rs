@@ -95,9 +95,21 @@ pub(crate) struct Readiness {
     counts: HashMap<Ref, BTreeMap<Arc<str>, Count>>,
     /// Names under which two uids are ready.
     disputed: HashSet<Ref>,
+    /// Whether an owner whose last claim is gone is waited for.
+    is_patient: bool,
+    /// Those that are: the uid, which counts as ready meanwhile, and the step in which its claim went.
+    missing: HashMap<Ref, (Arc<str>, u64)>,
+    /// The last step in which one went.
+    step: u64,
 }
 
 impl Readiness {
+    /// Whose owners go from object to object, as endpoints do that are dealt out over slices anew. The slices are written
+    /// one after the other: an owner may be taken out of one before it is put into another (KEY 7).
+    pub(crate) fn patient() -> Self {
+        Self { is_patient: true, ..Self::default() }
+    }
+
     /// Takes in what `object` claims now; nothing once it is gone. Answers the resources that it spoke or speaks of.
     pub(crate) fn set(&mut self, object: &Ref, claims: Vec<Claim>) -> BTreeSet<Ref> {
         let namespace = &object.namespace;
@@ -128,13 +140,41 @@ impl Readiness {
                 uids.retain(|_, count| count.claims > 0);
                 if uids.is_empty() {
                     self.counts.remove(resource);
+                } else {
+                    self.missing.remove(resource);
                 }
             }
             if self.is_newly_disputed(resource) {
                 tracing::warn!(name = %resource.name, namespace = %resource.namespace, "two pods claim one name: both are hidden");
             }
         }
+        self.miss(namespace, before.iter().flatten());
         touched
+    }
+
+    /// Remembers those of the former claims that said ready, and after which nothing at all is said under the name.
+    fn miss<'a>(&mut self, namespace: &Arc<str>, before: impl Iterator<Item = &'a Claim>) {
+        if !self.is_patient {
+            return;
+        }
+        self.step += 1;
+        for claim in before.filter(|claim| claim.ready && !claim.terminating) {
+            let resource = Ref { namespace: Arc::clone(namespace), name: Arc::clone(&claim.resource) };
+            if !self.counts.contains_key(&resource) {
+                self.missing.insert(resource, (Arc::clone(&claim.uid), self.step));
+            }
+        }
+    }
+
+    /// The last step after which an owner is waited for.
+    pub(crate) fn missing(&self) -> Option<u64> {
+        self.missing.values().map(|(_, step)| *step).max()
+    }
+
+    /// Waits no longer for those of whom `which` says so, by their name and step. Answers their resources.
+    pub(crate) fn give_up(&mut self, which: impl Fn(&Ref, u64) -> bool) -> BTreeSet<Ref> {
+        let given_up = self.missing.extract_if(|resource, (_, step)| which(resource, *step));
+        given_up.map(|(resource, _)| resource).collect()
     }
 
     /// Whether a dispute has begun. One that lasts is told once.
@@ -161,6 +201,9 @@ impl Readiness {
     /// The uid that is ready under this name. None where two are: one of the objects that say so is outdated, and
     /// which one cannot be known.
     pub(crate) fn ready(&self, resource: &Ref) -> Option<&Arc<str>> {
+        if let Some((uid, _)) = self.missing.get(resource) {
+            return Some(uid);
+        }
         let mut ready = self.all_ready(resource);
         ready.next().filter(|_| ready.next().is_none())
     }
@@ -222,6 +265,46 @@ mod tests {
         assert_eq!(ready(&readiness, "a"), None, "terminating counts as not ready at once");
         readiness.set(&one, Vec::new());
         readiness.set(&two, Vec::new());
+        assert!(readiness.counts.is_empty() && readiness.claims.is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_that_is_in_no_slice_for_a_moment_is_waited_for() {
+        let mut readiness = Readiness::patient();
+        let (one, two) = (Ref::new("ns", "one"), Ref::new("ns", "two"));
+        let claims = |uid, conditions| of_slice(&slice(json!([endpoint("a", uid, conditions)])), false);
+        let is_ready = json!({ "ready": true });
+        readiness.set(&one, claims("1", is_ready.clone()));
+        assert_eq!(readiness.missing(), None);
+        readiness.set(&one, Vec::new());
+        assert_eq!(ready(&readiness, "a").as_deref(), Some("1"));
+        let first = readiness.missing().unwrap();
+        readiness.set(&two, claims("1", is_ready.clone()));
+        assert_eq!((readiness.missing(), ready(&readiness, "a").as_deref()), (None, Some("1")), "it has come");
+
+        readiness.set(&two, Vec::new());
+        assert!(readiness.give_up(|_, step| step <= first).is_empty(), "that one was waited for long ago");
+        let step = readiness.missing().unwrap();
+        assert_eq!(readiness.give_up(|_, missing| missing <= step), BTreeSet::from([Ref::new("ns", "a")]));
+        assert_eq!((readiness.missing(), ready(&readiness, "a")), (None, None));
+
+        // Whatever else is said of the name decides, and who was not ready is nobody to wait for.
+        for said in [claims("1", json!({ "ready": false })), claims("2", is_ready.clone())] {
+            readiness.set(&one, claims("1", is_ready.clone()));
+            readiness.set(&one, said.clone());
+            assert_eq!(ready(&readiness, "a"), said[0].ready.then(|| "2".to_owned()));
+            readiness.set(&one, claims("1", is_ready.clone()));
+            readiness.set(&one, Vec::new());
+            readiness.set(&two, said.clone());
+            assert_eq!(ready(&readiness, "a"), said[0].ready.then(|| "2".to_owned()));
+            readiness.set(&two, Vec::new());
+            readiness.give_up(|_, _| true);
+        }
+        for conditions in [json!({ "ready": false }), json!({ "ready": true, "terminating": true })] {
+            readiness.set(&one, claims("1", conditions));
+            readiness.set(&one, Vec::new());
+            assert_eq!((readiness.missing(), ready(&readiness, "a")), (None, None));
+        }
         assert!(readiness.counts.is_empty() && readiness.claims.is_empty());
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct Leg {
     pub(crate) side: Side,
     pub(crate) namespace: Option<Arc<str>>,
     pub(crate) source: Arc<dyn Counted>,
+    /// Whether owners go from one of its objects to another.
+    pub(crate) is_dealt_out: bool,
 }
 
 /// Ways to the API server: requests go by one, and watches, which hold a stream of a connection each, by another where
@@ -82,8 +84,8 @@ pub(crate) fn legs(ways: &Ways, namespace: Option<&str>, mode: Mode, unknown_is_
             Arc::new(Objects::new(ways, namespace, "pods", |pod: Pod| Object::Ready(readiness::of_pod(&pod))))
         }
     };
-    let leg = |side, source| Leg { side, namespace: namespace.map(Arc::from), source };
-    [leg(Side::Records, Arc::new(records)), leg(Side::Readiness, ready)]
+    let leg = |side, source, is_dealt_out| Leg { side, namespace: namespace.map(Arc::from), source, is_dealt_out };
+    [leg(Side::Records, Arc::new(records), false), leg(Side::Readiness, ready, mode == Mode::Pod)]
 }
 
 /// What a resource holds and whose it is.

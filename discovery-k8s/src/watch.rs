@@ -3,7 +3,7 @@
 //! There is one scope, everything in the watched namespaces: two watches of the API for each. While a leg is out of
 //! touch, what the others say is still shown, and is stale.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -13,9 +13,10 @@ use discovery_core::{Error, ErrorKind, Result, Scope};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, future};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::births::Births;
+use crate::bounds::HANDOVER;
 use crate::join::Join;
 use crate::progress::{self, Progress};
 use crate::reflector::{self, Mark, Seen, Told};
@@ -119,7 +120,8 @@ pub(crate) fn open(
     let watch = Watch {
         legs: legs.to_vec(),
         scope: scope.clone(),
-        join: Join::new(births.clone()),
+        join: Join::new(births.clone(), legs.iter().any(|leg| leg.is_dealt_out)),
+        waits: VecDeque::new(),
         progress: legs.iter().map(|_| None).collect(),
         counted: legs.iter().map(|_| None).collect(),
         marks,
@@ -128,10 +130,23 @@ pub(crate) fn open(
         after: after.map(progress::versions).unwrap_or_default(),
     };
     let events = stream::unfold((watch, inputs), |(mut watch, mut inputs)| async move {
-        let input = inputs.next().await?;
-        let events = match input {
-            Input::Told(leg, told) => watch.hear(leg, told),
-            Input::Barrier(counted) => watch.compare(&counted),
+        let wait = watch.waits.front().map(|(at, step)| (*at, *step));
+        let given_up = async {
+            match wait {
+                Some((at, step)) => {
+                    sleep_until(at).await;
+                    step
+                }
+                None => future::pending().await,
+            }
+        };
+        let events = tokio::select! {
+            biased;
+            step = given_up => watch.give_up(step),
+            input = inputs.next() => match input? {
+                Input::Told(leg, told) => watch.hear(leg, told),
+                Input::Barrier(counted) => watch.compare(&counted),
+            },
         };
         Some((stream::iter(events.into_iter().map(Ok)), (watch, inputs)))
     });
@@ -154,6 +169,8 @@ struct Watch {
     legs: Vec<Leg>,
     scope: Scope,
     join: Join,
+    /// Until when owners are waited for that went missing, up to which step; the oldest first.
+    waits: VecDeque<(Instant, u64)>,
     /// For each leg, once it is listed.
     progress: Vec<Option<Progress>>,
     /// The newest census of each, of this history.
@@ -175,6 +192,7 @@ impl Watch {
                     return Vec::new();
                 }
                 let changes = self.join.set(self.legs[leg].side, &seen.name, Some(seen.object));
+                self.wait();
                 self.batch(changes)
             }
             Told::Gone(name, version) => {
@@ -182,6 +200,7 @@ impl Watch {
                     return Vec::new();
                 }
                 let changes = self.join.set(self.legs[leg].side, &name, None);
+                self.wait();
                 self.batch(changes)
             }
             Told::At(version) => {
@@ -230,6 +249,22 @@ impl Watch {
         };
         self.after = at;
         self.snapshot(lineage)
+    }
+
+    /// Sets a time for owners that have just gone missing.
+    fn wait(&mut self) {
+        let known = self.waits.back().map(|(_, step)| *step);
+        if let Some(step) = self.join.missing().filter(|step| known.is_none_or(|known| known < *step)) {
+            self.waits.push_back((Instant::now() + HANDOVER, step));
+        }
+    }
+
+    fn give_up(&mut self, step: u64) -> Vec<WatchEvent> {
+        self.waits.pop_front();
+        match self.join.give_up(step) {
+            changes if changes.is_empty() => Vec::new(),
+            changes => self.batch(changes),
+        }
     }
 
     fn compare(&mut self, counted: &Counted) -> Vec<WatchEvent> {

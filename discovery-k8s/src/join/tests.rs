@@ -215,7 +215,7 @@ fn what_was_absent_is_another_one_and_stays_that_to_the_next_watch() {
         join.complete();
         join.entries()[0].incarnation
     };
-    let mut join = Join::new(births.clone());
+    let mut join = Join::new(births.clone(), false);
     let mut last = fill(&mut join);
     let steps = [
         (Side::Records, &resource, records(&[]), records(&[&key])),
@@ -227,6 +227,6 @@ fn what_was_absent_is_another_one_and_stays_that_to_the_next_watch() {
         let [Change::Put(entry)] = &join.set(side, object, back)[..] else { panic!("it is back") };
         assert_ne!(entry.incarnation, last);
         last = entry.incarnation;
-        assert_eq!(fill(&mut Join::new(births.clone())), last, "to another watch");
+        assert_eq!(fill(&mut Join::new(births.clone(), false)), last, "to another watch");
     }
 }

@@ -79,7 +79,12 @@ async fn a_watch_that_has_seen_more_than_is_counted_begins_anew_before_a_barrier
 }
 
 async fn begins_anew(store: Arc<Store>) {
-    let legs = [Leg { side: Side::Readiness, namespace: None, source: Arc::clone(&store) as Arc<dyn Count> }];
+    let legs = [Leg {
+        side: Side::Readiness,
+        namespace: None,
+        source: Arc::clone(&store) as Arc<dyn Count>,
+        is_dealt_out: true,
+    }];
     let barriers = Barriers::new();
     let mut events = open(&legs, &barriers, &Births::default(), &Scope::all(), None);
     assert_eq!(snapshot(&mut events).await.1, [store.began]);

@@ -6,6 +6,7 @@ mod gateway;
 mod incluster;
 mod namespaces;
 mod races;
+mod slices;
 #[path = "../support/mod.rs"]
 mod support;
 mod told;
