@@ -9,6 +9,7 @@ mod client;
 mod worlds;
 
 use discovery_conformance::history::{Config, SECONDS_VARIABLE, SEED_VARIABLE, Soak, run, soak};
+use discovery_deploy::Mode;
 use worlds::OnKubernetes;
 
 const AGAIN: &str = "cargo test -p discovery-k8s --test randomised";
@@ -19,7 +20,7 @@ fn is_set(variable: &str) -> bool {
 
 #[test]
 fn histories_keep_the_contract() -> Result<(), String> {
-    let factory = OnKubernetes::default();
+    let [factory] = OnKubernetes::in_modes([Mode::Pod]);
     if is_set(SEED_VARIABLE) || is_set(SECONDS_VARIABLE) {
         return soak(&factory, &Soak::from_environment(AGAIN)?).map(drop);
     }

@@ -76,6 +76,8 @@ async fn what_is_lost_and_put_back_is_told_by_state_log_and_counters() {
     let snapshotter = recorder.snapshotter();
     let told = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false);
     let _told = tracing::subscriber::set_default(told.with_writer(log.clone()).finish());
+    // Beside a single subscriber, what another test's thread, which has none, comes by first counts as wanted by nobody.
+    let _none = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let _counted = metrics::set_default_local_recorder(&recorder);
     let space = space().await;
     let pod = space.ready_pod("one").await.unwrap();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use discovery_conformance::{Factory, Hook, World};
 use discovery_core::Result;
-use discovery_deploy::{ADMISSION, CRD};
+use discovery_deploy::{ADMISSION, CRD, Mode};
 use discovery_testbed::{Cluster, ControlPlane, ControlPlaneOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -25,16 +25,19 @@ const PLANES: usize = 3;
 /// The node that all pods are on.
 const NODE: &str = "conformance";
 
-/// Each world has a namespace. A world that harms the control plane has one to itself, which serves another such world
+/// Who registers: each pod, or one container of each. Each world has a namespace. A world that harms the control plane has one to itself, which serves another such world
 /// afterwards.
 pub(crate) struct OnKubernetes {
+    mode: Mode,
     idle: Arc<Mutex<Vec<ControlPlane>>>,
     permits: Arc<Semaphore>,
 }
 
-impl Default for OnKubernetes {
-    fn default() -> Self {
-        Self { idle: Arc::default(), permits: Arc::new(Semaphore::new(PLANES)) }
+impl OnKubernetes {
+    /// One for each mode, on the same control planes.
+    pub(crate) fn in_modes<const N: usize>(modes: [Mode; N]) -> [Self; N] {
+        let (idle, permits) = (Arc::default(), Arc::new(Semaphore::new(PLANES)));
+        modes.map(|mode| Self { mode, idle: Arc::clone(&idle), permits: Arc::clone(&permits) })
     }
 }
 
@@ -84,7 +87,10 @@ fn options() -> ControlPlaneOptions {
 #[async_trait]
 impl Factory for OnKubernetes {
     fn name(&self) -> &str {
-        discovery_k8s::NAME
+        match self.mode {
+            Mode::Pod => discovery_k8s::NAME,
+            Mode::Container => "kubernetes-containers",
+        }
     }
 
     fn impossible(&self, fault: Hook) -> Option<&'static str> {
@@ -124,7 +130,7 @@ impl Factory for OnKubernetes {
     async fn world_for(&self, faults: &[Hook]) -> Result<Box<dyn World>> {
         if !faults.iter().any(|fault| HARMFUL.contains(fault)) {
             let shared = Cluster::shared(options).await.map_err(|error| failed("the shared control plane", error))?;
-            return Ok(Box::new(Place::new(Servers::Shared(shared), 0).await?));
+            return Ok(Box::new(Place::new(Servers::Shared(shared), self.mode, 0).await?));
         }
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|error| failed("a permit", error))?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -134,6 +140,6 @@ impl Factory for OnKubernetes {
         };
         let lent = Lent { plane: Some(plane), idle: Arc::clone(&self.idle), _permit: permit };
         // Who starts while the API server is down has a pod already.
-        Ok(Box::new(Place::new(Servers::Own(Box::new(lent)), 4).await?))
+        Ok(Box::new(Place::new(Servers::Own(Box::new(lent)), self.mode, 4).await?))
     }
 }

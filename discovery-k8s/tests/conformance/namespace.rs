@@ -24,6 +24,8 @@ use crate::client::failed;
 
 /// The Service whose endpoints the pods are.
 const SERVICE: &str = "workers";
+/// The container that registers, where containers do.
+pub(super) const CONTAINER: &str = "engine";
 /// How long the controller may take before it is reminded.
 const REMIND: Duration = Duration::from_secs(10);
 
@@ -49,16 +51,17 @@ pub(super) enum Said {
 pub(super) struct Namespace {
     client: Client,
     pub(super) name: String,
+    pub(super) mode: Mode,
 }
 
 impl Namespace {
     /// A new one, with a Service whose endpoints are discoverable.
-    pub(super) async fn create(client: Client) -> Result<Self> {
+    pub(super) async fn create(client: Client, mode: Mode) -> Result<Self> {
         let name = format!("world-{:016x}", fastrand::u64(..));
         let namespaces: Api<v1::Namespace> = Api::all(client.clone());
         let made = read(json!({ "metadata": { "name": name } }))?;
         namespaces.create(&PostParams::default(), &made).await.map_err(|error| failed("namespace", error))?;
-        let namespace = Self { client, name };
+        let namespace = Self { client, name, mode };
         let service: Service = read(json!({
             "metadata": { "name": SERVICE, "labels": { DISCOVERY_LABEL: "true" } },
             "spec": { "clusterIP": "None", "selector": { "app": SERVICE } },
@@ -99,6 +102,14 @@ impl Namespace {
         &self.client
     }
 
+    /// The name of the resource of a pod, or of its container.
+    pub(super) fn resource(&self, pod: &str) -> String {
+        match self.mode {
+            Mode::Pod => pod.to_owned(),
+            Mode::Container => format!("{pod}-{CONTAINER}"),
+        }
+    }
+
     /// An account that may do what `deploy/` lets a worker do.
     pub(super) async fn account(&self, name: &str) -> Result<()> {
         for object in self.permissions(name)? {
@@ -112,7 +123,7 @@ impl Namespace {
     }
 
     fn permissions(&self, account: &str) -> Result<Vec<Value>> {
-        let manifests = rbac(Some(&self.name), Some(account), Mode::Pod);
+        let manifests = rbac(Some(&self.name), Some(account), self.mode);
         serde_saphyr::from_multiple(&manifests).map_err(|error| failed("the manifests of a worker's account", error))
     }
 
@@ -144,12 +155,12 @@ impl Namespace {
     /// A pod that runs under an account of its own name, if it has one, and is not ready.
     pub(super) async fn pod(&self, name: &str, account: Option<&str>) -> Result<Made> {
         let pod = json!({
-            "metadata": { "name": name, "labels": { "app": SERVICE } },
+            "metadata": { "name": name, "labels": { "app": SERVICE, DISCOVERY_LABEL: "true" } },
             "spec": {
                 "nodeName": NODE,
                 "serviceAccountName": account.unwrap_or("default"),
                 "automountServiceAccountToken": false,
-                "containers": [{ "name": "main", "image": "none" }],
+                "containers": [{ "name": CONTAINER, "image": "none" }],
             },
         });
         let made = self.make(&read::<Pod>(pod)?).await?;
@@ -160,12 +171,15 @@ impl Namespace {
     pub(super) async fn report(&self, pod: &Made, ready: bool) -> Result<()> {
         let [a, b, ..] = pod.uid.as_bytes() else { return Err(Error::new(ErrorKind::Internal, "a pod without a uid")) };
         let address = format!("10.1.{a}.{b}");
-        let status = if ready { "True" } else { "False" };
+        let said = if ready { "True" } else { "False" };
         let status = json!({ "status": {
             "phase": "Running",
             "podIP": address,
             "podIPs": [{ "ip": address }],
-            "conditions": [{ "type": "Ready", "status": status }],
+            "conditions": [{ "type": "Ready", "status": said }, { "type": "ContainersReady", "status": said }],
+            "containerStatuses": [{
+                "name": CONTAINER, "image": "none", "imageID": "", "restartCount": 0, "started": true, "ready": ready,
+            }],
         } });
         let patched = self.all::<Pod>().patch_status(&pod.name, &PatchParams::default(), &Patch::Merge(&status)).await;
         patched.map_err(|error| failed("the pod's status", error))?;
@@ -190,6 +204,10 @@ impl Namespace {
     }
 
     async fn said(&self, pod: &Made, wanted: Said) -> Result<()> {
+        if self.mode == Mode::Container {
+            // The pod's own object says it.
+            return Ok(());
+        }
         let slices = self.all::<EndpointSlice>();
         let params = ListParams::default().labels(&format!("kubernetes.io/service-name={SERVICE}"));
         let reminded = Mutex::new(Instant::now());

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use discovery_conformance::{Fault, World};
 use discovery_core::backend::Backend;
 use discovery_core::{BackendContext, Environment, Error, ErrorKind, Key, Result, TaskScope};
-use discovery_k8s::{KubernetesBackend, PODINFO_VARIABLE};
+use discovery_deploy::Mode;
+use discovery_k8s::{KubernetesBackend, MODE_VARIABLE, PODINFO_VARIABLE};
 use discovery_testbed::{Cluster, ControlPlane, Network, Way};
 use futures_util::future::try_join_all;
 use tokio::sync::OnceCell;
 
 use super::Servers;
-use super::namespace::{Made, Namespace};
+use super::namespace::{CONTAINER, Made, Namespace};
 use super::resources::Resources;
 use crate::client::{connect, failed};
 
@@ -38,9 +39,9 @@ pub(super) struct Place {
 
 impl Place {
     /// With pods for so many owners.
-    pub(super) async fn new(servers: Servers, owners: usize) -> Result<Self> {
+    pub(super) async fn new(servers: Servers, mode: Mode, owners: usize) -> Result<Self> {
         let client = connect(cluster(&servers)?.kubeconfig_path()).await?;
-        let namespace = Namespace::create(client).await?;
+        let namespace = Namespace::create(client, mode).await?;
         let resources = Resources::of(&namespace);
         let place = Self { servers, namespace, resources, owners: Mutex::default(), stranger: OnceCell::new() };
         try_join_all((0..owners).map(|n| place.prepare(n))).await?;
@@ -81,6 +82,8 @@ impl Place {
             ("POD_UID", &pod.uid),
             ("POD_NAMESPACE", &self.namespace.name),
             (PODINFO_VARIABLE, "/nonexistent"),
+            (MODE_VARIABLE, self.namespace.mode.as_str()),
+            ("CONTAINER_NAME", CONTAINER),
         ];
         let environment = settings.into_iter().collect();
         let owner = Owner { pod, network: Arc::new(network), environment };
@@ -96,10 +99,10 @@ impl Place {
                 let make = || async {
                     let pod = self.namespace.pod(STRANGER, None).await?;
                     self.namespace.report(&pod, true).await?;
-                    self.resources.make(STRANGER, &pod).await
+                    self.resources.make(&self.namespace.resource(STRANGER), &pod).await
                 };
                 self.stranger.get_or_try_init(make).await?;
-                STRANGER.to_owned()
+                self.namespace.resource(STRANGER)
             }
         };
         self.resources.write(&holder, key, value).await
@@ -109,8 +112,9 @@ impl Place {
     async fn impostor(&self, key: &Key, value: &Bytes) -> Result<()> {
         let (pod, other) = (self.namespace.pod("impostor", None).await?, self.namespace.pod("other", None).await?);
         self.namespace.report(&pod, true).await?;
-        self.resources.make(&pod.name, &other).await?;
-        self.resources.write(&pod.name, key, value).await
+        let resource = self.namespace.resource(&pod.name);
+        self.resources.make(&resource, &other).await?;
+        self.resources.write(&resource, key, value).await
     }
 }
 
