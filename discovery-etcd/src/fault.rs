@@ -135,11 +135,6 @@ pub(crate) fn is_future(error: &etcd_client::Error) -> bool {
     matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains("is a future revision"))
 }
 
-/// Whether a lease could not be granted because its id is taken.
-pub(crate) fn is_taken_lease(error: &etcd_client::Error) -> bool {
-    matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains("lease already exists"))
-}
-
 /// Whether signing in failed because the store has no users.
 pub(crate) fn is_without_users(error: &etcd_client::Error) -> bool {
     matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains("authentication is not enabled"))

@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use discovery_core::backend::{Desired, Drift, Session, SessionRequest, Stamp, WriteBatch};
 use discovery_core::{Error, ErrorKind, InstanceId, Key, Result};
-use etcd_client::{LeaseGrantOptions, LeaseGrantResponse};
+use etcd_client::LeaseGrantResponse;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 
 use crate::config::whole_seconds;
-use crate::fault::{Fault, is_taken_lease};
+use crate::fault::Fault;
 use crate::fence::{Fence, superseded};
 use crate::keeper::Keeper;
 use crate::link::Wire;
@@ -56,10 +56,7 @@ impl EtcdSession {
         let wanted = request.ttl.unwrap_or(store.config.ttl).max(store.config.min_ttl);
         let wanted = whole_seconds(wanted).as_secs().min(LONGEST_TTL);
         let session = owner.next_session();
-        // A lease that was lost is never granted again: late writes under it must fail.
-        let chosen = request.instance.filter(|_| owner.newest_lease().is_none());
-        let chosen = chosen.and_then(|instance| i64::try_from(instance.0).ok()).filter(|id| *id > 0);
-        let mut granted = grant_to_the_end(store, wanted.cast_signed(), chosen).await?;
+        let mut granted = grant_to_the_end(store, wanted.cast_signed()).await?;
         let lease = granted.id;
         let fence = Fence { stored: store.names.fence(owner.handle), lease, session };
         let revision = match fence.raise(store, None).await {
@@ -128,10 +125,10 @@ impl Drop for Granted {
 }
 
 /// Grants a lease. Its answer is waited for also where nobody else does any more, for only then it can be revoked.
-async fn grant_to_the_end(store: &Arc<Store>, ttl: i64, id: Option<i64>) -> Result<Granted> {
+async fn grant_to_the_end(store: &Arc<Store>, ttl: i64) -> Result<Granted> {
     let store = Arc::clone(store);
     let granting = tokio::spawn(async move {
-        let granted = grant(&store, ttl, id).await?;
+        let granted = grant(&store, ttl).await?;
         Ok(Granted { id: granted.id(), ttl: granted.ttl(), is_settled: false, store })
     });
     granting.await.unwrap_or_else(|failed| {
@@ -143,25 +140,10 @@ async fn revoke(store: &Store, lease: i64) -> Result<(), Fault> {
     store.control.read(CALL, |mut wire: Wire| async move { wire.lease.revoke(lease).await.map(drop) }).await
 }
 
-async fn grant(store: &Store, ttl: i64, id: Option<i64>) -> Result<LeaseGrantResponse> {
-    let ask = |id: Option<i64>| async move {
-        let options = id.map(|id| LeaseGrantOptions::new().with_id(id));
-        let call = |mut wire: Wire| async move {
-            match wire.lease.grant(ttl, options).await {
-                Ok(granted) => Ok(Some(granted)),
-                Err(error) if is_taken_lease(&error) => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
-        store.control.call(CALL, call).await.map_err(|fault| fault.error)
-    };
-    if let Some(granted) = ask(id).await? {
-        return Ok(granted);
-    }
-    // The id names a lease that lives: the instance keeps its id, under a lease of another.
-    ask(None)
-        .await?
-        .ok_or_else(|| Error::new(ErrorKind::Internal, "etcd chose a lease that is taken: please report it"))
+/// Grants a lease that nobody had before: etcd chooses it. One of a given id would be shared by all who are given the same.
+async fn grant(store: &Store, ttl: i64) -> Result<LeaseGrantResponse> {
+    let granting = store.control.call(CALL, |mut wire: Wire| async move { wire.lease.grant(ttl, None).await });
+    granting.await.map_err(|fault| fault.error)
 }
 
 #[async_trait]

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use discovery_core::backend::{Backend, Change, Registrar, SessionRequest, Watcher};
+use discovery_core::backend::{Backend, Change, Drift, Registrar, SessionRequest, Watcher};
 use discovery_core::{Effect, ErrorKind, InstanceId, Key, Path};
 use discovery_testbed::{Direction, Etcd, Proxy};
 
@@ -101,6 +101,31 @@ async fn what_another_handle_holds_is_a_conflict_until_its_lease_ends() {
     assert!(error.key() == Some(&key(1)), "{error}");
     first.close().await.unwrap();
     put(&*second, &key(1), "2").await.unwrap();
+}
+
+/// A worker that was stopped beyond its time to live, and its replacement.
+#[tokio::test]
+async fn two_handles_under_one_instance_id_never_share_a_lease() {
+    let etcd = Etcd::start().await.unwrap();
+    let (stopped, replacement) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let id = Some(InstanceId(7));
+    let short = SessionRequest::new(Some(Duration::from_secs(2)), id);
+    let first = stopped.open(&short).await.unwrap();
+    put(&*first, &key(7), "1").await.unwrap();
+    until("the lease to end", || async { listed(&replacement, &endpoints()).await.is_empty() }).await;
+    let second = replacement.open(&SessionRequest::new(Some(Duration::from_secs(60)), id)).await.unwrap();
+    put(&*second, &key(7), "2").await.unwrap();
+    // The first one goes on.
+    assert_eq!(within("a loss", first.renew()).await.unwrap_err().kind(), ErrorKind::SessionLost);
+    let third = stopped.open(&short).await.unwrap();
+    assert_eq!(put(&*third, &key(7), "3").await.unwrap_err().kind(), ErrorKind::Conflict);
+    let drifts = third.verify(&desired([(key(7), "3")])).await.unwrap();
+    assert!(matches!(&drifts[..], [(_, Drift::Taken(_))]), "{drifts:?}");
+    delete(&*third, &key(7)).await.unwrap();
+    first.close().await.unwrap();
+    third.close().await.unwrap();
+    assert_eq!(listed(&replacement, &endpoints()).await, desired([(key(7), "2")]));
+    assert!(second.verify(&desired([(key(7), "2")])).await.unwrap().is_empty());
 }
 
 #[tokio::test]
