@@ -8,7 +8,8 @@ use std::{fs, io};
 
 use common::*;
 use discovery_core::backend::{Backend, Registrar, SessionRequest, Watcher};
-use discovery_core::{Environment, Error, ErrorKind, InstanceId};
+use discovery_core::{Discovery, Environment, Error, ErrorKind, InstanceId, Query};
+use discovery_dynamo::Endpoint;
 use discovery_etcd::EtcdBackend;
 use discovery_testbed::{Authority, Certificate, Etcd, EtcdOptions, EtcdTls, Proxy};
 use tracing_subscriber::fmt::MakeWriter;
@@ -364,6 +365,37 @@ async fn users_may_come_to_be_demanded_while_a_handle_is_at_work() {
     until("a renewal", || async { session.renew().await.is_ok() }).await;
     put(&*session, &key(2), "2").await.unwrap();
     assert_eq!(listed(&backend, &endpoints()).await, desired([(key(1), "1"), (key(2), "2")]));
+}
+
+/// Whatever is asked for first over a connection that was made before that.
+#[tokio::test]
+async fn nothing_fails_for_good_where_users_come_to_be_demanded() {
+    let etcd = Etcd::start().await.unwrap();
+    let handle = || async {
+        let environment = as_user(&etcd.endpoint(), "worker", PASSWORD);
+        Discovery::builder()
+            .environment(environment)
+            .backend("etcd")
+            .ttl(Duration::from_secs(60))
+            .build()
+            .await
+            .unwrap()
+    };
+    let (writing, opening, watching) = (handle().await, handle().await, handle().await);
+    let endpoint = |name: &str| Endpoint::new("dynamo", "backend", name).tcp("10.0.0.5:9000");
+    let _before = writing.register(endpoint("before")).await.unwrap();
+    opening.health().await.unwrap();
+    let before = watching.view::<Endpoint>(Query::path(["dynamo", "backend", "before"])).await.unwrap();
+    assert_eq!(before.load().len(), 1);
+    add_worker(&etcd).await;
+    etcd.demand_password("root-secret").await.unwrap();
+    let _written = writing.register(endpoint("written")).await.unwrap();
+    let _opened = opening.register(endpoint("opened")).await.unwrap();
+    let after = watching.view::<Endpoint>(Query::path(["dynamo", "backend", "written"])).await.unwrap();
+    assert_eq!(after.load().len(), 1);
+    for handle in [writing, opening, watching] {
+        handle.shutdown(Duration::from_secs(5)).await;
+    }
 }
 
 #[tokio::test]
