@@ -130,6 +130,11 @@ impl Link {
         Err(Fault { error: none_of(failures), broken: true })
     }
 
+    /// Changes with every new connection, and when one is to be made.
+    pub(crate) fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
     /// Leaves a connection that is of no use, unless that was done already. The next one goes to the next member.
     pub(crate) fn leave(&self, wire: &Wire) {
         let mut state = self.state();
@@ -142,7 +147,9 @@ impl Link {
 
     /// Leaves the connection, whatever it is worth.
     pub(crate) fn renew(&self) {
-        self.state().wire = None;
+        let mut state = self.state();
+        state.generation += 1;
+        state.wire = None;
     }
 
     /// Calls once, for at most `limit`. A call that fails for the connection's sake leaves it, and so does one that is

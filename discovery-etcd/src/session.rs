@@ -35,6 +35,8 @@ pub(crate) struct Ground {
     pub(crate) held: HashMap<String, i64>,
     /// How many verifications may go by before one looks at what else is under the lease.
     pub(crate) sure: u32,
+    /// The generation of the link when one did.
+    pub(crate) generation: u64,
 }
 
 /// A lease of etcd. See [`discovery_core::backend::Session`].
@@ -183,7 +185,11 @@ impl Session for EtcdSession {
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
         self.check()?;
         let mut ground = self.ground.lock().await;
-        self.noting(verify::compare(self, &mut ground, desired).await.map_err(|fault| fault.error))
+        let compared = verify::compare(self, &mut ground, desired).await;
+        if compared.is_err() {
+            ground.sure = 0;
+        }
+        self.noting(compared.map_err(|fault| fault.error))
     }
 
     async fn lost(&self) -> Error {

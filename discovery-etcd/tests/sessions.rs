@@ -259,6 +259,56 @@ async fn a_fence_that_is_gone_is_made_again() {
     assert_eq!(listed(&backend, &endpoints()).await, desired([(key(1), "1"), (key(2), "3")]));
 }
 
+/// The lease lives on: nothing else tells that what was withdrawn is there again.
+#[tokio::test]
+async fn what_a_backup_brings_back_is_found_by_the_first_verification() {
+    for others in [&[1][..], &[]] {
+        let etcd = Etcd::start().await.unwrap();
+        let backend = backend(&etcd.endpoint()).await;
+        let session = backend.open(&SessionRequest::new(Some(Duration::from_secs(60)), None)).await.unwrap();
+        for id in others {
+            put(&*session, &key(*id), "1").await.unwrap();
+        }
+        put(&*session, &key(2), "1").await.unwrap();
+        let backup = tempfile::tempdir().unwrap();
+        etcd.stop().await.unwrap();
+        copy(&etcd.data(), backup.path());
+        etcd.restart().await.unwrap();
+        until("the withdrawal", || async { delete(&*session, &key(2)).await.is_ok() }).await;
+        let wanted = desired(others.iter().map(|id| (key(*id), "1")));
+        for _ in 0..2 {
+            assert!(session.verify(&wanted).await.unwrap().is_empty());
+        }
+        etcd.kill().await.unwrap();
+        std::fs::remove_dir_all(etcd.data()).unwrap();
+        copy(backup.path(), &etcd.data());
+        etcd.restart().await.unwrap();
+        let verifying = async {
+            loop {
+                if let Ok(drifts) = session.verify(&wanted).await {
+                    return drifts;
+                }
+            }
+        };
+        let drifts = within("a verification", verifying).await;
+        assert!(matches!(&drifts[..], [(again, Drift::Unwanted)] if *again == key(2)), "{others:?}: {drifts:?}");
+    }
+}
+
+/// Copies a directory with all that is in it.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_closed_session_leaves_nothing_and_closes_twice() {
     let etcd = Etcd::start().await.unwrap();
