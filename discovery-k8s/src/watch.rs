@@ -218,11 +218,13 @@ impl Watch {
 
     fn hear_all(&mut self, leg: usize, objects: Vec<Seen>, version: u64, reset: bool) -> Vec<WatchEvent> {
         if reset {
-            self.counted[leg] = None;
+            (self.counted[leg], self.progress[leg]) = (None, None);
         }
         let progress = self.progress[leg].get_or_insert_default();
         let listed = objects.iter().map(|seen| (&seen.name, seen.version));
-        progress.all(listed, version, self.counted[leg].as_ref());
+        if !progress.all(listed, version, self.counted[leg].as_ref()) {
+            return self.batch(Vec::new());
+        }
         self.mark(leg);
         let Leg { side, namespace, .. } = &self.legs[leg];
         let objects = objects.into_iter().map(|seen| (seen.name, seen.object));
