@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use discovery_core::backend::{Desired, Drift, Session, SessionRequest, Stamp, WriteBatch};
-use discovery_core::{Error, ErrorKind, InstanceId, Key, Result};
+use discovery_core::{Error, ErrorKind, InstanceId, Key, Result, TaskScope};
 use etcd_client::LeaseGrantResponse;
-use tokio::runtime::Handle;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, oneshot, watch};
 
 use crate::config::whole_seconds;
 use crate::fault::Fault;
@@ -54,11 +53,16 @@ pub(crate) struct EtcdSession {
 
 impl EtcdSession {
     /// Grants a lease and ends the writes of the handle's earlier sessions.
-    pub(crate) async fn open(store: &Arc<Store>, owner: &Arc<Owner>, request: &SessionRequest) -> Result<Self> {
+    pub(crate) async fn open(
+        store: &Arc<Store>,
+        owner: &Arc<Owner>,
+        tasks: &TaskScope,
+        request: &SessionRequest,
+    ) -> Result<Self> {
         let wanted = request.ttl.unwrap_or(store.config.ttl).max(store.config.min_ttl);
         let wanted = whole_seconds(wanted).as_secs().min(LONGEST_TTL);
         let session = owner.next_session();
-        let mut granted = grant_to_the_end(store, wanted.cast_signed()).await?;
+        let mut granted = grant_to_the_end(store, tasks, wanted.cast_signed()).await?;
         let lease = granted.id;
         let fence = Fence { stored: store.names.fence(owner.handle), lease, session };
         let revision = match fence.raise(store, None).await {
@@ -110,6 +114,7 @@ impl EtcdSession {
 /// A lease that nobody may come to use: whoever waits for it may give up.
 struct Granted {
     store: Arc<Store>,
+    tasks: TaskScope,
     id: i64,
     ttl: i64,
     /// Whether it is used, or gone.
@@ -118,23 +123,33 @@ struct Granted {
 
 impl Drop for Granted {
     fn drop(&mut self) {
-        if let (false, Ok(runtime)) = (self.is_settled, Handle::try_current()) {
+        if !self.is_settled {
             let (store, id) = (Arc::clone(&self.store), self.id);
             // Where this fails it ends by itself.
-            runtime.spawn(async move { drop(revoke(&store, id).await) });
+            self.tasks.spawn(async move { drop(revoke(&store, id).await) });
         }
     }
 }
 
-/// Grants a lease. Its answer is waited for also where nobody else does any more, for only then it can be revoked.
-async fn grant_to_the_end(store: &Arc<Store>, ttl: i64) -> Result<Granted> {
-    let store = Arc::clone(store);
-    let granting = tokio::spawn(async move {
-        let granted = grant(&store, ttl).await?;
-        Ok(Granted { id: granted.id(), ttl: granted.ttl(), is_settled: false, store })
+/// Grants a lease. Its answer is waited for also where nobody else does any more, for only then it can be revoked. After the
+/// handle's end it runs out by itself.
+async fn grant_to_the_end(store: &Arc<Store>, tasks: &TaskScope, ttl: i64) -> Result<Granted> {
+    let (store, scope) = (Arc::clone(store), tasks.clone());
+    let (answer, granted) = oneshot::channel();
+    tasks.spawn(async move {
+        let granting = grant(&store, ttl).await;
+        let granted = granting.map(|granted| Granted {
+            id: granted.id(),
+            ttl: granted.ttl(),
+            is_settled: false,
+            store,
+            tasks: scope,
+        });
+        // What nobody takes is revoked.
+        drop(answer.send(granted));
     });
-    granting.await.unwrap_or_else(|failed| {
-        Err(Error::new(ErrorKind::Internal, "granting a lease did not end: please report it").with_source(failed))
+    granted.await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Closed, "the handle ended while a lease was granted: connect another one"))
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::*;
 use discovery_core::backend::{Backend, Change, Drift, Registrar, SessionRequest, Watcher};
-use discovery_core::{Effect, ErrorKind, InstanceId, Key, Path};
+use discovery_core::{Discovery, Effect, ErrorKind, ExecutorKind, InstanceId, Key, Path};
 use discovery_testbed::{Direction, Etcd, Proxy};
 
 async fn revoke(etcd: &Etcd, lease: u64) {
@@ -257,6 +257,31 @@ async fn a_fence_that_is_gone_is_made_again() {
         .into_iter()
         .for_each(|result| drop(result.unwrap()));
     assert_eq!(listed(&backend, &endpoints()).await, desired([(key(1), "1"), (key(2), "3")]));
+}
+
+/// The answer to the grant is on its way for longer than that takes.
+#[tokio::test]
+async fn nothing_of_a_handle_goes_on_after_its_shutdown() {
+    let etcd = Etcd::start().await.unwrap();
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = alive();
+    let environment = environment(&format!("http://{}", network.address()));
+    let building = Discovery::builder().environment(environment).backend("etcd").executor(ExecutorKind::Current);
+    let handle = building.build().await.unwrap();
+    handle.health().await.unwrap();
+    network.stall_only(Direction::ToClient);
+    tokio::time::timeout(Duration::from_millis(100), handle.instance_id()).await.unwrap_err();
+    let report = handle.shutdown(Duration::from_secs(5)).await;
+    assert!(report.is_clean(), "{report:?}");
+    drop(handle);
+    let ended = async {
+        while alive() > before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // A call may take twice that.
+    tokio::time::timeout(Duration::from_secs(1), ended).await.expect("its last task ends with it");
 }
 
 /// The lease lives on: nothing else tells that what was withdrawn is there again.
