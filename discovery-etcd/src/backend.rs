@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use discovery_core::backend::{
     Backend, ChangeLog, Entry, Health, Position, Registrar, Session, SessionRequest, WatchStream, Watcher,
 };
-use discovery_core::{BackendContext, BackendFactory, Bounds, Capabilities, Error, ErrorKind, Key, Result, Scope};
+use discovery_core::{
+    BackendContext, BackendFactory, Bounds, Capabilities, Error, ErrorKind, Key, Result, Scope, TaskScope,
+};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::bounds;
@@ -26,6 +28,7 @@ use crate::{NAME, snapshot, watch};
 pub struct EtcdBackend {
     store: Arc<Store>,
     owner: Arc<Owner>,
+    tasks: TaskScope,
 }
 
 inventory::submit! {
@@ -58,7 +61,7 @@ impl EtcdBackend {
             context.allow(startup + Duration::from_secs(1));
             reach(&store, Instant::now() + startup).await.map_err(|error| named(error, "connect"))?;
         }
-        Ok(Self { store, owner: Arc::new(Owner::new()) })
+        Ok(Self { store, owner: Arc::new(Owner::new()), tasks: context.tasks.clone() })
     }
 
     /// How many stored keys were passed over because they are no records: written by something else, or malformed.
@@ -148,7 +151,7 @@ impl Watcher for EtcdBackend {
 #[async_trait]
 impl Registrar for EtcdBackend {
     async fn open(&self, request: &SessionRequest) -> Result<Box<dyn Session>> {
-        let session = EtcdSession::open(&self.store, &self.owner, request).await;
+        let session = EtcdSession::open(&self.store, &self.owner, &self.tasks, request).await;
         Ok(Box::new(session.map_err(|error| named(error, "open"))?))
     }
 }

@@ -79,7 +79,7 @@ async fn look(config: &Config, index: usize) -> Result<Member, Error> {
     let begun = Instant::now();
     let (endpoint, mut client) = dial(config, index).await.map_err(|fault| fault.error)?;
     let connected = begun.elapsed();
-    let calling = |error: &etcd_client::Error| Fault::calling(&endpoint, error).error;
+    let calling = |error: &etcd_client::Error| Fault::calling(&endpoint, config.credentials.is_some(), error).error;
     let silent = || Fault::silent(&endpoint, CALL).error;
     let mut reader = client.kv_client();
     let root = Names::new(&config.prefix).root();

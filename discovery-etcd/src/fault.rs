@@ -33,10 +33,10 @@ impl Fault {
         Self::new(ErrorKind::Unavailable, Effect::None, true, message)
     }
 
-    /// A call that failed.
-    pub(crate) fn calling(endpoint: &str, error: &etcd_client::Error) -> Self {
+    /// A call that failed, of a client that has a user or none.
+    pub(crate) fn calling(endpoint: &str, has_user: bool, error: &etcd_client::Error) -> Self {
         match error {
-            etcd_client::Error::GRpcStatus(status) => Self::answered(endpoint, status),
+            etcd_client::Error::GRpcStatus(status) => Self::answered(endpoint, has_user, status),
             etcd_client::Error::TransportError(error) => Self::connecting(endpoint, error),
             etcd_client::Error::LeaseKeepAliveError(text) if text.contains("lease not found") => {
                 Self { error: lease_gone(), broken: false }
@@ -53,12 +53,12 @@ impl Fault {
     }
 
     /// A watch that the server ended, for its own reason.
-    pub(crate) fn canceled(endpoint: &str, reason: &str) -> Self {
+    pub(crate) fn canceled(endpoint: &str, has_user: bool, reason: &str) -> Self {
         let text = reason.rsplit("desc = ").next().unwrap_or(reason);
-        Self::answered(endpoint, &Status::new(code_of(text), text))
+        Self::answered(endpoint, has_user, &Status::new(code_of(text), text))
     }
 
-    fn answered(endpoint: &str, status: &Status) -> Self {
+    fn answered(endpoint: &str, has_user: bool, status: &Status) -> Self {
         let text = status.message().trim_start_matches("etcdserver: ");
         let new = |kind, effect, broken, advice: &str| {
             Self::new(kind, effect, broken, format!("{endpoint}: {text}: {advice}"))
@@ -66,10 +66,12 @@ impl Fault {
         let (none, unknown) = (Effect::None, Effect::Unknown);
         match status.code() {
             _ if text.contains("requested lease not found") => Self { error: lease_gone(), broken: false },
+            _ if has_user && is_unsigned(text) => {
+                new(ErrorKind::Unavailable, none, true, "users are demanded since the connection was made: signing in")
+            }
             _ if is_credentials(text) => {
                 let advice = format!("check {USERNAME_VARIABLE} and the password beside it");
-                // Users may be demanded only since the connection was made: the next one signs in.
-                new(ErrorKind::PermissionDenied, none, text.contains("user name is empty"), &advice)
+                new(ErrorKind::PermissionDenied, none, false, &advice)
             }
             Code::PermissionDenied => {
                 new(ErrorKind::PermissionDenied, none, false, "grant the user's role read and write below its prefix")
@@ -135,11 +137,6 @@ pub(crate) fn is_future(error: &etcd_client::Error) -> bool {
     matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains("is a future revision"))
 }
 
-/// Whether a lease could not be granted because its id is taken.
-pub(crate) fn is_taken_lease(error: &etcd_client::Error) -> bool {
-    matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains("lease already exists"))
-}
-
 /// Whether signing in failed because the store has no users.
 pub(crate) fn is_without_users(error: &etcd_client::Error) -> bool {
     matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains("authentication is not enabled"))
@@ -150,7 +147,12 @@ pub(crate) fn lease_gone() -> Error {
 }
 
 fn is_credentials(text: &str) -> bool {
-    text.contains("authentication failed") || text.contains("user name is empty")
+    text.contains("authentication failed") || is_unsigned(text)
+}
+
+/// Whether nobody had signed in on the connection, where that is demanded.
+fn is_unsigned(text: &str) -> bool {
+    text.contains("user name is empty")
 }
 
 /// Reasons for which a watch is cancelled come as text alone.
@@ -206,7 +208,7 @@ mod tests {
     use super::*;
 
     fn of(code: Code, text: &str) -> Fault {
-        Fault::calling("http://a:1", &etcd_client::Error::GRpcStatus(Status::new(code, text)))
+        Fault::calling("http://a:1", false, &etcd_client::Error::GRpcStatus(Status::new(code, text)))
     }
 
     #[test]
@@ -215,7 +217,7 @@ mod tests {
         let cases = [
             (Code::NotFound, "etcdserver: requested lease not found", ErrorKind::SessionLost, none, false),
             (Code::PermissionDenied, "etcdserver: permission denied", ErrorKind::PermissionDenied, none, false),
-            (Code::InvalidArgument, "etcdserver: user name is empty", ErrorKind::PermissionDenied, none, true),
+            (Code::InvalidArgument, "etcdserver: user name is empty", ErrorKind::PermissionDenied, none, false),
             (Code::InvalidArgument, "etcdserver: authentication failed", ErrorKind::PermissionDenied, none, false),
             (Code::InvalidArgument, "etcdserver: request is too large", ErrorKind::TooLarge, none, false),
             (Code::Unauthenticated, "etcdserver: invalid auth token", ErrorKind::Unavailable, none, true),
@@ -249,10 +251,22 @@ mod tests {
     #[test]
     fn the_reason_of_a_cancelled_watch_is_read() {
         let reason = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
-        assert_eq!(Fault::canceled("http://a:1", reason).error.kind(), ErrorKind::PermissionDenied);
+        assert_eq!(Fault::canceled("http://a:1", false, reason).error.kind(), ErrorKind::PermissionDenied);
         let compacted = "etcdserver: mvcc: required revision has been compacted";
-        assert_eq!(Fault::canceled("http://a:1", compacted).error.kind(), ErrorKind::Expired);
-        assert_eq!(Fault::canceled("http://a:1", "etcdserver: watch canceled").error.kind(), ErrorKind::Unavailable);
+        assert_eq!(Fault::canceled("http://a:1", false, compacted).error.kind(), ErrorKind::Expired);
+        let canceled = Fault::canceled("http://a:1", false, "etcdserver: watch canceled");
+        assert_eq!(canceled.error.kind(), ErrorKind::Unavailable);
+    }
+
+    /// The next connection signs in.
+    #[test]
+    fn who_has_a_user_and_is_not_signed_in_tries_again() {
+        let text = "etcdserver: user name is empty";
+        let status = etcd_client::Error::GRpcStatus(Status::new(Code::InvalidArgument, text));
+        let faults = [Fault::calling("http://a:1", true, &status), Fault::canceled("http://a:1", true, text)];
+        for Fault { error, broken } in faults {
+            assert_eq!((error.effect(), error.is_temporary(), broken), (Effect::None, true, true), "{error}");
+        }
     }
 
     #[test]

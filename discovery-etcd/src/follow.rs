@@ -94,10 +94,6 @@ impl Following {
         &self.wire
     }
 
-    pub(crate) fn endpoint(&self) -> &str {
-        &self.wire.endpoint
-    }
-
     /// Waits for the next thing to say. `told` is how far the watch is.
     pub(crate) async fn hear(&mut self, told: i64, without_witness: bool) -> Result<Heard, Fault> {
         if let Some((_, witness)) = self.beat.take_if(|(revision, _)| *revision <= told) {
@@ -188,8 +184,8 @@ impl Following {
                 }
                 Ok(Heard::Message(message))
             }
-            Ok(None) => Err(Fault::canceled(&self.wire.endpoint, "the stream ended")),
-            Err(error) => Err(Fault::calling(&self.wire.endpoint, &error)),
+            Ok(None) => Err(self.wire.canceled("the stream ended")),
+            Err(error) => Err(self.wire.failed(&error)),
         }
     }
 
@@ -214,14 +210,13 @@ impl Following {
 
 /// Reads the leader's revision through the member that the watch is on. The key is one that the watch's reader may read,
 /// so that a permission that was taken away shows.
-fn probe_of(mut wire: Wire, range: Range, find_witness: bool) -> Probe {
+fn probe_of(wire: Wire, range: Range, find_witness: bool) -> Probe {
     async move {
         // With the value: etcd 3.7 leaves the lease out where keys alone are asked for.
         let options = find_witness.then(|| GetOptions::new().with_range(range.end).with_limit(1));
-        let endpoint = wire.endpoint.clone();
-        let answer = match timeout(PROBE, wire.kv.get(range.start, options)).await {
-            Ok(answer) => answer.map_err(|error| Fault::calling(&endpoint, &error))?,
-            Err(_) => return Err(Fault::silent(&endpoint, PROBE)),
+        let answer = match timeout(PROBE, wire.kv.clone().get(range.start, options)).await {
+            Ok(answer) => answer.map_err(|error| wire.failed(&error))?,
+            Err(_) => return Err(Fault::silent(&wire.endpoint, PROBE)),
         };
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         Ok((revision, answer.kvs().first().map(Witness::of)))

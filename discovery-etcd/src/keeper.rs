@@ -39,7 +39,7 @@ impl Keeper {
         attempt.ended();
         let fault = match outcome {
             Ok(Ok(renewed)) => return Ok(renewed),
-            Ok(Err(error)) => Fault::calling(&wire.endpoint, &error),
+            Ok(Err(error)) => wire.failed(&error),
             Err(_) => Fault::silent(&wire.endpoint, CALL),
         };
         if fault.broken {

@@ -30,8 +30,22 @@ pub(crate) struct Wire {
     pub(crate) lease: LeaseClient,
     pub(crate) watch: WatchClient,
     pub(crate) client: Client,
+    /// Whether the client has a user, be he asked for or not.
+    has_user: bool,
     index: usize,
     generation: u64,
+}
+
+impl Wire {
+    /// A call over it that failed.
+    pub(crate) fn failed(&self, error: &etcd_client::Error) -> Fault {
+        Fault::calling(&self.endpoint, self.has_user, error)
+    }
+
+    /// A watch over it that the server ended, for its own reason.
+    pub(crate) fn canceled(&self, reason: &str) -> Fault {
+        Fault::canceled(&self.endpoint, self.has_user, reason)
+    }
 }
 
 #[derive(Default)]
@@ -98,6 +112,7 @@ impl Link {
                         lease: client.lease_client(),
                         watch: client.watch_client().max_decoding_message_size(LARGEST_MESSAGE),
                         client,
+                        has_user: self.config.credentials.is_some(),
                         index,
                         generation: state.generation,
                     };
@@ -115,6 +130,11 @@ impl Link {
         Err(Fault { error: none_of(failures), broken: true })
     }
 
+    /// Changes with every new connection, and when one is to be made.
+    pub(crate) fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
     /// Leaves a connection that is of no use, unless that was done already. The next one goes to the next member.
     pub(crate) fn leave(&self, wire: &Wire) {
         let mut state = self.state();
@@ -127,7 +147,9 @@ impl Link {
 
     /// Leaves the connection, whatever it is worth.
     pub(crate) fn renew(&self) {
-        self.state().wire = None;
+        let mut state = self.state();
+        state.generation += 1;
+        state.wire = None;
     }
 
     /// Calls once, for at most `limit`. A call that fails for the connection's sake leaves it, and so does one that is
@@ -142,7 +164,7 @@ impl Link {
         attempt.ended();
         let fault = match outcome {
             Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => Fault::calling(&wire.endpoint, &error),
+            Ok(Err(error)) => wire.failed(&error),
             Err(_) => Fault::silent(&wire.endpoint, limit),
         };
         if fault.broken {
@@ -206,7 +228,7 @@ pub(crate) async fn dial(config: &Config, index: usize) -> Result<(Arc<str>, Cli
     let connecting = timeout(DIAL, endpoint.connect()).await.map_err(|_| Fault::silent(url, DIAL))?;
     let channel = connecting.map_err(|error| Fault::connecting(url, &error))?;
     let signing_in = timeout(SIGN_IN, sign_in(config, channel)).await.map_err(|_| Fault::silent(url, SIGN_IN))?;
-    let client = signing_in.map_err(|error| Fault::calling(url, &error))?;
+    let client = signing_in.map_err(|error| Fault::calling(url, config.credentials.is_some(), &error))?;
     tracing::debug!(endpoint = url, "connected");
     Ok((url.into(), client))
 }

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use discovery_core::backend::{Desired, Drift, Session, SessionRequest, Stamp, WriteBatch};
-use discovery_core::{Error, ErrorKind, InstanceId, Key, Result};
-use etcd_client::{LeaseGrantOptions, LeaseGrantResponse};
-use tokio::runtime::Handle;
-use tokio::sync::{Mutex, watch};
+use discovery_core::{Error, ErrorKind, InstanceId, Key, Result, TaskScope};
+use etcd_client::LeaseGrantResponse;
+use tokio::sync::{Mutex, oneshot, watch};
 
 use crate::config::whole_seconds;
-use crate::fault::{Fault, is_taken_lease};
+use crate::fault::Fault;
 use crate::fence::{Fence, superseded};
 use crate::keeper::Keeper;
 use crate::link::Wire;
@@ -35,6 +34,8 @@ pub(crate) struct Ground {
     pub(crate) held: HashMap<String, i64>,
     /// How many verifications may go by before one looks at what else is under the lease.
     pub(crate) sure: u32,
+    /// The generation of the link when one did.
+    pub(crate) generation: u64,
 }
 
 /// A lease of etcd. See [`discovery_core::backend::Session`].
@@ -52,14 +53,16 @@ pub(crate) struct EtcdSession {
 
 impl EtcdSession {
     /// Grants a lease and ends the writes of the handle's earlier sessions.
-    pub(crate) async fn open(store: &Arc<Store>, owner: &Arc<Owner>, request: &SessionRequest) -> Result<Self> {
+    pub(crate) async fn open(
+        store: &Arc<Store>,
+        owner: &Arc<Owner>,
+        tasks: &TaskScope,
+        request: &SessionRequest,
+    ) -> Result<Self> {
         let wanted = request.ttl.unwrap_or(store.config.ttl).max(store.config.min_ttl);
         let wanted = whole_seconds(wanted).as_secs().min(LONGEST_TTL);
         let session = owner.next_session();
-        // A lease that was lost is never granted again: late writes under it must fail.
-        let chosen = request.instance.filter(|_| owner.newest_lease().is_none());
-        let chosen = chosen.and_then(|instance| i64::try_from(instance.0).ok()).filter(|id| *id > 0);
-        let mut granted = grant_to_the_end(store, wanted.cast_signed(), chosen).await?;
+        let mut granted = grant_to_the_end(store, tasks, wanted.cast_signed()).await?;
         let lease = granted.id;
         let fence = Fence { stored: store.names.fence(owner.handle), lease, session };
         let revision = match fence.raise(store, None).await {
@@ -111,6 +114,7 @@ impl EtcdSession {
 /// A lease that nobody may come to use: whoever waits for it may give up.
 struct Granted {
     store: Arc<Store>,
+    tasks: TaskScope,
     id: i64,
     ttl: i64,
     /// Whether it is used, or gone.
@@ -119,23 +123,33 @@ struct Granted {
 
 impl Drop for Granted {
     fn drop(&mut self) {
-        if let (false, Ok(runtime)) = (self.is_settled, Handle::try_current()) {
+        if !self.is_settled {
             let (store, id) = (Arc::clone(&self.store), self.id);
             // Where this fails it ends by itself.
-            runtime.spawn(async move { drop(revoke(&store, id).await) });
+            self.tasks.spawn(async move { drop(revoke(&store, id).await) });
         }
     }
 }
 
-/// Grants a lease. Its answer is waited for also where nobody else does any more, for only then it can be revoked.
-async fn grant_to_the_end(store: &Arc<Store>, ttl: i64, id: Option<i64>) -> Result<Granted> {
-    let store = Arc::clone(store);
-    let granting = tokio::spawn(async move {
-        let granted = grant(&store, ttl, id).await?;
-        Ok(Granted { id: granted.id(), ttl: granted.ttl(), is_settled: false, store })
+/// Grants a lease. Its answer is waited for also where nobody else does any more, for only then it can be revoked. After the
+/// handle's end it runs out by itself.
+async fn grant_to_the_end(store: &Arc<Store>, tasks: &TaskScope, ttl: i64) -> Result<Granted> {
+    let (store, scope) = (Arc::clone(store), tasks.clone());
+    let (answer, granted) = oneshot::channel();
+    tasks.spawn(async move {
+        let granting = grant(&store, ttl).await;
+        let granted = granting.map(|granted| Granted {
+            id: granted.id(),
+            ttl: granted.ttl(),
+            is_settled: false,
+            store,
+            tasks: scope,
+        });
+        // What nobody takes is revoked.
+        drop(answer.send(granted));
     });
-    granting.await.unwrap_or_else(|failed| {
-        Err(Error::new(ErrorKind::Internal, "granting a lease did not end: please report it").with_source(failed))
+    granted.await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Closed, "the handle ended while a lease was granted: connect another one"))
     })
 }
 
@@ -143,25 +157,10 @@ async fn revoke(store: &Store, lease: i64) -> Result<(), Fault> {
     store.control.read(CALL, |mut wire: Wire| async move { wire.lease.revoke(lease).await.map(drop) }).await
 }
 
-async fn grant(store: &Store, ttl: i64, id: Option<i64>) -> Result<LeaseGrantResponse> {
-    let ask = |id: Option<i64>| async move {
-        let options = id.map(|id| LeaseGrantOptions::new().with_id(id));
-        let call = |mut wire: Wire| async move {
-            match wire.lease.grant(ttl, options).await {
-                Ok(granted) => Ok(Some(granted)),
-                Err(error) if is_taken_lease(&error) => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
-        store.control.call(CALL, call).await.map_err(|fault| fault.error)
-    };
-    if let Some(granted) = ask(id).await? {
-        return Ok(granted);
-    }
-    // The id names a lease that lives: the instance keeps its id, under a lease of another.
-    ask(None)
-        .await?
-        .ok_or_else(|| Error::new(ErrorKind::Internal, "etcd chose a lease that is taken: please report it"))
+/// Grants a lease that nobody had before: etcd chooses it. One of a given id would be shared by all who are given the same.
+async fn grant(store: &Store, ttl: i64) -> Result<LeaseGrantResponse> {
+    let granting = store.control.call(CALL, |mut wire: Wire| async move { wire.lease.grant(ttl, None).await });
+    granting.await.map_err(|fault| fault.error)
 }
 
 #[async_trait]
@@ -201,7 +200,11 @@ impl Session for EtcdSession {
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
         self.check()?;
         let mut ground = self.ground.lock().await;
-        self.noting(verify::compare(self, &mut ground, desired).await.map_err(|fault| fault.error))
+        let compared = verify::compare(self, &mut ground, desired).await;
+        if compared.is_err() {
+            ground.sure = 0;
+        }
+        self.noting(compared.map_err(|fault| fault.error))
     }
 
     async fn lost(&self) -> Error {

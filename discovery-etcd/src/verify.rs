@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use discovery_core::backend::{Desired, Drift};
 use discovery_core::{ErrorKind, Key};
-use etcd_client::{Compare, CompareOp, KeyValue, LeaseTimeToLiveOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use etcd_client::{
+    Compare, CompareOp, KeyValue, LeaseTimeToLiveOptions, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse,
+};
 use futures_util::{StreamExt, stream};
 
 use crate::fault::{Fault, lease_gone};
@@ -41,23 +43,29 @@ pub(crate) async fn compare(
     }
     let (known, mut changed): (Vec<_>, Vec<_>) =
         wanted.iter().partition(|wanted| ground.held.contains_key(&wanted.stored));
-    let asking: Vec<Txn> = known.chunks(CHUNK).map(|chunk| unchanged(session, ground, chunk)).collect();
+    let mut asking: Vec<Txn> = known.chunks(CHUNK).map(|chunk| unchanged(session, ground, chunk)).collect();
+    if asking.is_empty() {
+        // Where the store stands is always asked.
+        asking.push(unchanged(session, ground, &[]));
+    }
     let asking = asking.into_iter().map(|txn| transact(session, txn));
     let answers: Vec<_> = stream::iter(asking).buffered(PIPELINE).collect().await;
-    for (chunk, answer) in known.chunks(CHUNK).zip(answers) {
-        if !answer?.succeeded() {
-            changed.extend(chunk);
-        }
+    let mut chunks = known.chunks(CHUNK);
+    for answer in answers {
+        let succeeded = answer?.succeeded();
+        changed.extend(chunks.next().filter(|_| !succeeded).into_iter().flatten());
     }
     let mut drifts = Vec::new();
-    if ground.sure == 0 || !changed.is_empty() {
+    // A store that goes back to an earlier state brings back what was withdrawn. It ends every connection, or is found out.
+    let generation = session.store.control.generation();
+    if ground.sure == 0 || ground.generation != generation || !changed.is_empty() {
         // Also for whether the lease itself is gone.
         if let Some(under_lease) = keys(session).await? {
             let names: HashSet<&[u8]> = wanted.iter().map(|wanted| wanted.stored.as_bytes()).collect();
             let spare = under_lease.iter().filter(|stored| !names.contains(stored.as_slice()));
             drifts.extend(spare.filter_map(|stored| Some((session.store.names.parse(stored)?, Drift::Unwanted))));
         }
-        ground.sure = SELDOM;
+        (ground.sure, ground.generation) = (SELDOM, generation);
     }
     for chunk in changed.chunks(CHUNK) {
         for (wanted, record) in chunk.iter().zip(read(session, chunk).await?) {
@@ -102,7 +110,10 @@ async fn transact(session: &EtcdSession, txn: Txn) -> Result<TxnResponse, Fault>
         let txn = txn.clone();
         async move { wire.kv.txn(txn).await }
     };
-    session.store.control.read(CALL, ask).await
+    let before = session.store.known();
+    let answer = session.store.control.read(CALL, ask).await?;
+    session.store.answered(before, answer.header().map_or(0, ResponseHeader::revision));
+    Ok(answer)
 }
 
 async fn read(session: &EtcdSession, chunk: &[&Wanted<'_>]) -> Result<Vec<Option<KeyValue>>, Fault> {

@@ -317,9 +317,9 @@ impl Watch {
         attempt.ended();
         let outcome = match opened {
             Ok(Ok((stream, Some(created)))) if !created.canceled() => Ok(stream),
-            Ok(Ok((_, Some(refused)))) => Err(Fault::canceled(&wire.endpoint, reason(&refused))),
-            Ok(Ok((_, None))) => Err(Fault::canceled(&wire.endpoint, "the stream ended")),
-            Ok(Err(error)) => Err(Fault::calling(&wire.endpoint, &error)),
+            Ok(Ok((_, Some(refused)))) => Err(wire.canceled(reason(&refused))),
+            Ok(Ok((_, None))) => Err(wire.canceled("the stream ended")),
+            Ok(Err(error)) => Err(wire.failed(&error)),
             Err(_) => Err(Fault::silent(&wire.endpoint, OPEN)),
         };
         let stream = match outcome {
@@ -346,7 +346,7 @@ impl Watch {
         match heard {
             Heard::Nothing => {}
             Heard::Message(message) if message.canceled() => {
-                let fault = Fault::canceled(following.endpoint(), reason(&message));
+                let fault = following.wire().canceled(reason(&message));
                 if fault.error.kind() == ErrorKind::Expired {
                     return self.restart(Lineage::Same, fault);
                 }

@@ -5,8 +5,8 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use discovery_core::backend::{Backend, Change, Registrar, SessionRequest, Watcher};
-use discovery_core::{Effect, ErrorKind, InstanceId, Key, Path};
+use discovery_core::backend::{Backend, Change, Drift, Registrar, SessionRequest, Watcher};
+use discovery_core::{Discovery, Effect, ErrorKind, ExecutorKind, InstanceId, Key, Path};
 use discovery_testbed::{Direction, Etcd, Proxy};
 
 async fn revoke(etcd: &Etcd, lease: u64) {
@@ -101,6 +101,31 @@ async fn what_another_handle_holds_is_a_conflict_until_its_lease_ends() {
     assert!(error.key() == Some(&key(1)), "{error}");
     first.close().await.unwrap();
     put(&*second, &key(1), "2").await.unwrap();
+}
+
+/// A worker that was stopped beyond its time to live, and its replacement.
+#[tokio::test]
+async fn two_handles_under_one_instance_id_never_share_a_lease() {
+    let etcd = Etcd::start().await.unwrap();
+    let (stopped, replacement) = (backend(&etcd.endpoint()).await, backend(&etcd.endpoint()).await);
+    let id = Some(InstanceId(7));
+    let short = SessionRequest::new(Some(Duration::from_secs(2)), id);
+    let first = stopped.open(&short).await.unwrap();
+    put(&*first, &key(7), "1").await.unwrap();
+    until("the lease to end", || async { listed(&replacement, &endpoints()).await.is_empty() }).await;
+    let second = replacement.open(&SessionRequest::new(Some(Duration::from_secs(60)), id)).await.unwrap();
+    put(&*second, &key(7), "2").await.unwrap();
+    // The first one goes on.
+    assert_eq!(within("a loss", first.renew()).await.unwrap_err().kind(), ErrorKind::SessionLost);
+    let third = stopped.open(&short).await.unwrap();
+    assert_eq!(put(&*third, &key(7), "3").await.unwrap_err().kind(), ErrorKind::Conflict);
+    let drifts = third.verify(&desired([(key(7), "3")])).await.unwrap();
+    assert!(matches!(&drifts[..], [(_, Drift::Taken(_))]), "{drifts:?}");
+    delete(&*third, &key(7)).await.unwrap();
+    first.close().await.unwrap();
+    third.close().await.unwrap();
+    assert_eq!(listed(&replacement, &endpoints()).await, desired([(key(7), "2")]));
+    assert!(second.verify(&desired([(key(7), "2")])).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -232,6 +257,81 @@ async fn a_fence_that_is_gone_is_made_again() {
         .into_iter()
         .for_each(|result| drop(result.unwrap()));
     assert_eq!(listed(&backend, &endpoints()).await, desired([(key(1), "1"), (key(2), "3")]));
+}
+
+/// The answer to the grant is on its way for longer than that takes.
+#[tokio::test]
+async fn nothing_of_a_handle_goes_on_after_its_shutdown() {
+    let etcd = Etcd::start().await.unwrap();
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = alive();
+    let environment = environment(&format!("http://{}", network.address()));
+    let building = Discovery::builder().environment(environment).backend("etcd").executor(ExecutorKind::Current);
+    let handle = building.build().await.unwrap();
+    handle.health().await.unwrap();
+    network.stall_only(Direction::ToClient);
+    tokio::time::timeout(Duration::from_millis(100), handle.instance_id()).await.unwrap_err();
+    let report = handle.shutdown(Duration::from_secs(5)).await;
+    assert!(report.is_clean(), "{report:?}");
+    drop(handle);
+    let ended = async {
+        while alive() > before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // A call may take twice that.
+    tokio::time::timeout(Duration::from_secs(1), ended).await.expect("its last task ends with it");
+}
+
+/// The lease lives on: nothing else tells that what was withdrawn is there again.
+#[tokio::test]
+async fn what_a_backup_brings_back_is_found_by_the_first_verification() {
+    for others in [&[1][..], &[]] {
+        let etcd = Etcd::start().await.unwrap();
+        let backend = backend(&etcd.endpoint()).await;
+        let session = backend.open(&SessionRequest::new(Some(Duration::from_secs(60)), None)).await.unwrap();
+        for id in others {
+            put(&*session, &key(*id), "1").await.unwrap();
+        }
+        put(&*session, &key(2), "1").await.unwrap();
+        let backup = tempfile::tempdir().unwrap();
+        etcd.stop().await.unwrap();
+        copy(&etcd.data(), backup.path());
+        etcd.restart().await.unwrap();
+        until("the withdrawal", || async { delete(&*session, &key(2)).await.is_ok() }).await;
+        let wanted = desired(others.iter().map(|id| (key(*id), "1")));
+        for _ in 0..2 {
+            assert!(session.verify(&wanted).await.unwrap().is_empty());
+        }
+        etcd.kill().await.unwrap();
+        std::fs::remove_dir_all(etcd.data()).unwrap();
+        copy(backup.path(), &etcd.data());
+        etcd.restart().await.unwrap();
+        let verifying = async {
+            loop {
+                if let Ok(drifts) = session.verify(&wanted).await {
+                    return drifts;
+                }
+            }
+        };
+        let drifts = within("a verification", verifying).await;
+        assert!(matches!(&drifts[..], [(again, Drift::Unwanted)] if *again == key(2)), "{others:?}: {drifts:?}");
+    }
+}
+
+/// Copies a directory with all that is in it.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
 }
 
 #[tokio::test]

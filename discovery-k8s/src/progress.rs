@@ -53,19 +53,25 @@ impl Progress {
         self.version
     }
 
-    /// Begins with a list. It may be older than the newest census, which is compared again.
+    /// Begins with a list. It may be older than the newest census, which is compared again. Where it is older than what is
+    /// proven, by a census that came while it was read, it tells nothing: what is held is what the store held later. Answers
+    /// whether it is news.
     pub(crate) fn all<'a>(
         &mut self,
         objects: impl IntoIterator<Item = (&'a Ref, u64)>,
         version: u64,
         newest: Option<&Arc<Census>>,
-    ) {
+    ) -> bool {
+        if version < self.version {
+            return false;
+        }
         self.objects = objects.into_iter().map(|(name, version)| (name.clone(), version)).collect();
         self.version = version;
         self.outstanding = None;
         if let Some(newest) = newest {
             self.compare(newest);
         }
+        true
     }
 
     /// Takes note of an event. An event beyond the census ends the comparison. Answers whether it is news.
@@ -192,6 +198,7 @@ mod tests {
             let mut progress = Progress::default();
             let mut shown: BTreeMap<u8, u64> = BTreeMap::new();
             let mut counted: Option<Arc<Census>> = None;
+            let mut claimed = 0;
             progress.all([], 1, None);
             let deliver = |progress: &mut Progress, shown: &mut BTreeMap<u8, u64>, (version, n, put): (u64, u8, bool)| {
                 if put && progress.put(&name(n), version) {
@@ -223,17 +230,22 @@ mod tests {
                         counted = Some(census);
                     }
                     Step::Relist(ago) => {
-                        // Never older than what was seen.
-                        let at = revision.saturating_sub(ago.into()).max(progress.version());
-                        shown = history[at as usize].clone();
-                        let names: Vec<_> = shown.iter().map(|(n, version)| (name(*n), *version)).collect();
-                        progress.all(names.iter().map(|(name, version)| (name, *version)), at, counted.as_ref());
+                        // A census may have proven more since it was begun.
+                        let at = revision.saturating_sub(ago.into()).max(1);
+                        let listed = history[at as usize].clone();
+                        let names: Vec<_> = listed.iter().map(|(n, version)| (name(*n), *version)).collect();
+                        let names = names.iter().map(|(name, version)| (name, *version));
+                        if progress.all(names, at, counted.as_ref()) {
+                            shown = listed;
+                        }
                         queue = events.iter().copied().filter(|(version, ..)| *version > at).collect();
                     }
                 }
                 history.resize(revision as usize + 1, store.clone());
                 // Events of one watch come in order: what it shows is what the store held at the version it claims.
                 prop_assert_eq!(&shown, &history[progress.version() as usize], "claims {}", progress.version());
+                prop_assert!(progress.version() >= claimed, "claimed {claimed}, claims {}", progress.version());
+                claimed = progress.version();
             }
             for event in queue {
                 deliver(&mut progress, &mut shown, event);

@@ -339,8 +339,7 @@ impl Reflector {
                     _ => 0,
                 };
                 let page = listed?;
-                self.complete(page.objects, page.version);
-                self.state = State::Resume { listed: true };
+                self.state = State::Resume { listed: self.complete(page.objects, page.version) };
             }
             State::Streaming { events, objects } => match heard(events, REQUEST).await.map_err(no_streaming)? {
                 Some(Event::Put(seen)) => drop(objects.insert(seen.name.clone(), seen)),
@@ -350,8 +349,11 @@ impl Reflector {
                     let State::Streaming { events, objects } = std::mem::replace(&mut self.state, State::Begin) else {
                         return Ok(());
                     };
-                    self.complete(objects.into_values().collect(), version);
-                    self.state = State::Watching { events, since: Instant::now(), heard: false };
+                    self.state = if self.complete(objects.into_values().collect(), version) {
+                        State::Watching { events, since: Instant::now(), heard: false }
+                    } else {
+                        State::Resume { listed: false }
+                    };
                 }
                 Some(Event::Bookmark { .. }) => {}
                 None => return Err(no_streaming(other("the API server ended a list that it was streaming"))),
@@ -409,13 +411,16 @@ impl Reflector {
         self.gone = 0;
     }
 
-    fn complete(&mut self, objects: Vec<Seen>, version: u64) {
+    /// Answers whether the list is as new as all that is known. One that a census has overtaken is older, and so is one of a
+    /// store that went back while it was read: which of them it is the store is asked.
+    fn complete(&mut self, objects: Vec<Seen>, version: u64) -> bool {
         // What somebody found before is in the list.
         let _ = self.mark.back.notified().now_or_never();
         let reset = self.synced && version < self.floor;
         (self.version, self.synced, self.absent) = (version, true, false);
         self.told.push_back(Told::All { objects, version, reset });
         self.mended();
+        reset || version >= self.mark.version()
     }
 
     fn mended(&mut self) {
@@ -440,7 +445,9 @@ impl Reflector {
                 if !std::mem::replace(&mut self.absent, true) {
                     tracing::warn!(%error, "the resource type is not there: it is looked for again and again");
                     self.synced = true;
-                    self.told.push_back(Told::All { objects: Vec::new(), version: self.version, reset: false });
+                    // That is so now, after all that was counted.
+                    let version = self.version.max(self.mark.version());
+                    self.told.push_back(Told::All { objects: Vec::new(), version, reset: false });
                 }
                 self.mended();
                 self.pause = Some(ABSENT);

@@ -38,9 +38,10 @@ type Marks = Arc<[Arc<Mark>]>;
 /// One census for each leg.
 pub(crate) type Counted = Arc<[Arc<Census>]>;
 
-/// Where barriers tell open watches what they have to catch up with. Only the newest counts: it holds the earlier ones.
+/// Where barriers tell open watches what they have to catch up with.
 #[derive(Debug)]
 pub(crate) struct Barriers {
+    /// The newest census of each leg, whichever barrier asked for it: it holds the earlier ones.
     newest: watch::Sender<Option<Counted>>,
     /// The legs of open watches.
     open: Mutex<Vec<Weak<[Arc<Mark>]>>>,
@@ -70,7 +71,7 @@ impl Barriers {
     /// for until it has begun anew.
     pub(crate) async fn raise(&self, legs: &[Leg]) -> Result<Position> {
         for again in 0..BACK_TRIES {
-            let open = self.open();
+            let (open, before) = (self.open(), self.newest.borrow().clone());
             let counted = future::try_join_all(legs.iter().map(|leg| reflector::count(&*leg.source)));
             let counted: Vec<_> = counted.await?.into_iter().map(Arc::new).collect();
             let seen = open.iter().flat_map(|(marks, seen)| marks.iter().zip(seen).zip(&counted));
@@ -78,7 +79,7 @@ impl Barriers {
             let back: Vec<_> = seen.filter(|((_, seen), census)| (1..**seen).contains(&census.version)).collect();
             if back.is_empty() {
                 let position = progress::position(counted.iter().map(|census| census.version));
-                self.newest.send_replace(Some(counted.into()));
+                self.newest.send_modify(|newest| *newest = Some(newer(counted, before.as_ref(), newest.as_ref())));
                 return Ok(position);
             }
             if again == 0 {
@@ -89,6 +90,19 @@ impl Barriers {
         let text = "the cluster's store went back to an earlier state: it is read anew, try again";
         Err(Error::new(ErrorKind::Unavailable, text))
     }
+}
+
+/// The newest census of each leg: what was `counted`, or what another barrier counted meanwhile, which stands there `now`. One
+/// below what stood there `before` it was taken proves that the store went back: what is not below that is of the history
+/// that is gone.
+fn newer(counted: Vec<Arc<Census>>, before: Option<&Counted>, now: Option<&Counted>) -> Counted {
+    let Some(now) = now else { return counted.into() };
+    let newer = |(leg, census): (usize, Arc<Census>)| {
+        let before = before.map_or(0, |before| before[leg].version);
+        let is_gone = census.version < before && before <= now[leg].version;
+        if census.version < now[leg].version && !is_gone { Arc::clone(&now[leg]) } else { census }
+    };
+    counted.into_iter().enumerate().map(newer).collect()
 }
 
 enum Input {
@@ -223,11 +237,13 @@ impl Watch {
 
     fn hear_all(&mut self, leg: usize, objects: Vec<Seen>, version: u64, reset: bool) -> Vec<WatchEvent> {
         if reset {
-            self.counted[leg] = None;
+            (self.counted[leg], self.progress[leg]) = (None, None);
         }
         let progress = self.progress[leg].get_or_insert_default();
         let listed = objects.iter().map(|seen| (&seen.name, seen.version));
-        progress.all(listed, version, self.counted[leg].as_ref());
+        if !progress.all(listed, version, self.counted[leg].as_ref()) {
+            return self.batch(Vec::new());
+        }
         self.mark(leg);
         let Leg { side, namespace, .. } = &self.legs[leg];
         let objects = objects.into_iter().map(|seen| (seen.name, seen.object));

@@ -1,6 +1,7 @@
 //! What an owner wants stored, and how much of it is.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub(crate) struct Ledger {
     pub(super) claims: BTreeMap<Key, Claim>,
     /// Keys to be written now.
     pub(super) dirty: BTreeSet<Key>,
+    /// The one that was taken last: those after it have their turn next.
+    turn: Option<Key>,
     /// Keys to be tried again at a time.
     pub(super) delayed: BTreeSet<(Instant, Key)>,
     /// Transactions, oldest first. Their callers wait, so they are few.
@@ -78,6 +81,7 @@ impl Ledger {
             seed,
             claims: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            turn: None,
             delayed: BTreeSet::new(),
             groups: VecDeque::new(),
             flying: Vec::new(),
@@ -304,7 +308,10 @@ impl Ledger {
 
     fn singles(&mut self) -> Option<Work> {
         while !self.dirty.is_empty() {
-            let keys: Vec<Key> = self.dirty.iter().take(GROUP).cloned().collect();
+            let after = self.turn.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let from_there = self.dirty.range((after, Bound::Unbounded));
+            let keys: Vec<Key> = from_there.chain(&self.dirty).take(GROUP.min(self.dirty.len())).cloned().collect();
+            self.turn = keys.last().cloned();
             let work = self.work(keys, false);
             if !work.batch.writes.is_empty() {
                 return Some(work);
@@ -396,5 +403,35 @@ impl Ledger {
             self.claims.insert(key.clone(), claim);
             self.dirty.insert(key.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{InstanceId, Path};
+
+    /// REG 11: whatever else is updated without pause.
+    #[test]
+    fn every_key_has_its_turn() {
+        let key = |number: u64| Key::new(Path::new("worker", ["a"]).unwrap(), InstanceId(number));
+        let busy = 2 * GROUP as u64;
+        let mut ledger = Ledger::new(Duration::from_secs(1), 0);
+        let want = |ledger: &mut Ledger, number: u64, value: usize| {
+            let (answer, _) = tokio::sync::oneshot::channel();
+            ledger.want(&key(number), Bytes::from(value.to_string()), answer);
+        };
+        want(&mut ledger, busy, 0);
+        for round in 0..6 {
+            (0..busy).for_each(|number| want(&mut ledger, number, round));
+            let work = ledger.collect(Instant::now()).unwrap();
+            assert_eq!(work.batch.writes.len(), GROUP);
+            if work.batch.writes.iter().any(|write| *write.key() == key(busy)) {
+                return;
+            }
+            let stored = vec![Ok(Stamp::unordered()); GROUP];
+            ledger.settle(work, stored);
+        }
+        panic!("six publishes, and it was in none of them");
     }
 }

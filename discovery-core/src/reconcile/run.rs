@@ -36,11 +36,14 @@ impl Reconciler {
             while !self.is_needed() && !self.is_closing() {
                 self.work.notified().await;
             }
-            if self.is_closing() && self.ledger().is_empty() {
-                break;
-            }
             let sent = Instant::now();
-            let session = match caught(self.open()).await.unwrap_or_else(Err) {
+            let opened = tokio::select! {
+                biased;
+                // A store that is silent keeps nobody who wants nothing of it any more.
+                () = self.done() => break,
+                opened = caught(self.open()) => opened.unwrap_or_else(Err),
+            };
+            let session = match opened {
                 Ok(session) => session,
                 Err(error) => {
                     let error = error.with_backend(self.backend.name()).with_operation("open session");
@@ -101,6 +104,17 @@ impl Reconciler {
         self.finished.send_replace(Some(ended));
     }
 
+    /// Whether the handle is closing and everything is withdrawn.
+    fn is_done(&self) -> bool {
+        self.is_closing() && self.ledger().is_empty()
+    }
+
+    async fn done(&self) {
+        while !self.is_done() {
+            self.work.notified().await;
+        }
+    }
+
     /// Sleeps, unless the handle is closing: what is left is then tried at once.
     async fn pause(&self, delay: Duration) {
         tokio::select! {
@@ -134,7 +148,7 @@ impl Reconciler {
         let mut reads = Schedule::new(self.backend.bounds().recovery, patience, self.seed);
         let mut is_blind = false;
         loop {
-            if self.is_closing() && self.ledger().is_empty() {
+            if self.is_done() {
                 return End::Closing;
             }
             if reads.is_due() {

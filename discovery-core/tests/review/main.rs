@@ -95,6 +95,8 @@ pub struct Hooks {
     pub close_hangs: Mutex<bool>,
     pub by_revision: Mutex<bool>,
     pub opens: AtomicUsize,
+    /// Sessions do not open.
+    pub open_hangs: Mutex<bool>,
     pub published: tokio::sync::Notify,
     /// What the next watch says between the events of its store.
     pub says: Mutex<Option<mpsc::UnboundedReceiver<WatchEvent>>>,
@@ -135,6 +137,7 @@ impl Scripted {
                 close_hangs: Mutex::default(),
                 by_revision: Mutex::default(),
                 opens: AtomicUsize::new(0),
+                open_hangs: Mutex::default(),
                 published: tokio::sync::Notify::new(),
                 says: Mutex::default(),
             }),
@@ -335,6 +338,9 @@ struct ScriptedSession {
 impl Registrar for Scripted {
     async fn open(&self, request: &SessionRequest) -> Result<Box<dyn Session>> {
         self.hooks.opens.fetch_add(1, Ordering::SeqCst);
+        if *self.hooks.open_hangs.lock().unwrap() {
+            std::future::pending::<()>().await;
+        }
         let inner = self.inner.open(request).await?;
         Ok(Box::new(ScriptedSession { inner, hooks: Arc::clone(&self.hooks) }))
     }

@@ -469,6 +469,23 @@ async fn shutdown_right_after_an_outage_withdraws() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_no_session_that_nobody_needs() {
+    let backend = Scripted::new(&Cluster::new());
+    *backend.hooks.open_hangs.lock().unwrap() = true;
+    let handle = backend.handle().await;
+    tokio::time::timeout(ms(100), handle.instance_id()).await.unwrap_err();
+    let (asked, waiting) = (handle.clone(), Instant::now());
+    // Neither by one who goes on waiting, nor by a record that was never sent.
+    let waiter = tokio::spawn(async move { asked.instance_id().await.map(drop) });
+    let _ = tokio::time::timeout(ms(100), handle.register(worker("a", 1))).await.map(drop);
+    assert_eq!(waiting.elapsed(), ms(100));
+    let report = handle.shutdown(Duration::from_secs(5)).await;
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(waiting.elapsed(), ms(100), "at once");
+    assert_eq!(waiter.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panicking_session_is_not_called_registered() {
     let cluster = Cluster::new();
     let backend = Scripted::new(&cluster);

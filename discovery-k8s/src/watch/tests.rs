@@ -1,14 +1,18 @@
 //! Barriers beside open watches.
 
+use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::*;
 use crate::join::{Object, Side};
 use crate::readiness::Ref;
-use crate::reflector::{Event, Events, Failure, Page, Part, Source, Start};
+use crate::reflector::{Cause, Event, Events, Failure, Page, Part, Source, Start};
 use crate::source::Counted as Count;
 
 /// A store with one object, at version 100, and at 5 once it was set back. Watches that are open then hear nothing of it.
@@ -100,4 +104,172 @@ async fn begins_anew(store: Arc<Store>) {
     let ((lineage, at), target) = timeout(Duration::from_secs(60), both).await.expect("it begins anew");
     assert_eq!((lineage, at), (Lineage::Reset, vec![5]));
     assert_eq!(progress::versions(&target.unwrap()), [5]);
+}
+
+/// A leg on which one object stands still, and whose censuses answer at these versions, the first of them when it is let.
+struct Counting {
+    versions: Mutex<VecDeque<u64>>,
+    hold: Mutex<Option<Arc<Notify>>>,
+}
+
+impl Counting {
+    fn leg(side: Side, versions: impl IntoIterator<Item = u64>, hold: Option<&Arc<Notify>>) -> Leg {
+        let versions = Mutex::new(versions.into_iter().collect());
+        Leg { side, namespace: None, source: Arc::new(Self { versions, hold: Mutex::new(hold.cloned()) }) }
+    }
+}
+
+#[async_trait]
+impl Source for Counting {
+    async fn list(&self, _: Part, _: u32) -> std::result::Result<Page, Failure> {
+        panic!("lists are streamed here")
+    }
+
+    async fn watch(&self, _: Start) -> std::result::Result<Events, Failure> {
+        let listed = Event::Bookmark { version: 90, complete: true };
+        Ok(stream::iter([Ok(listed)]).chain(stream::pending()).boxed())
+    }
+
+    async fn version(&self) -> std::result::Result<u64, Failure> {
+        Ok(90)
+    }
+
+    async fn is_absent(&self) -> bool {
+        false
+    }
+}
+
+#[async_trait]
+impl Count for Counting {
+    async fn census(&self) -> std::result::Result<Census, Failure> {
+        let version = self.versions.lock().unwrap().pop_front().expect("a census that is foreseen");
+        let hold = self.hold.lock().unwrap().take();
+        if let Some(hold) = hold {
+            hold.notified().await;
+        }
+        Ok(Census { version, objects: HashMap::new() })
+    }
+}
+
+/// Both are waited for, and a quiet watch has nothing else to go by.
+#[tokio::test(start_paused = true)]
+async fn a_barrier_that_is_slow_takes_nothing_from_one_that_overtakes_it() {
+    let slow = Arc::new(Notify::new());
+    let legs =
+        [Counting::leg(Side::Records, [100, 120], None), Counting::leg(Side::Readiness, [125, 119], Some(&slow))];
+    let barriers = Barriers::new();
+    let mut events = open(&legs, &barriers, &Births::default(), &Scope::all(), None);
+    assert_eq!(snapshot(&mut events).await.1, [90, 90]);
+    let mut first = pin!(barriers.raise(&legs));
+    assert!(first.as_mut().now_or_never().is_none());
+    let second = barriers.raise(&legs).await.unwrap();
+    slow.notify_one();
+    let first = first.await.unwrap();
+    assert_eq!([&first, &second].map(progress::versions), [[100, 125], [120, 119]]);
+    let both = async {
+        while let WatchEvent::Progress(at) = events.next().await.unwrap().unwrap() {
+            if progress::reached(&at, &first) && progress::reached(&at, &second) {
+                return;
+            }
+        }
+    };
+    timeout(Duration::from_secs(1), both).await.expect("the watch reaches both");
+}
+
+/// Two that overlap, and the store goes back while one of them is under way.
+#[test]
+fn what_was_counted_of_a_store_that_went_back_does_not_stay() {
+    let counted = |versions: &[u64]| -> Vec<Arc<Census>> {
+        versions.iter().map(|version| Arc::new(Census { version: *version, objects: HashMap::new() })).collect()
+    };
+    for (what, before, now, taken, wanted) in [
+        ("the first", None, None, &[5, 5][..], [5, 5]),
+        ("one after another", Some([3, 4]), Some([3, 4]), &[5, 4], [5, 4]),
+        ("overtaken on one leg", Some([3, 4]), Some([7, 4]), &[5, 6], [7, 6]),
+        ("overtaken, the first", None, Some([7, 4]), &[5, 6], [7, 6]),
+        ("back", Some([9, 9]), Some([9, 9]), &[5, 9], [5, 9]),
+        ("back, while one counted that began before", Some([9, 9]), Some([10, 9]), &[5, 9], [5, 9]),
+        ("back, and found by both", Some([9, 9]), Some([7, 9]), &[5, 9], [7, 9]),
+    ] {
+        let [before, now] =
+            [before, now].map(|versions: Option<[u64; 2]>| versions.map(|versions| counted(&versions).into()));
+        let newest = newer(counted(taken), before.as_ref(), now.as_ref());
+        assert_eq!(newest.iter().map(|census| census.version).collect::<Vec<_>>(), wanted, "{what}");
+    }
+}
+
+/// A leg whose watches tell what is given to the test to tell, each with a word when it is asked for.
+struct Telling {
+    watches: Mutex<VecDeque<Events>>,
+    asked: Arc<Notify>,
+}
+
+#[async_trait]
+impl Source for Telling {
+    async fn list(&self, _: Part, _: u32) -> std::result::Result<Page, Failure> {
+        panic!("lists are streamed here")
+    }
+
+    async fn watch(&self, _: Start) -> std::result::Result<Events, Failure> {
+        self.asked.notify_one();
+        Ok(self.watches.lock().unwrap().pop_front().expect("a watch that is foreseen"))
+    }
+
+    async fn version(&self) -> std::result::Result<u64, Failure> {
+        Ok(100)
+    }
+
+    async fn is_absent(&self) -> bool {
+        false
+    }
+}
+
+#[async_trait]
+impl Count for Telling {
+    async fn census(&self) -> std::result::Result<Census, Failure> {
+        Ok(Census { version: 100, objects: [(Ref::new("ns", "a"), 80)].into() })
+    }
+}
+
+/// After a gap a list is read that has `b`, which is gone before the list is complete, and a barrier proves that it is.
+#[tokio::test(start_paused = true)]
+async fn a_list_takes_no_watch_back_before_what_was_counted_while_it_was_read() {
+    let put = |name: &str, version| {
+        Event::Put(Seen { name: Ref::new("ns", name), version, object: Object::Ready(Vec::new()) })
+    };
+    let listed = |version| Event::Bookmark { version, complete: true };
+    let gone = || Failure { cause: Cause::Gone, error: Error::new(ErrorKind::Expired, "gone") };
+    let (asked, slow) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let complete = {
+        let slow = Arc::clone(&slow);
+        stream::once(async move { slow.notified().await }).map(move |()| Ok(listed(96)))
+    };
+    let watches = [
+        stream::iter([Ok(put("a", 80)), Ok(listed(90)), Err(gone())]).boxed(),
+        stream::iter([put("a", 80), put("b", 95)].map(Ok)).chain(complete).chain(stream::pending()).boxed(),
+        stream::iter([Event::Gone(Ref::new("ns", "b"), 97), put("c", 101)].map(Ok)).chain(stream::pending()).boxed(),
+    ];
+    let source = Arc::new(Telling { watches: Mutex::new(watches.into()), asked: Arc::clone(&asked) });
+    let legs = [Leg { side: Side::Readiness, namespace: None, source }];
+    let barriers = Barriers::new();
+    let mut events = open(&legs, &barriers, &Births::default(), &Scope::all(), None);
+    assert_eq!(snapshot(&mut events).await.1, [90]);
+    asked.notified().await;
+    tokio::select! {
+        event = events.next() => panic!("nothing is to be told: {event:?}"),
+        () = asked.notified() => {}
+    }
+    let target = barriers.raise(&legs).await.unwrap();
+    let mut at = progress::position([90]);
+    while progress::versions(&at) < vec![101] {
+        let next = match timeout(Duration::from_secs(60), events.next()).await.expect("the watch goes on") {
+            Some(Ok(WatchEvent::Progress(next) | WatchEvent::Batch { position: next, .. })) => next,
+            other => panic!("nothing else is to be told: {other:?}"),
+        };
+        assert!(progress::reached(&next, &at), "{:?} after {:?}", progress::versions(&next), progress::versions(&at));
+        if next == target {
+            slow.notify_one();
+        }
+        at = next;
+    }
 }
