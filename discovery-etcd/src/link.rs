@@ -263,3 +263,66 @@ fn none_of(mut failures: Vec<Error>) -> Error {
     let texts: Vec<&str> = failures.iter().map(Error::message).collect();
     Error::new(ErrorKind::Unavailable, format!("no member can be reached: {}", texts.join("; ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use discovery_core::Environment;
+    use discovery_testbed::{Etcd, EtcdOptions, Proxy};
+    use etcd_client::WatchStream;
+
+    use super::*;
+    use crate::config::{ENDPOINTS_VARIABLE, KEEPALIVE_INTERVAL_VARIABLE, KEEPALIVE_TIMEOUT_VARIABLE};
+
+    fn config(network: &Proxy) -> Config {
+        Config::new([format!("http://{}", network.address())])
+    }
+
+    /// A watch of what nobody writes, once the server has taken it.
+    async fn quiet_watch(client: &Client) -> WatchStream {
+        let mut watch = client.watch_client().watch("quiet", None).await.unwrap();
+        assert!(watch.message().await.unwrap().is_some_and(|message| message.created()));
+        watch
+    }
+
+    /// Nothing but a ping can find it: this is below what asks the server for signs of life.
+    #[tokio::test]
+    async fn pings_as_they_are_set_find_a_half_open_connection_on_which_nothing_is_said() {
+        let (interval, unanswered) = (Duration::from_secs(5), Duration::from_secs(1));
+        let etcd = Etcd::start().await.unwrap();
+        let network = Proxy::to_port(etcd.port()).unwrap();
+        let environment = Environment::default()
+            .with(ENDPOINTS_VARIABLE, network.address().to_string())
+            .with(KEEPALIVE_INTERVAL_VARIABLE, interval.as_secs().to_string())
+            .with(KEEPALIVE_TIMEOUT_VARIABLE, unanswered.as_secs().to_string());
+        let config = Config::from_environment(&environment).unwrap();
+        let (_, client) = dial(&config, 0).await.unwrap();
+        let mut watch = quiet_watch(&client).await;
+        network.stall();
+        let stalled = Instant::now();
+        // Twice the time, for a machine that does other things, too.
+        let ended = timeout((interval + unanswered) * 2, watch.message()).await.expect("the dead connection is found");
+        assert!(ended.is_err(), "{ended:?}");
+        assert!(stalled.elapsed() > unanswered, "{:?}", stalled.elapsed());
+    }
+
+    #[tokio::test]
+    async fn pings_make_no_server_end_the_connection_with_something_on_it_or_nothing() {
+        // etcd ends a connection with the third ping that comes too soon, and any is where there is nothing.
+        const PINGS: u32 = 6;
+        let every = Duration::from_secs(1);
+        let flags = vec![format!("--grpc-keepalive-min-time={}s", every.as_secs())];
+        let etcd = Etcd::start_with(EtcdOptions { flags, ..EtcdOptions::default() }).await.unwrap();
+        let networks = [Proxy::to_port(etcd.port()).unwrap(), Proxy::to_port(etcd.port()).unwrap()];
+        let [watched, idle] =
+            networks.each_ref().map(|network| Config { keepalive: Some((every, every * 10)), ..config(network) });
+        let (watched, idle) = (dial(&watched, 0).await.unwrap().1, dial(&idle, 0).await.unwrap().1);
+        let mut watch = quiet_watch(&watched).await;
+        idle.kv_client().get("quiet", None).await.unwrap();
+        let told = timeout(every * PINGS, watch.message()).await;
+        assert!(told.is_err(), "nothing is said, and nothing ends: {told:?}");
+        for client in [watched, idle] {
+            client.kv_client().get("quiet", None).await.unwrap();
+        }
+        assert_eq!(networks.each_ref().map(Proxy::connections), [1, 1]);
+    }
+}
