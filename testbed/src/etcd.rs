@@ -208,7 +208,7 @@ impl Etcd {
     /// # Errors
     /// It does not run.
     pub fn pause(&self) -> Result<()> {
-        self.server.signal(Signal::STOP)
+        self.server.freeze()
     }
 
     /// Lets a frozen one go on.
