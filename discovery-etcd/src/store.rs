@@ -44,11 +44,12 @@ impl Store {
         let config = Arc::new(config);
         // The handles of a fleet spread over the members.
         let first = fastrand::usize(..config.endpoints.len().max(1));
+        let control = Link::new(&config, first);
         Self {
             names,
-            control: Link::new(&config, first),
-            bulk: Link::new(&config, first),
-            watching: Arc::new(Link::new(&config, first)),
+            bulk: control.beside(),
+            watching: Arc::new(control.beside()),
+            control,
             config,
             awaited: Awaited::default(),
             handle: fastrand::u64(..),

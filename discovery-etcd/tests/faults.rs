@@ -270,6 +270,24 @@ async fn a_half_open_connection_that_was_idle_is_left_by_the_call_that_finds_it(
 }
 
 #[tokio::test]
+async fn a_half_open_connection_that_was_idle_holds_up_no_read_of_a_set() {
+    let etcd = Etcd::start().await.unwrap();
+    let networks = [Proxy::to_port(etcd.port()).unwrap(), Proxy::to_port(etcd.port()).unwrap()];
+    let list = networks.iter().map(|network| format!("http://{}", network.address())).collect::<Vec<_>>().join(",");
+    let (reader, watcher) = (with_first(&list).await, with_first(&list).await);
+    for handle in [&reader, &watcher] {
+        listed(handle, &endpoints()).await;
+    }
+    assert_eq!(networks.each_ref().map(Proxy::connections), [2, 0]);
+    // Between two reads there may be anything.
+    tokio::time::sleep(reader.bounds().recovery).await;
+    networks[0].stall();
+    let (scope, start) = (endpoints(), Instant::now());
+    tokio::join!(listed(&reader, &scope), Fold::open(&watcher, &scope, None));
+    assert!(start.elapsed() < reader.bounds().recovery, "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn a_bulk_read_delays_no_watch() {
     // Together less than what a server sends before the client has to take it: all of it is ahead of what the server
     // says later on the same connection.
