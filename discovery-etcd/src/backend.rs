@@ -138,8 +138,8 @@ impl Watcher for EtcdBackend {
     async fn barrier(&self, scope: &Scope) -> Result<Option<Position>> {
         // Who may read the scope alone asks there; the answer is of the whole store.
         let range = self.store.names.range(scope).map_err(|error| named(error, "barrier"))?;
-        let now = self.store.now(range.start).await.map_err(|fault| named(fault.error, "barrier"))?;
-        self.store.await_revision(now.revision);
+        let now = self.store.now(range.start.clone()).await.map_err(|fault| named(fault.error, "barrier"))?;
+        self.store.awaited.expect(&range, now.revision);
         Ok(Some(now.position()))
     }
 

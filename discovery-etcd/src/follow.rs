@@ -139,7 +139,7 @@ impl Following {
                 self.expect(revision, told);
                 Ok(Heard::Nothing)
             }
-            // The sender lives as long as the store, which the watch holds.
+            // The sender lives as long as the store, which the watch holds, and the receiver.
             Ok(()) = self.awaited.changed() => {
                 let awaited = *self.awaited.borrow_and_update();
                 self.expect(awaited, told);
@@ -243,7 +243,8 @@ mod tests {
         let range = store.names.everything();
         let options = WatchOptions::new().with_range(range.end.clone());
         let stream = wire.watch.clone().watch(range.start.clone(), Some(options)).await.unwrap();
-        let following = Following::new(wire, stream, range, store.awaited.subscribe());
+        let awaited = store.awaited.subscribe(&range);
+        let following = Following::new(wire, stream, range, awaited);
         (store, following)
     }
 

@@ -20,6 +20,7 @@ impl Keeper {
     /// Renews once, over `open` or else over a new stream, and answers the stream to use next and how long the lease lives
     /// from when this was called; `None` for as long as it was granted for. After an error the stream is not used again.
     pub(crate) async fn renew(open: Option<Self>, link: &Link, lease: i64) -> Result<(Self, Option<Duration>), Fault> {
+        let open = open.filter(|keeper| link.trusts(&keeper.wire));
         let wire = match &open {
             Some(keeper) => keeper.wire.clone(),
             None => link.wire().await?,

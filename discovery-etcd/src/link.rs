@@ -1,6 +1,7 @@
 //! Connections: one at a time, to one member, left for the next one when it is of no use.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const SIGN_IN: Duration = Duration::from_secs(4);
 pub(crate) const LARGEST_MESSAGE: usize = 512 << 20;
 /// A caller that gives up sooner does not blame the connection.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// A connection on which nothing was heard for this long may have died unnoticed.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// A connection to one member. Clones share it.
 #[derive(Clone)]
@@ -34,6 +37,37 @@ pub(crate) struct Wire {
     has_user: bool,
     index: usize,
     generation: u64,
+    /// How many verdicts there were on the member before the connection was made.
+    verdicts: u64,
+}
+
+/// What the links of a handle have found out about the members: what one has, the others need not.
+struct Members {
+    /// How often each was found to be of no use.
+    verdicts: Vec<AtomicU64>,
+    /// The one that a link begins with.
+    preferred: AtomicUsize,
+}
+
+impl Members {
+    fn verdicts(&self, index: usize) -> u64 {
+        self.verdicts.get(index).map_or(0, |verdicts| verdicts.load(Ordering::Relaxed))
+    }
+
+    /// One more verdict, unless there was one since the connection was made.
+    fn judge(&self, wire: &Wire) {
+        let Some(verdicts) = self.verdicts.get(wire.index) else { return };
+        let (known, more) = (wire.verdicts, wire.verdicts + 1);
+        if verdicts.compare_exchange(known, more, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.prefer(wire.index, wire.index + 1);
+        }
+    }
+
+    /// Another member, where `from` is the one preferred.
+    fn prefer(&self, from: usize, to: usize) {
+        let to = to % self.verdicts.len().max(1);
+        let _ = self.preferred.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+    }
 }
 
 impl Wire {
@@ -51,9 +85,11 @@ impl Wire {
 #[derive(Default)]
 struct State {
     wire: Option<Wire>,
+    /// When the last answer came over it.
+    heard: Option<Instant>,
     generation: u64,
-    /// The member to try next.
-    next: usize,
+    /// The member to try next, where it is not the one that is preferred.
+    next: Option<usize>,
     closed: bool,
 }
 
@@ -61,6 +97,7 @@ struct State {
 pub(crate) struct Link {
     config: Arc<Config>,
     state: Mutex<State>,
+    members: Arc<Members>,
     /// Held while a connection is made, so that one is made for all who wait.
     dialing: tokio::sync::Mutex<()>,
 }
@@ -68,8 +105,24 @@ pub(crate) struct Link {
 impl Link {
     /// A link that connects when it is used first, with the member of this number.
     pub(crate) fn new(config: &Arc<Config>, first: usize) -> Self {
-        let state = State { next: first % config.endpoints.len().max(1), ..State::default() };
-        Self { config: Arc::clone(config), state: Mutex::new(state), dialing: tokio::sync::Mutex::default() }
+        let verdicts = config.endpoints.iter().map(|_| AtomicU64::new(0)).collect();
+        Self::to(config, Arc::new(Members { verdicts, preferred: AtomicUsize::new(first) }), None)
+    }
+
+    /// Another link of the same handle, to the same member.
+    pub(crate) fn beside(&self) -> Self {
+        Self::to(&self.config, Arc::clone(&self.members), None)
+    }
+
+    /// Another link of the same handle, to any member.
+    pub(crate) fn elsewhere(&self) -> Self {
+        let first = fastrand::usize(..self.config.endpoints.len().max(1));
+        Self::to(&self.config, Arc::clone(&self.members), Some(first))
+    }
+
+    fn to(config: &Arc<Config>, members: Arc<Members>, next: Option<usize>) -> Self {
+        let state = Mutex::new(State { next, ..State::default() });
+        Self { config: Arc::clone(config), state, members, dialing: tokio::sync::Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -78,12 +131,18 @@ impl Link {
 
     /// The open connection, if there is one.
     fn open(&self) -> Result<Option<Wire>, Fault> {
-        let state = self.state();
+        let mut state = self.state();
         if state.closed {
             let error = Error::new(ErrorKind::Closed, "this handle was closed: connect another one");
             return Err(Fault { error, broken: false });
         }
+        state.wire.take_if(|wire| !self.trusts(wire));
         Ok(state.wire.clone())
+    }
+
+    /// Whether no link of this handle has found the member to be of no use since this connection was made.
+    pub(crate) fn trusts(&self, wire: &Wire) -> bool {
+        self.members.verdicts(wire.index) == wire.verdicts
     }
 
     /// The open connection, or a new one to the first member that takes it. Cancel-safe.
@@ -96,12 +155,14 @@ impl Link {
             return Ok(wire);
         }
         let members = self.config.endpoints.len();
-        let first = self.state().next;
+        let preferred = self.members.preferred.load(Ordering::Relaxed);
+        let first = self.state().next.unwrap_or(preferred);
         let mut failures: Vec<Error> = Vec::new();
         for step in 0..members {
             let index = (first + step) % members;
             // Whoever gives up meanwhile has the next dial go elsewhere.
-            self.state().next = (index + 1) % members;
+            self.state().next = Some((index + 1) % members);
+            let verdicts = self.members.verdicts(index);
             match dial(&self.config, index).await {
                 Ok((endpoint, client)) => {
                     let mut state = self.state();
@@ -115,8 +176,10 @@ impl Link {
                         has_user: self.config.credentials.is_some(),
                         index,
                         generation: state.generation,
+                        verdicts,
                     };
-                    state.next = index;
+                    (state.next, state.heard) = (None, Some(Instant::now()));
+                    self.members.prefer(first, index);
                     if !state.closed {
                         state.wire = Some(wire.clone());
                     }
@@ -135,13 +198,21 @@ impl Link {
         self.state().generation
     }
 
-    /// Leaves a connection that is of no use, unless that was done already. The next one goes to the next member.
+    /// Leaves a member that is of no use, with all links of the handle, unless that was done already. The next connections go
+    /// to the next member.
     pub(crate) fn leave(&self, wire: &Wire) {
+        tracing::debug!(endpoint = &*wire.endpoint, "leaving this member");
+        self.members.judge(wire);
+        self.state().wire.take_if(|open| open.generation == wire.generation);
+    }
+
+    /// Leaves a connection that may be of no use, unless that was done already. The next one goes to the next member.
+    fn forget(&self, wire: &Wire) {
         let mut state = self.state();
         if state.wire.as_ref().is_some_and(|open| open.generation == wire.generation) {
             tracing::debug!(endpoint = &*wire.endpoint, "leaving this member's connection");
             state.wire = None;
-            state.next = (wire.index + 1) % self.config.endpoints.len();
+            state.next = Some((wire.index + 1) % self.config.endpoints.len());
         }
     }
 
@@ -163,7 +234,10 @@ impl Link {
         let outcome = timeout(limit, work(wire.clone())).await;
         attempt.ended();
         let fault = match outcome {
-            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Ok(answer)) => {
+                self.state().heard = Some(Instant::now());
+                return Ok(answer);
+            }
             Ok(Err(error)) => wire.failed(&error),
             Err(_) => Fault::silent(&wire.endpoint, limit),
         };
@@ -185,6 +259,16 @@ impl Link {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Finds out, where nothing was heard for a while, whether the connection has died: before a call that is given much longer
+    /// than this takes. Reads `key`, whatever is there.
+    pub(crate) async fn awaken(&self, limit: Duration, key: &[u8]) -> Result<(), Fault> {
+        let heard = self.open()?.and_then(|_| self.state().heard);
+        if heard.is_some_and(|heard| heard.elapsed() >= IDLE) {
+            self.read(limit, |mut wire| async move { wire.kv.get(key, None).await }).await?;
+        }
+        Ok(())
     }
 
     /// Ends the connection once its last call is done, and makes none any more.
@@ -216,7 +300,7 @@ impl<'a> Attempt<'a> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if !self.ended && self.begun.elapsed() >= PATIENCE {
-            self.link.leave(self.wire);
+            self.link.forget(self.wire);
         }
     }
 }
@@ -284,4 +368,67 @@ fn none_of(mut failures: Vec<Error>) -> Error {
     }
     let texts: Vec<&str> = failures.iter().map(Error::message).collect();
     Error::new(ErrorKind::Unavailable, format!("no member can be reached: {}", texts.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use discovery_core::Environment;
+    use discovery_testbed::{Etcd, EtcdOptions, Proxy};
+    use etcd_client::WatchStream;
+
+    use super::*;
+    use crate::config::{ENDPOINTS_VARIABLE, KEEPALIVE_INTERVAL_VARIABLE, KEEPALIVE_TIMEOUT_VARIABLE};
+
+    fn config(network: &Proxy) -> Config {
+        Config::new([format!("http://{}", network.address())])
+    }
+
+    /// A watch of what nobody writes, once the server has taken it.
+    async fn quiet_watch(client: &Client) -> WatchStream {
+        let mut watch = client.watch_client().watch("quiet", None).await.unwrap();
+        assert!(watch.message().await.unwrap().is_some_and(|message| message.created()));
+        watch
+    }
+
+    /// Nothing but a ping can find it: this is below what asks the server for signs of life.
+    #[tokio::test]
+    async fn pings_as_they_are_set_find_a_half_open_connection_on_which_nothing_is_said() {
+        let (interval, unanswered) = (Duration::from_secs(5), Duration::from_secs(1));
+        let etcd = Etcd::start().await.unwrap();
+        let network = Proxy::to_port(etcd.port()).unwrap();
+        let environment = Environment::default()
+            .with(ENDPOINTS_VARIABLE, network.address().to_string())
+            .with(KEEPALIVE_INTERVAL_VARIABLE, interval.as_secs().to_string())
+            .with(KEEPALIVE_TIMEOUT_VARIABLE, unanswered.as_secs().to_string());
+        let config = Config::from_environment(&environment).unwrap();
+        let (_, client) = dial(&config, 0).await.unwrap();
+        let mut watch = quiet_watch(&client).await;
+        network.stall();
+        let stalled = Instant::now();
+        // Twice the time, for a machine that does other things, too.
+        let ended = timeout((interval + unanswered) * 2, watch.message()).await.expect("the dead connection is found");
+        assert!(ended.is_err(), "{ended:?}");
+        assert!(stalled.elapsed() > unanswered, "{:?}", stalled.elapsed());
+    }
+
+    #[tokio::test]
+    async fn pings_make_no_server_end_the_connection_with_something_on_it_or_nothing() {
+        // etcd ends a connection with the third ping that comes too soon, and any is where there is nothing.
+        const PINGS: u32 = 6;
+        let every = Duration::from_secs(1);
+        let flags = vec![format!("--grpc-keepalive-min-time={}s", every.as_secs())];
+        let etcd = Etcd::start_with(EtcdOptions { flags, ..EtcdOptions::default() }).await.unwrap();
+        let networks = [Proxy::to_port(etcd.port()).unwrap(), Proxy::to_port(etcd.port()).unwrap()];
+        let [watched, idle] =
+            networks.each_ref().map(|network| Config { keepalive: Some((every, every * 10)), ..config(network) });
+        let (watched, idle) = (dial(&watched, 0).await.unwrap().1, dial(&idle, 0).await.unwrap().1);
+        let mut watch = quiet_watch(&watched).await;
+        idle.kv_client().get("quiet", None).await.unwrap();
+        let told = timeout(every * PINGS, watch.message()).await;
+        assert!(told.is_err(), "nothing is said, and nothing ends: {told:?}");
+        for client in [watched, idle] {
+            client.kv_client().get("quiet", None).await.unwrap();
+        }
+        assert_eq!(networks.each_ref().map(Proxy::connections), [1, 1]);
+    }
 }

@@ -9,7 +9,6 @@ use futures_util::stream::{self, BoxStream};
 
 use crate::backend::EtcdBackend;
 use crate::history::{Found, History, compare, first};
-use crate::link::Link;
 use crate::place::{Place, Witness};
 use crate::watch::Watch;
 
@@ -48,7 +47,7 @@ impl ChangeLog for EtcdBackend {
             return Err(named(expired()));
         }
         // A connection of its own: what is not read must not hold up watches.
-        let link = Arc::new(Link::new(&store.config, fastrand::usize(..store.config.endpoints.len())));
+        let link = Arc::new(store.watching.elsewhere());
         let mut watch = Watch::new(store, range, link);
         watch.join(place);
         watch.open_log().await.map_err(named)?;

@@ -14,6 +14,10 @@ pub(crate) struct Range {
 }
 
 impl Range {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        self.start <= other.start && other.end <= self.end
+    }
+
     pub(crate) fn holds(&self, stored: &[u8]) -> bool {
         *self.start <= *stored && *stored < *self.end
     }

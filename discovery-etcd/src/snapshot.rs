@@ -13,7 +13,7 @@ use tokio::task::yield_now;
 use crate::fault::Fault;
 use crate::link::{LARGEST_MESSAGE, Wire};
 use crate::names::Range;
-use crate::store::Store;
+use crate::store::{CALL, Store};
 
 /// How long one page may take.
 const PAGE: Duration = Duration::from_secs(10);
@@ -102,7 +102,11 @@ impl Pages {
     fn fetch(&self, from: Vec<u8>, limit: i64) -> Fetch {
         let (store, largest) = (Arc::clone(&self.store), self.largest);
         let options = GetOptions::new().with_range(self.end.clone()).with_revision(self.revision);
+        let is_first = self.revision == 0;
         async move {
+            if is_first {
+                store.bulk.awaken(CALL, &from).await?;
+            }
             let (mut limit, mut left) = (limit, store.config.endpoints.len());
             loop {
                 let page = |wire: Wire| {

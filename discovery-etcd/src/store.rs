@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use discovery_core::backend::{Change, Entry};
 use etcd_client::KeyValue;
-use tokio::sync::watch;
 
+use crate::awaited::Awaited;
 use crate::config::Config;
 use crate::epoch::{Epochs, Known};
 use crate::fault::Fault;
@@ -29,8 +29,8 @@ pub(crate) struct Store {
     pub(crate) bulk: Link,
     /// For watches.
     pub(crate) watching: Arc<Link>,
-    /// The newest revision that somebody waits for: open watches ask the server how far they are.
-    pub(crate) awaited: watch::Sender<i64>,
+    /// What is waited for: open watches ask the server how far they are.
+    pub(crate) awaited: Awaited,
     /// Tells places of this handle from those of every other one.
     handle: u64,
     epochs: Epochs,
@@ -44,13 +44,14 @@ impl Store {
         let config = Arc::new(config);
         // The handles of a fleet spread over the members.
         let first = fastrand::usize(..config.endpoints.len().max(1));
+        let control = Link::new(&config, first);
         Self {
             names,
-            control: Link::new(&config, first),
-            bulk: Link::new(&config, first),
-            watching: Arc::new(Link::new(&config, first)),
+            bulk: control.beside(),
+            watching: Arc::new(control.beside()),
+            control,
             config,
-            awaited: watch::Sender::new(0),
+            awaited: Awaited::default(),
             handle: fastrand::u64(..),
             epochs: Epochs::default(),
             skipped: AtomicU64::new(0),
@@ -101,9 +102,8 @@ impl Store {
     }
 
     fn begin_anew(&self) {
-        // What was awaited was a revision of the history that is gone.
-        self.awaited.send_replace(0);
-        // So is what users had signed in to: etcd lets a token of a longer history wait until it has caught up with it.
+        self.awaited.forget();
+        // What users had signed in to is gone as well: etcd lets a token of a longer history wait until it has caught up with it.
         for link in [&self.control, &self.bulk, &self.watching] {
             link.renew();
         }
@@ -114,15 +114,6 @@ impl Store {
         let before = self.known();
         let revision = self.control.read(CALL, move |wire| revision(wire, key.clone())).await?;
         Ok(self.answered(before, revision))
-    }
-
-    /// Makes open watches ask how far they are until they have reached `revision`.
-    pub(crate) fn await_revision(&self, revision: i64) {
-        self.awaited.send_if_modified(|awaited| {
-            let newer = revision > *awaited;
-            *awaited = revision.max(*awaited);
-            newer
-        });
     }
 
     /// The record in an answer; `None` for a stored key that is no record.

@@ -334,8 +334,8 @@ impl Watch {
         };
         let event = if resumed { WatchEvent::Resumed } else { WatchEvent::SnapshotEnd(self.position()) };
         self.ready.push_back(event);
-        let probe = self.range.clone();
-        self.stage = Stage::Following(Box::new(Following::new(wire, stream, probe, self.store.awaited.subscribe())));
+        let awaited = self.store.awaited.subscribe(&self.range);
+        self.stage = Stage::Following(Box::new(Following::new(wire, stream, self.range.clone(), awaited)));
         Ok(())
     }
 

@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use common::*;
-use discovery_core::backend::{Backend, Change, Registrar, SessionRequest, Watcher};
-use discovery_testbed::EtcdCluster;
+use discovery_core::backend::{Backend, Change, Desired, Registrar, SessionRequest, Watcher};
+use discovery_core::{Discovery, Query, ViewChange, ViewOptions};
+use discovery_testbed::{Etcd, EtcdCluster, Network};
 use futures_util::future::join_all;
 
 /// Follows `scope` through failures until `wanted`, as the core does, and answers everything that was removed meanwhile.
@@ -94,6 +96,106 @@ async fn a_member_without_a_majority_is_left_and_found_again() {
         })
         .await;
     }
+}
+
+fn what<T>(change: &ViewChange<T>) -> &'static str {
+    match change {
+        ViewChange::Added(_) => "added",
+        ViewChange::Updated { .. } => "updated",
+        ViewChange::Removed(_) => "removed",
+    }
+}
+
+/// One member, on which a view's watch is, no longer hears of what the others do: the view leaves it or says that it is
+/// stale, and then shows what the others have, as if nothing had been.
+async fn a_member_that_lags_is_left(
+    cluster: EtcdCluster,
+    lag: impl Fn(&EtcdCluster, usize),
+    catch_up: impl Fn(&EtcdCluster, usize),
+) {
+    let network = Network::to(cluster.members().iter().map(|member| (Ipv4Addr::LOCALHOST, member.port()).into()));
+    let network = network.unwrap();
+    let list =
+        network.proxies().iter().map(|proxy| format!("http://{}", proxy.address())).collect::<Vec<_>>().join(",");
+    let reader = Discovery::builder().environment(environment(&list)).backend("etcd").build().await.unwrap();
+    let query = Query::kind("endpoint").segment("dynamo");
+    let view = reader.entries(query, ViewOptions::default()).await.unwrap();
+    let used: Vec<_> = network.proxies().iter().map(|proxy| proxy.connections() > 0).collect();
+    let lagging = used.iter().position(|used| *used).unwrap();
+    assert_eq!(used.iter().filter(|used| **used).count(), 1, "a handle begins with one member");
+    cluster.move_leader((lagging + 1) % 3).await.unwrap();
+    let others = cluster.members().iter().enumerate().filter(|(index, _)| *index != lagging);
+    let others = others.map(|(_, member)| member.endpoint()).collect::<Vec<_>>().join(",");
+    let (owner, mortal) = (backend(&others).await, backend(&others).await);
+    let session = owner.open(&SessionRequest::new(Some(Duration::from_secs(300)), None)).await.unwrap();
+    let dying = mortal.open(&SessionRequest::new(Some(Duration::from_secs(300)), None)).await.unwrap();
+    put(&*session, &key(1), "1").await.unwrap();
+    let stamp = put(&*dying, &key(2), "1").await.unwrap();
+    within("what is there at first", view.reached(&stamp)).await.unwrap();
+    let shown = || {
+        let shown = view.load();
+        shown.iter().map(|record| (record.key().clone(), record.value().clone())).collect::<Desired>()
+    };
+    assert_eq!(shown(), desired([(key(1), "1"), (key(2), "1")]));
+    let mut changes = view.changes();
+    let told = tokio::spawn(async move {
+        let mut told = Vec::new();
+        while let Some(batch) = changes.next().await {
+            told.extend(batch.changes().iter().map(|change| (what(change), change.key().clone())));
+        }
+        told
+    });
+    let recovery = reader.bounds().recovery;
+
+    lag(&cluster, lagging);
+    let start = Instant::now();
+    dying.close().await.unwrap();
+    put(&*session, &key(1), "2").await.unwrap();
+    put(&*session, &key(3), "1").await.unwrap();
+    let written = start.elapsed();
+    let truth = desired([(key(1), "2"), (key(3), "1")]);
+    until("the lag to be noticed", || async { !view.freshness().is_live() || shown() == truth }).await;
+    let noticed = start.elapsed();
+    until("the truth", || async { view.freshness().is_live() && shown() == truth }).await;
+    let right = start.elapsed();
+    println!("written after {written:?}, noticed after {noticed:?}, right after {right:?}");
+    // The writes are part of what is waited for, and the lag may be noticed before them.
+    assert!(noticed < recovery + written, "noticed after {noticed:?}, written after {written:?}");
+    assert!(right < noticed + recovery, "right after {right:?}, noticed after {noticed:?}");
+    // It goes on elsewhere, and stays there when the member is back.
+    delete(&*session, &key(3)).await.unwrap();
+    let stamp = put(&*session, &key(1), "3").await.unwrap();
+    within("what follows", view.reached(&stamp)).await.unwrap();
+    catch_up(&cluster, lagging);
+    cluster.wait().await.unwrap();
+    let stamp = put(&*session, &key(1), "4").await.unwrap();
+    within("what follows the member's return", view.reached(&stamp)).await.unwrap();
+    assert_eq!(shown(), desired([(key(1), "4")]));
+    // Who lived never left, and who died never came back.
+    reader.shutdown(Duration::from_secs(10)).await;
+    let told = within("the end of the stream", told).await.unwrap();
+    let of = |id| told.iter().filter(move |(_, of)| *of == key(id)).map(|(what, _)| *what).collect::<Vec<_>>();
+    assert_eq!(of(1).iter().filter(|what| **what != "updated").count(), 1, "{told:?}");
+    assert_eq!((of(2), of(3)), (vec!["added", "removed"], vec!["added", "removed"]), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_member_that_is_stopped_while_others_go_on_is_left() {
+    let cluster = EtcdCluster::start().await.unwrap();
+    let (stop, go_on) = (Etcd::pause, Etcd::resume);
+    a_member_that_lags_is_left(
+        cluster,
+        |cluster, index| stop(&cluster.members()[index]).unwrap(),
+        |cluster, index| go_on(&cluster.members()[index]).unwrap(),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_member_that_others_cannot_reach_is_left_though_it_answers() {
+    let cluster = EtcdCluster::start_divisible().await.unwrap();
+    let isolate = |cluster: &EtcdCluster, index| cluster.isolate(index).unwrap();
+    a_member_that_lags_is_left(cluster, isolate, |cluster, _| cluster.rejoin()).await;
 }
 
 #[tokio::test]

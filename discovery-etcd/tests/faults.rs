@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use discovery_core::backend::{Backend, Lineage, Watcher};
-use discovery_core::{Discovery, ErrorKind};
-use discovery_testbed::{Etcd, Proxy};
+use discovery_core::{Discovery, ErrorKind, InstanceId, Key, Path, Scope};
+use discovery_testbed::{Direction, Etcd, Proxy};
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 
 #[tokio::test]
 async fn a_watch_resumes_where_it_was_and_repeats_nothing() {
@@ -238,13 +239,113 @@ async fn a_frozen_server_is_found_in_time() {
 #[tokio::test]
 async fn a_half_open_connection_is_found_in_time() {
     let etcd = Etcd::start().await.unwrap();
-    let network = Proxy::to_port(etcd.port()).unwrap();
-    let reader = backend(&format!("http://{}", network.address())).await;
-    let mut fold = Fold::open(&reader, &endpoints(), None).await;
-    network.stall();
+    let deaf_and_dumb: fn(&Proxy) = Proxy::stall;
+    let dumb: fn(&Proxy) = |network| network.stall_only(Direction::ToServer);
+    let deaf: fn(&Proxy) = |network| network.stall_only(Direction::ToClient);
+    join_all([deaf_and_dumb, dumb, deaf].map(async |harm| {
+        let network = Proxy::to_port(etcd.port()).unwrap();
+        let reader = backend(&format!("http://{}", network.address())).await;
+        let mut fold = Fold::open(&reader, &endpoints(), None).await;
+        harm(&network);
+        let start = Instant::now();
+        fold.failure("silence").await;
+        assert!(start.elapsed() < reader.bounds().recovery, "{:?}", start.elapsed());
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_half_open_connection_that_was_idle_is_left_by_the_call_that_finds_it() {
+    let etcd = Etcd::start().await.unwrap();
+    let networks = [Proxy::to_port(etcd.port()).unwrap(), Proxy::to_port(etcd.port()).unwrap()];
+    let list = networks.iter().map(|network| format!("http://{}", network.address())).collect::<Vec<_>>().join(",");
+    let reader = with_first(&list).await;
+    reader.barrier(&endpoints()).await.unwrap();
+    assert_eq!(networks.each_ref().map(Proxy::connections), [1, 0]);
+    networks[0].stall();
     let start = Instant::now();
-    fold.failure("silence").await;
+    reader.barrier(&endpoints()).await.unwrap();
     assert!(start.elapsed() < reader.bounds().recovery, "{:?}", start.elapsed());
+    assert_eq!(networks.each_ref().map(Proxy::connections), [1, 1]);
+}
+
+#[tokio::test]
+async fn a_half_open_connection_that_was_idle_holds_up_no_read_of_a_set() {
+    let etcd = Etcd::start().await.unwrap();
+    let networks = [Proxy::to_port(etcd.port()).unwrap(), Proxy::to_port(etcd.port()).unwrap()];
+    let list = networks.iter().map(|network| format!("http://{}", network.address())).collect::<Vec<_>>().join(",");
+    let (reader, watcher) = (with_first(&list).await, with_first(&list).await);
+    for handle in [&reader, &watcher] {
+        listed(handle, &endpoints()).await;
+    }
+    assert_eq!(networks.each_ref().map(Proxy::connections), [2, 0]);
+    // Between two reads there may be anything.
+    tokio::time::sleep(reader.bounds().recovery).await;
+    networks[0].stall();
+    let (scope, start) = (endpoints(), Instant::now());
+    tokio::join!(listed(&reader, &scope), Fold::open(&watcher, &scope, None));
+    assert!(start.elapsed() < reader.bounds().recovery, "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_bulk_read_delays_no_watch() {
+    // Together less than what a server sends before the client has to take it: all of it is ahead of what the server
+    // says later on the same connection.
+    const RECORDS: u64 = 100;
+    const SIZE: usize = 15_000;
+    // So that the read takes five seconds.
+    const BYTES_PER_SECOND: u64 = 300_000;
+    let etcd = Etcd::start().await.unwrap();
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&format!("http://{}", network.address())).await);
+    let session = session(&owner).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    let bulk = Scope::new("endpoint", ["bulk"]).unwrap();
+    let value = format!("\"{}\"", "x".repeat(SIZE));
+    for id in 1..=RECORDS {
+        let path = Path::new("endpoint", ["bulk", "backend", "generate"]).unwrap();
+        put(&*session, &Key::new(path, InstanceId(id)), &value).await.unwrap();
+    }
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    network.limit(Direction::ToClient, BYTES_PER_SECOND);
+    let before = network.received(Direction::ToClient);
+    let sent = until("the answer to be on its way", || async {
+        network.received(Direction::ToClient) - before > RECORDS * SIZE as u64
+    });
+    let mut reading = std::pin::pin!(reader.list(&bulk));
+    tokio::select! {
+        biased;
+        read = &mut reading => panic!("read at once: {:?}", read.map(|(entries, _)| entries.len())),
+        () = sent => {}
+    }
+    put(&*session, &key(1), "2").await.unwrap();
+    tokio::select! {
+        biased;
+        read = &mut reading => panic!("the change waits behind what is read: {:?}", read.map(|(entries, _)| entries.len())),
+        () = fold.until("the change", |fold| fold.values()[&key(1)] == "2") => {}
+    }
+    assert_eq!(within("what is read", reading).await.unwrap().0.len(), RECORDS as usize);
+}
+
+#[tokio::test]
+async fn many_watches_of_a_handle_share_one_connection() {
+    let etcd = Etcd::start().await.unwrap();
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    let handle = backend(&format!("http://{}", network.address())).await;
+    let session = session(&handle).await;
+    put(&*session, &key(1), "1").await.unwrap();
+    assert_eq!(network.connections(), 1, "what is written and renewed");
+    listed(&handle, &endpoints()).await;
+    assert_eq!(network.connections(), 2, "what is read");
+    let scopes = (0..8).map(|number| Scope::new("endpoint", [format!("namespace-{number}")]).unwrap());
+    let mut folds = Vec::new();
+    for scope in scopes {
+        folds.push(Fold::open(&handle, &scope, None).await);
+    }
+    for fold in &mut folds {
+        within("a sign of life", fold.step()).await.unwrap();
+    }
+    assert_eq!(network.connections(), 3, "what is watched");
 }
 
 #[tokio::test]

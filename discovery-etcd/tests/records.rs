@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::*;
@@ -13,6 +14,8 @@ use discovery_core::{ErrorKind, InstanceId, Key, Path, Scope};
 use discovery_dynamo::layout;
 use discovery_testbed::Etcd;
 use futures_util::{FutureExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const GOLDEN: &str = include_str!("../../discovery-dynamo/tests/golden/etcd.jsonl");
 
@@ -137,6 +140,52 @@ async fn a_barrier_is_reached_though_nothing_changes() {
     fold.until("the barrier", |fold| fold.position.as_ref().is_some_and(|at| reader.reached(at, &barrier))).await;
     assert!(start.elapsed() < reader.bounds().propagation * 4, "{:?}", start.elapsed());
     assert!(fold.batches.is_empty());
+}
+
+/// How many messages the server was sent by watches: each opens one, or asks how far it is.
+async fn sent_by_watches(etcd: &Etcd) -> u64 {
+    let mut server = TcpStream::connect(("127.0.0.1", etcd.port())).await.unwrap();
+    server.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut metrics = String::new();
+    server.read_to_string(&mut metrics).await.unwrap();
+    let received = metrics.lines().filter(|line| line.starts_with("grpc_server_msg_received_total{"));
+    let by_watches = received.filter(|line| line.contains("grpc_method=\"Watch\""));
+    by_watches.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn a_barrier_makes_no_watch_ask_but_those_that_cover_it() {
+    const BARRIERS: u64 = 100;
+    let etcd = Etcd::start().await.unwrap();
+    let reader = backend(&etcd.endpoint()).await;
+    let client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+    let mut fold = Fold::open(&reader, &endpoints(), None).await;
+    // Behind something that no watch is told of, so that who is to come as far has to ask.
+    let barrier = async |scope: &Scope| {
+        client.kv_client().put("elsewhere", "", None).await.unwrap();
+        reader.barrier(scope).await.unwrap().unwrap()
+    };
+    let opened = sent_by_watches(&etcd).await;
+    for _ in 0..BARRIERS {
+        let barrier = barrier(&Scope::new("endpoint", ["dynamo", "backend"]).unwrap()).await;
+        fold.until("the barrier", |fold| fold.position.as_ref().is_some_and(|at| reader.reached(at, &barrier))).await;
+    }
+    let covered = sent_by_watches(&etcd).await;
+    let beside = Scope::new("endpoint", ["beside"]).unwrap();
+    let asking = async {
+        for _ in 0..BARRIERS {
+            barrier(&beside).await;
+            // Time for a watch that asked to ask again for the next.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = fold.until("never", |_| false) => unreachable!("it goes on"),
+    }
+    let (covered, beside) = (covered - opened, sent_by_watches(&etcd).await - covered);
+    // What is left are the looks that a watch takes by itself.
+    assert!(covered >= BARRIERS / 2 && beside < covered / 2, "asked {covered} times, and beside them {beside}");
 }
 
 #[tokio::test]

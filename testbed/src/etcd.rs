@@ -1,9 +1,11 @@
 //! One etcd server of a test's own.
 
 mod cluster;
+mod peers;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -73,17 +75,20 @@ struct Member {
     client: Port,
     health: Port,
     peer: Port,
+    /// Where the others find it.
+    advertised: SocketAddr,
 }
 
 impl Member {
     fn new(name: &str, options: &EtcdOptions) -> Result<Self> {
         let home = home(options.files.as_deref())?;
         let (client, health, peer) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
-        Ok(Self { name: name.to_owned(), home, client, health, peer })
+        let advertised = peer.address();
+        Ok(Self { name: name.to_owned(), home, client, health, peer, advertised })
     }
 
     fn peer_url(&self) -> String {
-        format!("http://{}", self.peer.address())
+        format!("http://{}", self.advertised)
     }
 }
 
@@ -111,7 +116,7 @@ impl Etcd {
 
     async fn assemble(member: Member, cluster: &str, options: EtcdOptions) -> Result<Self> {
         let peer_url = member.peer_url();
-        let Member { name, home, client, health, peer } = member;
+        let Member { name, home, client, health, peer, advertised: _ } = member;
         let client_url = format!("{}://{}", scheme(&options), client.address());
         let mut command = client::command(Program::Etcd).await?;
         let mut flag = |name: &str, value: &str| command.push(format!("--{name}={value}").into());
@@ -119,7 +124,7 @@ impl Etcd {
         flag("data-dir", &home.path().join("data").to_string_lossy());
         flag("listen-client-urls", &client_url);
         flag("advertise-client-urls", &client_url);
-        flag("listen-peer-urls", &peer_url);
+        flag("listen-peer-urls", &format!("http://{}", peer.address()));
         flag("initial-advertise-peer-urls", &peer_url);
         flag("initial-cluster", cluster);
         // Health is asked for here, which needs no certificate.
@@ -203,7 +208,7 @@ impl Etcd {
     /// # Errors
     /// It does not run.
     pub fn pause(&self) -> Result<()> {
-        self.server.signal(Signal::STOP)
+        self.server.freeze()
     }
 
     /// Lets a frozen one go on.

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::{Error, Result};
 use crate::port::Port;
@@ -38,7 +40,22 @@ struct Weather {
     /// How often every connection was reset.
     resets: u64,
     stalled: [bool; 2],
-    delay: [Duration; 2],
+    travel: [Travel; 2],
+}
+
+/// How bytes travel one way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Travel {
+    delay: Duration,
+    /// How many bytes of each connection arrive in a second.
+    bandwidth: Option<u64>,
+}
+
+/// What came to the proxy since it began.
+#[derive(Debug, Default)]
+struct Traffic {
+    connections: AtomicU64,
+    bytes: [AtomicU64; 2],
 }
 
 /// A port of 127.0.0.1 whose connections go on to a server, until it is told to break them.
@@ -51,6 +68,7 @@ pub struct Proxy {
     port: Port,
     /// Dropped first, which ends the thread.
     weather: Option<watch::Sender<Weather>>,
+    traffic: Arc<Traffic>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -68,6 +86,18 @@ impl Proxy {
     /// # Errors
     /// There is no free port, or no thread.
     pub fn to(server: SocketAddr) -> Result<Self> {
+        Self::guarded(server, |_, _| true)
+    }
+
+    /// A proxy to an address that resets those new connections which `admits` refuses, asked with the client's address and
+    /// the proxy's own.
+    ///
+    /// # Errors
+    /// There is no free port, or no thread.
+    pub(crate) fn guarded(
+        server: SocketAddr,
+        admits: impl Fn(SocketAddr, SocketAddr) -> bool + Send + 'static,
+    ) -> Result<Self> {
         let failed = |error: io::Error| Error::because(format!("a proxy to {server}"), error);
         let port = Port::reserve()?;
         let address = port.address();
@@ -77,9 +107,11 @@ impl Proxy {
             listen(address).map_err(failed)?
         };
         let (weather, told) = watch::channel(Weather::default());
-        let work = move || runtime.block_on(serve(listener, address, server, told));
+        let traffic = Arc::<Traffic>::default();
+        let counted = Arc::clone(&traffic);
+        let work = move || runtime.block_on(serve(listener, address, server, admits, told, counted));
         let thread = thread::Builder::new().name("proxy".to_owned()).spawn(work).map_err(failed)?;
-        Ok(Self { port, weather: Some(weather), thread: Some(thread) })
+        Ok(Self { port, weather: Some(weather), traffic, thread: Some(thread) })
     }
 
     /// The port that clients connect to.
@@ -119,17 +151,32 @@ impl Proxy {
 
     /// From now on bytes take this much longer each way.
     pub fn delay(&self, by: Duration) {
-        self.change(|weather| weather.delay = [by; 2]);
+        self.change(|weather| weather.travel.iter_mut().for_each(|travel| travel.delay = by));
     }
 
     /// [`Proxy::delay`] for one direction.
     pub fn delay_only(&self, direction: Direction, by: Duration) {
-        self.change(|weather| weather.delay[direction as usize] = by);
+        self.change(|weather| weather.travel[direction as usize].delay = by);
+    }
+
+    /// From now on each connection takes one second for so many bytes of one direction, whatever the others carry.
+    pub fn limit(&self, direction: Direction, bytes_per_second: u64) {
+        self.change(|weather| weather.travel[direction as usize].bandwidth = Some(bytes_per_second.max(1)));
     }
 
     /// Everything passes again, at once. Connections that were reset stay so.
     pub fn heal(&self) {
         self.change(|weather| *weather = Weather { resets: weather.resets, ..Weather::default() });
+    }
+
+    /// How many connections it has accepted since it began.
+    pub fn connections(&self) -> u64 {
+        self.traffic.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes of one direction have come to it since it began, handed on or not.
+    pub fn received(&self, direction: Direction) -> u64 {
+        self.traffic.bytes[direction as usize].load(Ordering::Relaxed)
     }
 
     fn change(&self, change: impl FnOnce(&mut Weather)) {
@@ -157,7 +204,14 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Until the proxy is dropped.
-async fn serve(listener: TcpListener, address: SocketAddr, server: SocketAddr, mut told: watch::Receiver<Weather>) {
+async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    server: SocketAddr,
+    admits: impl Fn(SocketAddr, SocketAddr) -> bool,
+    mut told: watch::Receiver<Weather>,
+    traffic: Arc<Traffic>,
+) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
     let mut resets = 0;
@@ -180,26 +234,37 @@ async fn serve(listener: TcpListener, address: SocketAddr, server: SocketAddr, m
                     listener = listen(address).ok();
                 }
             }
-            Some(client) = accept(listener.as_ref()) => {
-                connections.spawn(carry(client, server, resets, told.clone()));
+            Some((client, from)) = accept(listener.as_ref()) => {
+                if !admits(from, address) {
+                    let _ = set_socket_linger(&client, Some(Duration::ZERO));
+                    continue;
+                }
+                traffic.connections.fetch_add(1, Ordering::Relaxed);
+                connections.spawn(carry(client, server, resets, told.clone(), Arc::clone(&traffic)));
             }
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
+async fn accept(listener: Option<&TcpListener>) -> Option<(TcpStream, SocketAddr)> {
     loop {
         // A connection that ended before it was accepted is no reason to stop.
-        if let Ok((client, _)) = listener?.accept().await {
-            return Some(client);
+        if let Ok(accepted) = listener?.accept().await {
+            return Some(accepted);
         }
     }
 }
 
 /// One connection, from its first byte to its last. Until that both ends are set to be reset when they are closed, for
 /// that happens wherever this is dropped.
-async fn carry(mut client: TcpStream, server: SocketAddr, resets: u64, weather: watch::Receiver<Weather>) {
+async fn carry(
+    mut client: TcpStream,
+    server: SocketAddr,
+    resets: u64,
+    weather: watch::Receiver<Weather>,
+    traffic: Arc<Traffic>,
+) {
     let reset_when_closed = Some(Duration::ZERO);
     if set_socket_linger(&client, reset_when_closed).is_err() {
         return;
@@ -219,8 +284,8 @@ async fn carry(mut client: TcpStream, server: SocketAddr, resets: u64, weather: 
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     let both = tokio::try_join!(
-        pump(Direction::ToServer, from_client, to_server, resets, weather.clone()),
-        pump(Direction::ToClient, from_server, to_client, resets, weather),
+        pump(Direction::ToServer, from_client, to_server, resets, weather.clone(), &traffic),
+        pump(Direction::ToClient, from_server, to_client, resets, weather, &traffic),
     );
     if both.is_ok() {
         // What is still under way in the kernel arrives. An end for which this fails is gone already.
@@ -228,11 +293,11 @@ async fn carry(mut client: TcpStream, server: SocketAddr, resets: u64, weather: 
     }
 }
 
-/// Waits until bytes pass this way, and answers how long they take. `None`: never again on this connection.
-async fn passes(direction: Direction, resets: u64, weather: &mut watch::Receiver<Weather>) -> Option<Duration> {
+/// Waits until bytes pass this way, and answers how they travel. `None`: never again on this connection.
+async fn passes(direction: Direction, resets: u64, weather: &mut watch::Receiver<Weather>) -> Option<Travel> {
     let weather = weather.wait_for(|weather| weather.resets != resets || !weather.stalled[direction as usize]);
     let weather = weather.await.ok()?;
-    (weather.resets == resets).then(|| weather.delay[direction as usize])
+    (weather.resets == resets).then(|| weather.travel[direction as usize])
 }
 
 /// One direction of one connection, until its end has been handed on.
@@ -242,6 +307,7 @@ async fn pump(
     mut to: WriteHalf<'_>,
     resets: u64,
     mut weather: watch::Receiver<Weather>,
+    traffic: &Traffic,
 ) -> io::Result<()> {
     let (sender, mut under_way) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS);
     let mut before = weather.clone();
@@ -251,8 +317,9 @@ async fn pump(
             // What cannot pass is left with the sender, as by a network that loses it.
             let Some(_) = passes(direction, resets, &mut before).await else { return broken() };
             let length = from.read(&mut buffer).await?;
-            let Some(delay) = passes(direction, resets, &mut before).await else { return broken() };
-            let chunk = (Instant::now() + delay, buffer[..length].to_vec());
+            traffic.bytes[direction as usize].fetch_add(length as u64, Ordering::Relaxed);
+            let Some(travel) = passes(direction, resets, &mut before).await else { return broken() };
+            let chunk = (Instant::now() + travel.delay, buffer[..length].to_vec());
             if sender.send(chunk).await.is_err() || length == 0 {
                 return Ok(());
             }
@@ -261,9 +328,14 @@ async fn pump(
     let write = async move {
         while let Some((due, chunk)) = under_way.recv().await {
             sleep_until(due).await;
-            let Some(_) = passes(direction, resets, &mut weather).await else { return broken() };
+            let Some(travel) = passes(direction, resets, &mut weather).await else { return broken() };
             if chunk.is_empty() {
                 return to.shutdown().await;
+            }
+            if let Some(bandwidth) = travel.bandwidth {
+                let takes = Duration::from_secs_f64(chunk.len() as f64 / bandwidth as f64);
+                let other = |weather: &Weather| weather.travel[direction as usize].bandwidth != Some(bandwidth);
+                drop(timeout(takes, weather.wait_for(other)).await);
             }
             to.write_all(&chunk).await?;
         }

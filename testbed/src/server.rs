@@ -105,6 +105,19 @@ impl Server {
         running.signal(signal).map(drop).map_err(|error| Error::because(format!("signalling {}", self.name), error))
     }
 
+    /// SIGSTOP, and waits until none of its threads goes on: on a busy machine they do for a while.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while self.pid().is_some_and(goes_on) {
+            if std::time::Instant::now() >= deadline {
+                return Err(Error::new(format!("{} does not stop", self.name)));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     /// SIGKILL, and waits until it is gone. No error where it does not run.
     pub(crate) async fn kill(&self) -> Result<()> {
         if self.pid().is_none() {
@@ -138,6 +151,17 @@ impl Server {
     fn lock(&self) -> MutexGuard<'_, Option<Supervised>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a thread of this process is neither stopped nor over.
+fn goes_on(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().any(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // After the name, which is in brackets.
+        let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+        state.is_some_and(|state| !"TtZX".contains(state))
+    })
 }
 
 /// The process if it has not ended. One that has is forgotten.

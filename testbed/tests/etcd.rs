@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use discovery_testbed::{Authority, Certificate, Etcd, EtcdCluster, EtcdOptions, EtcdTls, Program, Result};
+use tokio::time::timeout;
 
 /// The value of `key`, or an empty line.
 async fn value(etcd: &Etcd, key: &str) -> Result<String> {
@@ -147,6 +148,30 @@ async fn a_cluster_survives_its_leader_and_not_two_members() -> Result<()> {
     assert_eq!(value(&members[other], "key").await?, "kept");
     cluster.wipe().await?;
     assert_eq!(value(&members[leader], "key").await?, "");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_member_that_is_isolated_hears_nothing_of_the_others_until_it_rejoins() -> Result<()> {
+    let cluster = EtcdCluster::start_divisible().await?;
+    let members = cluster.members();
+    let leader = cluster.leader().await?;
+    members[leader].ctl(["put", "key", "old"]).await?;
+    let stored = async |index: usize| members[index].ctl(["get", "key", "--print-value-only", "--consistency=s"]).await;
+    for index in 0..members.len() {
+        assert_eq!(value(&members[index], "key").await?, "old");
+    }
+    // The one that has most to say to the others.
+    cluster.isolate(leader)?;
+    let other = (leader + 1) % 3;
+    let written = async { while members[other].ctl(["put", "key", "new"]).await.is_err() {} };
+    timeout(Duration::from_secs(120), written).await.expect("the others choose another leader");
+    assert_eq!(stored(leader).await?.trim(), "old", "it answers clients, with what it had");
+    let fresh = members[leader].ctl(["--command-timeout=2s", "get", "key"]).await;
+    assert!(fresh.is_err(), "nothing that only a majority knows: {fresh:?}");
+    cluster.rejoin();
+    cluster.wait().await?;
+    assert_eq!(value(&members[leader], "key").await?, "new");
     Ok(())
 }
 

@@ -171,6 +171,31 @@ async fn a_delay_holds_for_its_direction_alone() {
 }
 
 #[tokio::test]
+async fn a_limit_holds_for_each_connection_by_itself() {
+    let (listener, proxy, mut client, mut server) = connected().await;
+    let (mut other, mut other_server) = connect(&listener, &proxy).await;
+    let text = "x".repeat(10_000);
+    proxy.limit(Direction::ToClient, 2_000);
+    let start = Instant::now();
+    send(&mut server, &text).await;
+    let received = async {
+        while proxy.received(Direction::ToClient) < text.len() as u64 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(SOON, received).await.expect("taken in at once");
+    // The other direction has no limit, and another connection waits for nothing but its own bytes.
+    send(&mut client, &text).await;
+    arrives(&mut server, &text).await;
+    send(&mut other_server, "one").await;
+    arrives(&mut other, "one").await;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    arrives(&mut client, &text).await;
+    assert!(start.elapsed() >= Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!((proxy.connections(), proxy.received(Direction::ToServer)), (2, text.len() as u64));
+}
+
+#[tokio::test]
 async fn nobody_behind_it_shows_as_a_reset() {
     let (listener, proxy, _client, _server) = connected().await;
     drop(listener);

@@ -3,6 +3,7 @@
 mod handover;
 mod merge;
 mod overtaken;
+mod resync;
 mod run;
 mod scopes;
 mod slots;

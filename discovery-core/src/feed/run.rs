@@ -2,33 +2,29 @@
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
-use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::handover::Adoption;
 use super::slots::SlotIndex;
-use super::staging::{DecodedAhead, Staging};
+use super::staging::Staging;
 use super::{Command, Feed, FeedContext, FeedSettings, Progress, Released, closed};
-use crate::backend::{Change, Lineage, Position, WatchEvent, WatchStream};
+use crate::backend::{Change, Position, WatchEvent, WatchStream};
 use crate::backoff::Backoff;
 use crate::deadline::later;
 use crate::error::{Error, ErrorKind, Result};
 use crate::freshness::Freshness;
-use crate::store::{AnySlot, Effective, LastGood, RawStore, Source, Staged};
+use crate::store::{Effective, LastGood, RawStore, Source};
 use crate::telemetry::FeedMeter;
-
-/// Sets from this size on take milliseconds to sort.
-const LARGE: usize = 16_384;
 
 /// Why the task stops.
 pub(super) enum Stop {
@@ -72,24 +68,24 @@ pub(super) struct Task {
     pub(super) settings: FeedSettings,
     permits: Arc<Semaphore>,
     seed: u64,
-    raw: RawStore,
+    pub(super) raw: RawStore,
     pub(super) slots: SlotIndex,
     pub(super) adoptions: Vec<Adoption>,
     pub(super) last_good: LastGood,
     /// The number of the newest version.
-    number: u64,
-    published: Arc<AtomicU64>,
+    pub(super) number: u64,
+    pub(super) published: Arc<AtomicU64>,
     pub(super) position: Option<Position>,
     gap: Gap,
     /// Why the open watch is out of touch, since it said so.
     interrupted: Option<Error>,
     /// The newest opening of the watch, the one whose snapshot is complete, and the one that somebody waits for.
-    opening: u64,
-    snapshot_of: u64,
+    pub(super) opening: u64,
+    pub(super) snapshot_of: u64,
     pub(super) wanted_opening: u64,
     /// Why the store will never answer this scope.
     pub(super) hopeless: Option<Error>,
-    meter: FeedMeter,
+    pub(super) meter: FeedMeter,
 }
 
 impl Task {
@@ -407,66 +403,6 @@ impl Task {
             slot.wake();
         }
         self.meter.records.set(self.raw.len() as f64);
-    }
-
-    async fn resync(&mut self, staging: Staging) {
-        let Staging { lineage, staged, ahead } = staging;
-        if lineage == Lineage::Reset {
-            tracing::warn!(records = staged.len(), "the store lost data: resynchronised with what it holds now");
-        }
-        self.replace(staged, lineage).await;
-        let raw = self.raw.tree();
-        let last_good = self.last_good.get_mut().unwrap_or_else(PoisonError::into_inner);
-        last_good.retain(|(_, key), _| raw.get(key).is_some());
-        let slots = self.slots.all();
-        self.rebase_upon(slots.iter().map(|(_, slot)| slot), ahead).await;
-        self.snapshot_of = self.opening;
-        self.meter.records.set(self.raw.len() as f64);
-    }
-
-    /// A large set is sorted beside this thread, which may have renewals to send meanwhile.
-    async fn replace(&mut self, staged: Staged, lineage: Lineage) {
-        let grace = self.settings.resync_grace;
-        if staged.len() < LARGE {
-            return self.raw.replace(staged, lineage, grace);
-        }
-        let mut raw = self.raw.clone();
-        let replaced = spawn_blocking(move || {
-            raw.replace(staged, lineage, grace);
-            raw
-        });
-        self.raw = match replaced.await {
-            Ok(raw) => raw,
-            Err(failed) => match failed.try_into_panic() {
-                Ok(panic) => resume_unwind(panic),
-                // The runtime ends, and this task with it.
-                Err(_) => pending().await,
-            },
-        };
-    }
-
-    /// Shows all that is stored in these slots, and leaves it to the caller to wake their streams.
-    pub(super) async fn rebase<'a>(&mut self, slots: impl IntoIterator<Item = &'a Arc<dyn AnySlot>>) {
-        self.rebase_upon(slots, DecodedAhead::default()).await;
-    }
-
-    /// As [`Task::rebase`], where slots may have decoded some of it already.
-    async fn rebase_upon<'a>(
-        &mut self,
-        slots: impl IntoIterator<Item = &'a Arc<dyn AnySlot>>,
-        mut ahead: DecodedAhead,
-    ) {
-        let slots: Vec<_> = slots.into_iter().collect();
-        let newest = slots.iter().map(|slot| slot.number()).max().unwrap_or_default();
-        self.number = self.number.max(newest) + 1;
-        let source = Source { number: self.number, published: &self.published, last_good: &self.last_good };
-        for slot in &slots {
-            slot.rebase(self.raw.tree(), &source, ahead.take(slot)).await;
-        }
-        self.published.store(self.number, Ordering::Release);
-        for slot in &slots {
-            slot.commit();
-        }
     }
 
     /// Whether a snapshot has been shown that held some.

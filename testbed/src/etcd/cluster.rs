@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::peers::Peers;
 use super::{Etcd, EtcdOptions, Member};
 use crate::error::{Error, Result};
 use crate::server::{PATIENCE, PAUSE};
@@ -16,7 +17,9 @@ const HEARTBEAT_AND_ELECTION: (Duration, Duration) = (Duration::from_millis(300)
 /// Three etcd servers as one cluster. Each can be killed, paused and so on by itself; two must run.
 #[derive(Debug)]
 pub struct EtcdCluster {
+    // Dropped in this order: members end before the ports go that they were advertised at.
     members: Vec<Etcd>,
+    peers: Option<Peers>,
 }
 
 impl EtcdCluster {
@@ -32,12 +35,32 @@ impl EtcdCluster {
     ///
     /// # Errors
     /// See [`Etcd::start_with`].
-    pub async fn start_with(mut options: EtcdOptions) -> Result<Self> {
+    pub async fn start_with(options: EtcdOptions) -> Result<Self> {
+        Self::assemble(options, false).await
+    }
+
+    /// A cluster with the default options whose members answer, and of which one can be [isolated](EtcdCluster::isolate).
+    /// Its members reach each other through proxies.
+    ///
+    /// # Errors
+    /// See [`Etcd::start_with`].
+    pub async fn start_divisible() -> Result<Self> {
+        Self::assemble(EtcdOptions::default(), true).await
+    }
+
+    async fn assemble(mut options: EtcdOptions, divisible: bool) -> Result<Self> {
         options.heartbeat_and_election.get_or_insert(HEARTBEAT_AND_ELECTION);
-        let members = (0..MEMBERS).map(|n| Member::new(&format!("etcd-{n}"), &options)).collect::<Result<Vec<_>>>()?;
+        let members = (0..MEMBERS).map(|n| Member::new(&format!("etcd-{n}"), &options));
+        let mut members = members.collect::<Result<Vec<_>>>()?;
+        let peers = if divisible { Some(Peers::of(&members)?) } else { None };
+        if let Some(peers) = &peers {
+            for (index, member) in members.iter_mut().enumerate() {
+                member.advertised = peers.address(index);
+            }
+        }
         let urls: Vec<_> = members.iter().map(|member| format!("{}={}", member.name, member.peer_url())).collect();
         let urls = urls.join(",");
-        let mut cluster = Self { members: Vec::new() };
+        let mut cluster = Self { members: Vec::new(), peers };
         for member in members {
             cluster.members.push(Etcd::assemble(member, &urls, options.clone()).await?);
         }
@@ -115,6 +138,25 @@ impl EtcdCluster {
             }
         }
         Ok(())
+    }
+
+    /// Keeps the member of this index and the others apart, until [`EtcdCluster::rejoin`]. Clients reach all of them. In the
+    /// place of one that was isolated before; a member that is started meanwhile is not kept from anybody.
+    ///
+    /// # Errors
+    /// It does not run, or was not started as one that [can be](EtcdCluster::start_divisible).
+    pub fn isolate(&self, index: usize) -> Result<()> {
+        let peers = self.peers.as_ref().ok_or_else(|| Error::new("this cluster was not started as a divisible one"))?;
+        let pid = self.members[index].pid().ok_or_else(|| Error::new(format!("member {index} does not run")))?;
+        peers.isolate(index, pid);
+        Ok(())
+    }
+
+    /// Lets all members reach each other again.
+    pub fn rejoin(&self) {
+        if let Some(peers) = &self.peers {
+            peers.rejoin();
+        }
     }
 
     /// Loses all data of all members, as [`Etcd::wipe`] does.

@@ -76,7 +76,7 @@ impl ApiServer {
     /// # Errors
     /// It does not run.
     pub fn pause(&self) -> Result<()> {
-        self.server.signal(Signal::STOP)
+        self.server.freeze()
     }
 
     /// Lets a frozen one go on.
