@@ -11,7 +11,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use interop::write as write_interop;
-pub(crate) use speed::{forget, keep, line, write as write_speed};
+pub(crate) use speed::{forget, keep, line};
 
 use crate::Outcome;
 

@@ -33,6 +33,7 @@ pub(crate) enum Store {
 const SHARED: [&str; 4] = ["v1/instances/", "v1/mdc/", "v1/event_channels/", "v1/event_sources/"];
 
 /// Where a side can run.
+#[derive(Clone)]
 pub(crate) struct Place {
     pod: Option<String>,
     environment: Vec<(String, String)>,
