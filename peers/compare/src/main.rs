@@ -55,6 +55,7 @@ fn main() -> ExitCode {
 }
 
 async fn interop(part: &str) -> Outcome {
+    report::begin();
     let rows = interop::run(part).await?;
     if part.is_empty() {
         report::write_interop(&rows)?;
@@ -67,6 +68,7 @@ async fn interop(part: &str) -> Outcome {
 }
 
 async fn speed(part: &str) -> Outcome {
+    report::begin();
     if part.is_empty() {
         // Of another machine, perhaps: what is not measured now must not look as if it had been.
         report::forget()?;

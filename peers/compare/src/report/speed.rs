@@ -84,8 +84,16 @@ fn write(results: &Results) -> Outcome {
         let _ = writeln!(text, "## {name}\n");
         let _ = writeln!(
             text,
-            "Measured {}: {} cores ({}), {}, {}, load {}; {}.\n",
-            at.date, at.cores, at.processor, at.memory, at.kernel, at.load, at.compiler
+            "Measured {}: {} cores ({}), {}, {}, load {}; {}{}; {}.\n",
+            at.date,
+            at.cores,
+            at.processor,
+            at.memory,
+            at.kernel,
+            at.load,
+            at.compiler,
+            at.servers.iter().map(|server| format!(", {server}")).collect::<String>(),
+            at.commit
         );
         let _ = writeln!(text, "| work | what | ours | reference | ratio | goal |\n|---|---|---|---|---|---|");
         for comparison in &measured.comparisons {

@@ -44,6 +44,12 @@ impl Pods {
         Ok(pods)
     }
 
+    /// The API server's.
+    pub(super) async fn version(&self) -> Outcome<String> {
+        let said: Value = serde_json::from_str(&self.plane.kubectl(["get", "--raw", "/version"]).await?)?;
+        Ok(said["gitVersion"].as_str().ok_or("the API server does not tell its version")?.to_owned())
+    }
+
     fn namespace(&self) -> String {
         self.namespace.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
