@@ -12,13 +12,21 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Picks one instance after the other, by each way that the client offers.
-pub async fn measure(runtime: &DistributedRuntime, query: &Query, groups: usize) -> Result<Value> {
+pub async fn measure(runtime: &DistributedRuntime, query: &Query, groups: usize, records: usize) -> Result<Value> {
     let [namespace, component, endpoint] = &query.path[..] else { bail!("a lookup is for one endpoint") };
     let endpoint = runtime.namespace(namespace)?.component(component)?.endpoint(endpoint);
     let client = endpoint.client().await?;
-    // It waits for ever where its watch cannot read what is stored.
-    let routable = timeout(PATIENCE, client.wait_for_routable_instances()).await;
-    let records = routable.context("its client sees no instance in a minute")??.len();
+    // It tells of one after the other, and of none, for ever, where its watch cannot read what is stored.
+    let (mut seen, mut routable) = (client.instance_source.as_ref().clone(), client.instance_avail_watcher());
+    let all = async {
+        seen.wait_for(|instances| instances.len() >= records).await?;
+        routable.wait_for(|ids| ids.len() >= records).await?;
+        anyhow::Ok(())
+    };
+    timeout(PATIENCE, all).await.with_context(|| {
+        format!("its client sees {} of {records} instances after a minute", client.instances().len())
+    })??;
+    let records = client.instances().len();
     let kept = &client.instance_source;
     // What it keeps, read in place: the least that a lookup can cost here.
     let in_place = time_lookups(groups, |number| {

@@ -79,7 +79,8 @@ async fn in_processes() -> Outcome<([Side; 2], [Side; 2])> {
 /// Beside what the reference's own client keeps: for each of [`WAYS`] a figure of each side.
 pub(super) async fn beside_the_client(peers: &[Peer; 2], query: Query, workers: usize) -> [Side; 2] {
     in_turns(ROUNDS, async |which| {
-        let answer = of(peers, which).ask(Command::Lookup { query: query.clone(), groups: GROUPS }).await?;
+        let command = Command::Lookup { query: query.clone(), groups: GROUPS, records: workers };
+        let answer = of(peers, which).ask(command).await?;
         if answer["records"].as_u64() != Some(workers as u64) {
             return Err(format!("{} records to choose from in the place of {workers}", answer["records"]).into());
         }
@@ -101,7 +102,7 @@ async fn beside_list(peers: &[Peer; 2], query: Query) -> [Side; 2] {
     in_turns(ROUNDS, async |which| {
         let query = query.clone();
         let (command, times) = match which {
-            Which::Ours => (Command::Lookup { query, groups: GROUPS }, OURS[1]),
+            Which::Ours => (Command::Lookup { query, groups: GROUPS, records: 1 }, OURS[1]),
             Which::Reference => (Command::TimeList { query, times: 5 }, "nanos"),
         };
         let answer = of(peers, which).ask(command).await?;
