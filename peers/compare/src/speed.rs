@@ -36,16 +36,16 @@ struct Measurement(&'static str, f64, fn() -> LocalBoxFuture<'static, Vec<Compar
 
 /// First what other work on the machine disturbs least.
 const MEASUREMENTS: &[Measurement] = &[
-    Measurement("watchers", 3.0, || Box::pin(watchers::measure())),
+    Measurement("watchers", 5.0, || Box::pin(watchers::measure())),
     Measurement("memory", 5.0, || Box::pin(memory::measure())),
-    Measurement("fleet", 4.0, || Box::pin(fleet::measure())),
+    Measurement("fleet", 3.0, || Box::pin(fleet::measure())),
     Measurement("list", 1.5, || Box::pin(list::measure())),
     Measurement("lookup", 2.0, || Box::pin(lookup::measure())),
     Measurement("crash", 1.0, || Box::pin(crash::measure())),
-    Measurement("outage", 4.0, || Box::pin(outage::measure())),
+    Measurement("outage", 3.0, || Box::pin(outage::measure())),
     Measurement("sync", 2.5, || Box::pin(sync::measure())),
-    Measurement("delay", 1.5, || Box::pin(delay::measure())),
-    Measurement("kubernetes", 10.0, || Box::pin(kubernetes::measure())),
+    Measurement("delay", 2.0, || Box::pin(delay::measure())),
+    Measurement("kubernetes", 8.0, || Box::pin(kubernetes::measure())),
 ];
 
 /// The names of all measurements.
