@@ -43,6 +43,9 @@ type Scenario = for<'a> fn(&'a Pair<'a>) -> LocalBoxFuture<'a, Result<Finding, S
 
 const STORES: [&str; 3] = ["etcd", "file", "kubernetes"];
 
+/// On two quiet cores, in the mean.
+const SECONDS_EACH: f64 = 4.2;
+
 /// What is tried, in the order of the report.
 const SCENARIOS: &[(&str, Scenario)] = &[
     ("endpoints with every optional field", |pair| Box::pin(records::endpoints(pair))),
@@ -67,32 +70,48 @@ const SCENARIOS: &[(&str, Scenario)] = &[
 /// What is tried besides where a server is at the other end of a link.
 const WITH_A_LINK: &[(&str, Scenario)] = &[("a watcher's link is cut for a while", |pair| Box::pin(link::cut(pair)))];
 
-/// Runs the scenarios whose name holds `part`, or on a store of that name all of them.
+/// Runs the scenarios whose name holds `part`, or on a store of that name all of them. What is wrong is in its row: the
+/// others are tried all the same.
 pub(crate) async fn run(part: &str) -> Outcome<Vec<Row>> {
     let (stores, part) = match STORES.iter().find(|store| **store == part) {
         Some(store) => (std::slice::from_ref(store), ""),
         None => (&STORES[..], part),
     };
+    let scenarios = |store: &str| {
+        let more = if store == "etcd" { WITH_A_LINK } else { &[] };
+        SCENARIOS.iter().chain(more).filter(|(name, _)| name.contains(part)).collect::<Vec<_>>()
+    };
+    let rows: usize = stores.iter().map(|store| 2 * scenarios(store).len()).sum();
+    if rows == 0 {
+        let names: Vec<_> = SCENARIOS.iter().chain(WITH_A_LINK).map(|(name, _)| *name).collect();
+        return Err(format!(
+            "there is no store and no scenario {part:?}: there are {}; {}",
+            STORES.join(", "),
+            names.join("; ")
+        )
+        .into());
+    }
+    println!("{rows} scenarios, about {} minutes", (rows as f64 * SECONDS_EACH / 60.0).ceil());
     let mut rows = Vec::new();
     for name in stores {
-        let store = Store::start(name).await?;
-        let more = if matches!(store, Store::Etcd(_)) { WITH_A_LINK } else { &[] };
-        for (name, scenario) in SCENARIOS.iter().chain(more).filter(|(name, _)| name.contains(part)) {
+        let store = Store::start(name).await.map_err(|error| format!("there is no {name}: {error}"));
+        for &(scenario, run) in scenarios(name) {
             for acting in Which::BOTH {
-                store.clear().await?;
                 let began = Instant::now();
-                let pair = Pair::new(&store, acting);
-                let finding = scenario(&pair).await;
+                let finding = match &store {
+                    Ok(store) => one(store, acting, run).await,
+                    Err(error) => Err(error.clone()),
+                };
                 let seconds = began.elapsed().as_secs_f64();
                 let said = match &finding {
                     Ok(Finding::Matches(detail)) => format!("matches {detail}"),
                     Ok(Finding::Differs(why)) => format!("differs: {why}"),
                     Err(what) => format!("WRONG: {what}"),
                 };
-                println!("{:<5} {:<48} {:<9} {seconds:>5.1} s  {said}", store.name(), name, acting.name());
+                println!("{name:<5} {scenario:<48} {:<9} {seconds:>5.1} s  {said}", acting.name());
                 rows.push(Row {
-                    scenario: (*name).to_owned(),
-                    store: store.name().to_owned(),
+                    scenario: scenario.to_owned(),
+                    store: (*name).to_owned(),
                     acting: acting.name().to_owned(),
                     finding,
                     seconds,
@@ -101,4 +120,25 @@ pub(crate) async fn run(part: &str) -> Outcome<Vec<Row>> {
         }
     }
     Ok(rows)
+}
+
+async fn one(store: &Store, acting: Which, scenario: Scenario) -> Result<Finding, String> {
+    store.clear().await.map_err(|error| format!("cannot be cleared: {error}"))?;
+    let pair = Pair::new(store, acting);
+    let finding = scenario(&pair).await?;
+    pair.no_false_removals()?;
+    Ok(finding)
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn a_scenario_that_there_is_none_of_is_refused_with_those_there_are() {
+        let error = super::run("crashs").await.expect_err("there is none");
+        let text = error.to_string();
+        assert!(
+            text.contains("\"crashs\"") && text.contains("etcd, file") && text.contains("a process crashes"),
+            "{text}"
+        );
+    }
 }

@@ -31,8 +31,10 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         [] => runtime.block_on(async {
-            let interoperable = interop("").await;
-            speed("").await.and(interoperable)
+            let done = [interop("").await, speed("").await];
+            let failed: Vec<String> =
+                done.into_iter().filter_map(|done| done.err().map(|error| error.to_string())).collect();
+            if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
         }),
         ["interop"] => runtime.block_on(interop("")),
         ["interop", part] => runtime.block_on(interop(part)),
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
 }
 
 async fn interop(part: &str) -> Outcome {
+    report::begin();
     let rows = interop::run(part).await?;
     if part.is_empty() {
         report::write_interop(&rows)?;
@@ -65,11 +68,11 @@ async fn interop(part: &str) -> Outcome {
 }
 
 async fn speed(part: &str) -> Outcome {
+    report::begin();
     if part.is_empty() {
         // Of another machine, perhaps: what is not measured now must not look as if it had been.
         report::forget()?;
     }
     let failed = speed::run(part, report::keep).await?;
-    report::write_speed()?;
-    if failed.is_empty() { Ok(()) } else { Err(format!("not measured: {}", failed.join("; ")).into()) }
+    if failed.is_empty() { Ok(()) } else { Err(format!("failed:\n- {}", failed.join("\n- ")).into()) }
 }

@@ -85,7 +85,7 @@ impl Side for Ours {
                 Ok(json!({ "nanos": nanos, "records": counts.iter().sum::<usize>() }))
             }
             Command::Tally => Ok(self.tally.take()),
-            Command::Lookup { query, groups } => lookup::measure(&self.discovery, &query, groups).await,
+            Command::Lookup { query, groups, .. } => lookup::measure(&self.discovery, &query, groups).await,
             Command::Fill { count } => {
                 let registering = (0..count).map(|number| self.discovery.register(filler(number)));
                 let registered = try_join_all(registering).await.map_err(said)?;

@@ -1,13 +1,13 @@
 //! A side in a process of its own, told what to do and listened to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use discovery_peer_protocol::{Command, Event, Line, Query, Request, Usage, name_of};
+use discovery_peer_protocol::{Command, Event, Line, Query, Request, Usage, name_of, now};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin};
@@ -21,6 +21,16 @@ pub(crate) const ROLE: &str = "side";
 
 /// For anything that a side is asked, on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What both libraries read their settings from: a side has those alone that its store names, whatever the environment of
+/// this program has. The last is our side's own.
+const SETTINGS: [&str; 4] = ["DYN_", "ETCD_", "NATS_", "PEER_"];
+
+/// For the last words of a process that has ended.
+const LISTENING: Duration = Duration::from_secs(1);
+
+/// How many of its last words a side that fails is quoted with.
+const LAST_WORDS: usize = 5;
 
 /// Whose library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +63,25 @@ struct Heard {
     waiting: HashMap<u64, oneshot::Sender<Result<Value, String>>>,
     watches: HashMap<String, Watched>,
     ended: Option<String>,
+    /// The last lines of its standard error.
+    last_words: VecDeque<String>,
+    /// What it registered, by the name that it is kept under: the record's name.
+    registered: HashMap<String, String>,
+    /// The names of what it has withdrawn, or left behind, and when.
+    departed: Vec<(u64, String)>,
+}
+
+impl Heard {
+    fn departs(&mut self, names: impl IntoIterator<Item = String>) {
+        let at = now();
+        self.departed.extend(names.into_iter().map(|name| (at, name)));
+    }
+
+    /// What it says of itself where it fails.
+    fn last_words(&self) -> String {
+        let words: Vec<&str> = self.last_words.iter().map(String::as_str).collect();
+        if words.is_empty() { String::new() } else { format!(" ({})", words.join("; ")) }
+    }
 }
 
 /// What a watch has told.
@@ -60,6 +89,8 @@ struct Heard {
 pub(crate) struct Watched {
     /// What there is, by name.
     pub(crate) state: BTreeMap<String, Value>,
+    /// The names of the first state.
+    pub(crate) first: BTreeSet<String>,
     /// Every event after the first state, and when it came.
     pub(crate) log: Vec<(u64, Event)>,
     complete: bool,
@@ -90,25 +121,46 @@ impl Peer {
             }
             Which::Reference => tokio::process::Command::new(reference_program()),
         };
+        let ambient = std::env::vars_os().map(|(name, _)| name);
+        for name in ambient.filter(|name| SETTINGS.iter().any(|family| name.to_string_lossy().starts_with(family))) {
+            command.env_remove(name);
+        }
         command
             .envs(environment.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| format!("{}: {error}", which.name()))?;
         let input = AsyncMutex::new(child.stdin.take().ok_or("no input to write")?);
         let mut lines = BufReader::new(child.stdout.take().ok_or("no output to read")?).lines();
+        let (heard, news) = (Arc::<Mutex<Heard>>::default(), Arc::<Notify>::default());
+        let (told, mut words) =
+            (heard.clone(), BufReader::new(child.stderr.take().ok_or("no errors to read")?).lines());
+        let silent = tokio::spawn(async move {
+            while let Ok(Some(line)) = words.next_line().await {
+                let last = &mut lock(&told).last_words;
+                last.push_back(line);
+                if last.len() > LAST_WORDS {
+                    last.pop_front();
+                }
+            }
+        });
         let instance = loop {
-            let line = timeout(PATIENCE, lines.next_line()).await.map_err(|_| "a side did not become ready")??;
+            let line = timeout(PATIENCE, lines.next_line()).await;
+            let line =
+                line.map_err(|_| format!("{} did not become ready{}", which.name(), lock(&heard).last_words()))??;
             match line.as_deref().map(serde_json::from_str) {
                 Some(Ok(Line::Ready { instance })) => break instance.parse()?,
                 Some(Ok(Line::Ended { reason })) => return Err(format!("{}: {reason}", which.name()).into()),
                 Some(_) => {}
-                None => return Err(format!("{} ended before it was ready", which.name()).into()),
+                None => {
+                    timeout(LISTENING, silent).await.ok();
+                    let words = lock(&heard).last_words();
+                    return Err(format!("{} ended before it was ready{words}", which.name()).into());
+                }
             }
         };
-        let (heard, news) = (Arc::<Mutex<Heard>>::default(), Arc::<Notify>::default());
         let (told, rung) = (heard.clone(), news.clone());
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
@@ -117,8 +169,10 @@ impl Peer {
                     rung.notify_waiters();
                 }
             }
+            timeout(LISTENING, silent).await.ok();
             let mut told = lock(&told);
-            told.ended.get_or_insert_with(|| "the process has ended".to_owned());
+            let words = told.last_words();
+            told.ended.get_or_insert_with(|| format!("the process has ended{words}"));
             told.waiting.clear();
             drop(told);
             rung.notify_waiters();
@@ -136,18 +190,25 @@ impl Peer {
         self.input.lock().await.write_all(&line).await.map_err(|error| error.to_string())?;
         match timeout(PATIENCE, answer).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(format!("{} has ended", self.which.name())),
+            Ok(Err(_)) => Err(format!("{}: {}", self.which.name(), self.gave_up().unwrap_or_default())),
             Err(_) => Err(format!("{} did not answer in {} s", self.which.name(), PATIENCE.as_secs())),
         }
     }
 
     /// Registers a record under this name.
     pub(crate) async fn register(&self, name: &str, record: &Value) -> Result<Value, String> {
-        self.ask(Command::Register { name: name.to_owned(), record: record.clone() }).await
+        let registered = self.ask(Command::Register { name: name.to_owned(), record: record.clone() }).await?;
+        lock(&self.heard).registered.insert(name.to_owned(), name_of(&registered));
+        Ok(registered)
     }
 
     /// Withdraws what was registered under this name.
     pub(crate) async fn unregister(&self, name: &str) -> Result<(), String> {
+        {
+            let mut heard = lock(&self.heard);
+            let known = heard.registered.remove(name);
+            heard.departs(known);
+        }
         self.ask(Command::Unregister { name: name.to_owned() }).await.map(drop)
     }
 
@@ -193,16 +254,54 @@ impl Peer {
         lock(&self.heard).ended.clone()
     }
 
+    /// What it tells and does, for whoever wants to know when it is gone.
+    pub(crate) fn history(&self) -> History {
+        History { which: self.which, heard: self.heard.clone() }
+    }
+
     /// Ends it by SIGKILL.
     pub(crate) async fn crash(mut self) -> Outcome {
+        self.departs();
         self.child.kill().await?;
         Ok(())
     }
 
     /// Has it withdraw everything and end.
     pub(crate) async fn leave(self) -> Outcome {
+        self.departs();
         self.ask(Command::Shutdown).await?;
         Ok(())
+    }
+
+    /// Everything that it registered goes from now on.
+    fn departs(&self) {
+        let mut heard = lock(&self.heard);
+        let all = std::mem::take(&mut heard.registered);
+        heard.departs(all.into_values());
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.departs();
+    }
+}
+
+/// What a side has told and done, beyond its end.
+pub(crate) struct History {
+    pub(crate) which: Which,
+    heard: Arc<Mutex<Heard>>,
+}
+
+impl History {
+    /// The names of what it withdrew or left behind, and from when on.
+    pub(crate) fn departed(&self) -> Vec<(u64, String)> {
+        lock(&self.heard).departed.clone()
+    }
+
+    /// What its watches have told, by their names.
+    pub(crate) fn watches(&self) -> Vec<(String, Watched)> {
+        lock(&self.heard).watches.iter().map(|(name, watched)| (name.clone(), watched.clone())).collect()
     }
 }
 
@@ -223,6 +322,8 @@ fn hear(heard: &mut Heard, line: Line) {
             watched.complete |= matches!(event, Event::State(_));
             if !first {
                 watched.log.push((at, event));
+            } else if watched.complete {
+                watched.first = watched.state.keys().cloned().collect();
             }
         }
     }

@@ -7,13 +7,15 @@ mod speed;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use interop::write as write_interop;
-pub(crate) use speed::{forget, keep, line, write as write_speed};
+pub(crate) use speed::{forget, keep, line};
 
 use crate::Outcome;
+use crate::store::versions;
 
 /// The documentation of the checkout that this program was built from.
 fn docs() -> PathBuf {
@@ -31,6 +33,12 @@ pub(crate) struct Circumstances {
     /// Runnable threads in the minute before: above the number of cores, others were served too.
     load: String,
     compiler: String,
+    /// The servers that had run by then, with their versions.
+    #[serde(default)]
+    servers: Vec<String>,
+    /// What was measured.
+    #[serde(default)]
+    commit: String,
 }
 
 impl Circumstances {
@@ -52,8 +60,30 @@ impl Circumstances {
             kernel: said("uname", &["-sr"]),
             load: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
             compiler: said("rustc", &["--version"]),
+            servers: versions().into_iter().map(|(server, version)| format!("{server} {version}")).collect(),
+            commit: COMMIT.clone(),
         }
     }
+}
+
+/// The state of the checkout, as it was when it was first asked for: see [`begin`].
+static COMMIT: LazyLock<String> = LazyLock::new(|| {
+    let git = |arguments: &[&str]| {
+        let done = Command::new("git").args(arguments).current_dir(docs()).output().ok()?;
+        done.status.success().then(|| String::from_utf8_lossy(&done.stdout).trim().to_owned())
+    };
+    // What a run writes by itself is no change.
+    let changed = git(&["status", "--porcelain", "--", ":/", ":!beside-the-reference*", ":!interop.md"]);
+    match (git(&["rev-parse", "--short", "HEAD"]), changed) {
+        (Some(commit), Some(changed)) if changed.is_empty() => format!("commit {commit}"),
+        (Some(commit), _) => format!("commit {commit} with changes"),
+        (None, _) => "no commit".to_owned(),
+    }
+});
+
+/// Remembers what is measured, before anything is.
+pub(crate) fn begin() {
+    LazyLock::force(&COMMIT);
 }
 
 fn write(name: &str, text: &str) -> Outcome {

@@ -5,6 +5,7 @@ mod kubernetes;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use discovery_testbed::Etcd;
 use etcd_client::{Client, DeleteOptions, GetOptions};
@@ -18,6 +19,18 @@ use kubernetes::Pods;
 pub(crate) const ETCD_TTL: u64 = 5;
 /// The same on file, where the reference has it fixed.
 pub(crate) const FILE_TTL: u64 = 10;
+
+/// The servers that this run has asked for their versions.
+static VERSIONS: Mutex<BTreeMap<&str, String>> = Mutex::new(BTreeMap::new());
+
+fn remember(server: &'static str, version: &str) {
+    VERSIONS.lock().unwrap_or_else(PoisonError::into_inner).insert(server, version.to_owned());
+}
+
+/// The versions of the servers that were started up to now, as they say, by what they are.
+pub(crate) fn versions() -> BTreeMap<&'static str, String> {
+    VERSIONS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
 
 /// A store with nothing in it.
 pub(crate) enum Store {
@@ -33,6 +46,7 @@ pub(crate) enum Store {
 const SHARED: [&str; 4] = ["v1/instances/", "v1/mdc/", "v1/event_channels/", "v1/event_sources/"];
 
 /// Where a side can run.
+#[derive(Clone)]
 pub(crate) struct Place {
     pod: Option<String>,
     environment: Vec<(String, String)>,
@@ -48,7 +62,10 @@ impl Place {
 
 impl Store {
     pub(crate) async fn etcd() -> Outcome<Self> {
-        Ok(Self::Etcd(Box::new(Etcd::start().await?)))
+        let etcd = Etcd::start().await?;
+        let status = Client::connect([etcd.endpoint()], None).await?.status().await?;
+        remember("etcd", status.version());
+        Ok(Self::Etcd(Box::new(etcd)))
     }
 
     pub(crate) fn file() -> Outcome<Self> {
@@ -56,7 +73,9 @@ impl Store {
     }
 
     pub(crate) async fn kubernetes() -> Outcome<Self> {
-        Ok(Self::Kubernetes(Box::new(Pods::start().await?)))
+        let pods = Pods::start().await?;
+        remember("Kubernetes", &pods.version().await?);
+        Ok(Self::Kubernetes(Box::new(pods)))
     }
 
     /// The store of this name.

@@ -4,49 +4,56 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use discovery_peer_protocol::{Query, now};
+use discovery_peer_protocol::{Query, time_lookups};
 use dynamo_runtime::DistributedRuntime;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-const GROUP: usize = 1_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Picks one instance after the other, by each way that the client offers.
-pub async fn measure(runtime: &DistributedRuntime, query: &Query, groups: usize) -> Result<Value> {
+pub async fn measure(runtime: &DistributedRuntime, query: &Query, groups: usize, records: usize) -> Result<Value> {
     let [namespace, component, endpoint] = &query.path[..] else { bail!("a lookup is for one endpoint") };
     let endpoint = runtime.namespace(namespace)?.component(component)?.endpoint(endpoint);
     let client = endpoint.client().await?;
-    // It waits for ever where its watch cannot read what is stored.
-    let routable = timeout(PATIENCE, client.wait_for_routable_instances()).await;
-    let records = routable.context("its client sees no instance in a minute")??.len();
-    let time = |mut lookup: Box<dyn FnMut(usize) + Send>| -> Vec<f64> {
-        let group = |_| {
-            let began = now();
-            (0..GROUP).for_each(&mut lookup);
-            (now() - began) as f64 / GROUP as f64
-        };
-        (0..groups).map(group).collect()
+    // It tells of one after the other, and of none, for ever, where its watch cannot read what is stored.
+    let (mut seen, mut routable) = (client.instance_source.as_ref().clone(), client.instance_avail_watcher());
+    let all = async {
+        seen.wait_for(|instances| instances.len() >= records).await?;
+        routable.wait_for(|ids| ids.len() >= records).await?;
+        anyhow::Ok(())
     };
+    timeout(PATIENCE, all).await.with_context(|| {
+        format!("its client sees {} of {records} instances after a minute", client.instances().len())
+    })??;
+    let records = client.instances().len();
+    let kept = &client.instance_source;
     // What it keeps, read in place: the least that a lookup can cost here.
-    let kept = client.instance_source.clone();
-    let in_place = time(Box::new(move |number| {
+    let in_place = time_lookups(groups, |number| {
         let instances = kept.borrow();
-        black_box(&instances[number % instances.len()].transport);
-    }));
-    let kept = client.instance_source.clone();
-    let one = time(Box::new(move |number| {
+        black_box(instances[number % instances.len()].transport.address());
+    });
+    let one = time_lookups(groups, |number| {
         let instances = kept.borrow();
-        black_box(instances[number % instances.len()].clone());
-    }));
-    let of = client.clone();
-    let ids = time(Box::new(move |number| {
-        let ids = of.instance_ids_avail();
+        let one = instances[number % instances.len()].clone();
+        black_box(one.transport.address());
+    });
+    let known = client.instance_ids_avail();
+    // As its `instance_by_id` does it, which is its own: a router calls that for every request.
+    let by_id = time_lookups(groups, |number| {
+        let id = known[number % known.len()];
+        let found = kept.borrow().iter().find(|instance| instance.id() == id).cloned();
+        black_box(found.as_ref().map(|instance| instance.transport.address()));
+    });
+    let ids = time_lookups(groups, |number| {
+        let ids = client.instance_ids_avail();
         black_box(ids[number % ids.len()]);
-    }));
-    let all = time(Box::new(move |number| {
+    });
+    let all = time_lookups(groups, |number| {
         let instances = client.instances();
-        black_box(&instances[number % instances.len()].transport);
-    }));
-    Ok(json!({ "records": records, "in place": in_place, "one cloned": one, "its ids": ids, "instances()": all }))
+        black_box(instances[number % instances.len()].transport.address());
+    });
+    Ok(json!({
+        "records": records, "in place": in_place, "one cloned": one, "by id": by_id, "its ids": ids, "instances()": all,
+    }))
 }

@@ -77,7 +77,9 @@ impl Reference {
                 json!({ "nanos": now() - began, "records": counts.iter().sum::<usize>() })
             }
             Command::Tally => self.tally.take(),
-            Command::Lookup { query, groups } => lookup::measure(&self.runtime, &query, groups).await?,
+            Command::Lookup { query, groups, records } => {
+                lookup::measure(&self.runtime, &query, groups, records).await?
+            }
             Command::Fill { count } => {
                 for number in 0..count {
                     discovery.register(filler(number)?).await?;

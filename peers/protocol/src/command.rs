@@ -78,6 +78,9 @@ pub enum Command {
         query: Query,
         /// How many groups.
         groups: usize,
+        /// How many records there are to choose from: a library that tells of some first has the others too when it is
+        /// timed.
+        records: usize,
     },
     /// Registers so many endpoints `bench/pool-{n / 1000}/generate-{n}`.
     Fill {

@@ -16,6 +16,6 @@ mod usage;
 pub use command::{Command, Query, Request};
 pub use line::{Event, Line, Output};
 pub use names::{name_of, naming};
-pub use serve::{Answer, Side, serve, timed};
+pub use serve::{Answer, Side, serve, time_lookups, timed};
 pub use tally::Tally;
 pub use usage::{Usage, now};

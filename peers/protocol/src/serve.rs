@@ -88,3 +88,17 @@ pub async fn timed<E: Display, F: Future<Output = Result<usize, E>>>(
     let processor = Usage::of_this_process().processor - before;
     Ok(json!({ "nanos": nanos, "processor": processor, "records": records }))
 }
+
+/// Lookups of a group: each takes less than the clock can tell.
+const GROUP: usize = 1_000;
+
+/// Nanoseconds for each lookup, one figure for every group of a thousand. Both sides' lookups are compiled into this loop
+/// alike; each gets another number.
+pub fn time_lookups(groups: usize, mut look_up: impl FnMut(usize)) -> Vec<f64> {
+    let group = |_| {
+        let began = now();
+        (0..GROUP).for_each(&mut look_up);
+        (now() - began) as f64 / GROUP as f64
+    };
+    (0..groups).map(group).collect()
+}

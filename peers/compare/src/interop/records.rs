@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use discovery_peer_protocol::{Query, name_of};
+use discovery_peer_protocol::{Event, Query, name_of};
 use serde_json::{Value, json};
 
 use super::pair::{Pair, SOON, gone, lists, shown};
@@ -162,11 +162,15 @@ pub(super) async fn update(pair: &Pair<'_>) -> Result<Finding, String> {
         ));
     }
     shown(&reader, "all", &updated).await?;
-    lists(&reader, Query::all("endpoint"), &[updated]).await?;
-    Ok(Finding::Matches(match pair.acting {
-        Which::Ours => "the reference tells of it as added again".to_owned(),
-        Which::Reference => "by registering again".to_owned(),
-    }))
+    lists(&reader, Query::all("endpoint"), std::slice::from_ref(&updated)).await?;
+    if pair.acting == Which::Reference {
+        return Ok(Finding::Matches("by registering again".to_owned()));
+    }
+    let told: Vec<Event> = reader.watched("all").log.into_iter().map(|(_, event)| event).collect();
+    if told == [Event::Put(first), Event::Put(updated)] {
+        return Ok(Finding::Matches("the reference tells of it as added again".to_owned()));
+    }
+    Err(format!("{} tells of an update by {told:?}", reader.which.name()))
 }
 
 /// One record goes, the others stay.

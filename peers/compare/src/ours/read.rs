@@ -1,6 +1,7 @@
 //! Lists and watches.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use discovery_core::{Batch, Changes, Discovery, Query, Record, Registered, View, ViewChange, ViewOptions};
 use discovery_dynamo::{Endpoint, EventChannel, EventSource, Model, Transport};
@@ -9,6 +10,9 @@ use serde_json::Value;
 
 use super::gpu::Gpu;
 use super::said;
+
+/// For a first state, however much there is.
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Runs an expression for the type of a kind.
 macro_rules! for_kind {
@@ -98,7 +102,9 @@ fn tell_batch<T>(name: &str, batch: Batch<T>) {
 pub(super) async fn count(discovery: &Discovery, asked: &Asked, tally: &Arc<Tally>) -> Result<usize, String> {
     let query = query(asked);
     let records = if asked.kind == "endpoint" {
-        let view = discovery.view::<Endpoint>(query).await.map_err(said)?;
+        // How long a million records take is measured, on a busy machine too.
+        let patient = ViewOptions::default().deadline(PATIENCE);
+        let view = discovery.view_with::<Endpoint>(query, patient).await.map_err(said)?;
         let mut changes = view.changes();
         let records = first_state(&mut changes).await?;
         let tally = tally.clone();

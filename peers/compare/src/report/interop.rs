@@ -11,12 +11,13 @@ const HEAD: &str = "\
 
 Written by `cargo xtask peers interop`; edit `peers/compare/src/report/interop.rs`.
 
-Processes of this project and processes of `dynamo-runtime` 1.6.1, used as it is, share one store: an etcd 3.7 server, a
-directory, and a Kubernetes 1.37 API server with its controllers, where each process has a pod. Each scenario runs twice, once with each side acting and the other one looking. The reference runs through
-`DistributedRuntime::from_settings` with `DYN_EVENT_PLANE=zmq` and `DYN_REQUEST_PLANE=tcp`; both sides are told the same
+Processes of this project and processes of `dynamo-runtime` 1.6.1, used as it is, share one store: an etcd server, a
+directory, and a Kubernetes API server with its controllers, where each process has a pod. Each scenario runs twice, once
+with each side acting and the other one looking. The reference runs through `DistributedRuntime::from_settings` with `DYN_EVENT_PLANE=zmq` and `DYN_REQUEST_PLANE=tcp`; both sides are told the same
 store by the same variables, and on etcd the same time to live of 5 s.
 
-*matches* means that what was seen is what was written, field by field, and that no watch told of a removal that was none.
+*matches* means that what was seen is what was written, field by field, and that no watch of either side told of a removal
+that was none: after each scenario everything that its watches told is compared with what was withdrawn or left behind.
 
 ";
 
@@ -49,11 +50,13 @@ pub(crate) fn write(rows: &[Row]) -> Outcome {
     let mut text = HEAD.to_owned();
     let _ = writeln!(
         text,
-        "Last run: {}, {} scenarios, on a machine with a load of {} on {} cores.",
+        "Last run: {}, {} scenarios, {}, on a machine with a load of {} on {} cores; {}.",
         circumstances.date,
         rows.len(),
+        circumstances.servers.join(", "),
         circumstances.load,
-        circumstances.cores
+        circumstances.cores,
+        circumstances.commit
     );
     let mut stores: Vec<&str> = rows.iter().map(|row| &row.store[..]).collect();
     stores.dedup();

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
+use super::speed::number;
 use crate::Outcome;
 use crate::speed::Comparison;
 
@@ -11,15 +12,17 @@ const OURS: RGBColor = RGBColor(0x1b, 0x7f, 0x4d);
 const REFERENCE: RGBColor = RGBColor(0x8a, 0x8a, 0x8a);
 const BAR: u32 = 24;
 
-/// How many times the reference's figure is ours, for every comparison that has both.
-pub(super) fn ratios(path: &Path, comparisons: &[&Comparison]) -> Outcome {
+/// How many times the reference's figure is ours, for every comparison that has both. Answers whether there is any.
+pub(super) fn ratios(path: &Path, comparisons: &[&Comparison]) -> Outcome<bool> {
     let known: Vec<(String, f64)> = comparisons
         .iter()
-        .filter(|comparison| comparison.ours.median().is_some_and(|ours| ours > 0.0))
-        .filter_map(|comparison| Some((comparison.what.clone(), comparison.ratio()?)))
+        .filter(|comparison| !comparison.is_all_of_it())
+        // A logarithm is of what is above nothing: the reference's may be a difference of two equal times too.
+        .filter_map(|comparison| comparison.ratio().filter(|ratio| *ratio > 0.0).map(|ratio| (comparison, ratio)))
+        .map(|(comparison, ratio)| (format!("{}, {}", comparison.work, comparison.what), ratio))
         .collect();
     if known.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let most = known.iter().map(|(_, ratio)| *ratio).fold(10.0, f64::max) * 2.0;
     let least = known.iter().map(|(_, ratio)| *ratio).fold(0.5, f64::min) / 2.0;
@@ -41,19 +44,19 @@ pub(super) fn ratios(path: &Path, comparisons: &[&Comparison]) -> Outcome {
         let mut bar = Rectangle::new(corners, color.mix(0.35).filled());
         bar.set_margin(3, 3, 0, 0);
         chart.draw_series([bar])?;
-        let label =
-            format!("{what}: {}", if *ratio >= 10.0 { format!("{ratio:.0} x") } else { format!("{ratio:.2} x") });
+        let label = format!("{what}: {} x", number(*ratio));
         let at = (least * 1.1, SegmentValue::CenterOf(bottom));
         let style = ("sans-serif", 12).into_font().color(&BLACK);
         let middle = plotters::style::text_anchor::VPos::Center;
         let style = style.pos(plotters::style::text_anchor::Pos::new(plotters::style::text_anchor::HPos::Left, middle));
         chart.draw_series([Text::new(label, at, style)])?;
     }
-    Ok(area.present()?)
+    area.present()?;
+    Ok(true)
 }
 
-/// The time of a fresh list by the number of records in the store.
-pub(super) fn sizes(path: &Path, comparisons: &[Comparison]) -> Outcome {
+/// The time of a fresh list by the number of records in the store. Answers whether there is any.
+pub(super) fn sizes(path: &Path, comparisons: &[Comparison]) -> Outcome<bool> {
     let times = |side: fn(&Comparison) -> Option<f64>| -> Vec<(f64, f64)> {
         comparisons
             .iter()
@@ -71,7 +74,7 @@ pub(super) fn sizes(path: &Path, comparisons: &[Comparison]) -> Outcome {
     let values = || sides.iter().flat_map(|(_, _, points)| points).map(|(_, time)| *time);
     let (least, most) = (values().fold(f64::MAX, f64::min) / 2.0, values().fold(f64::MIN, f64::max) * 2.0);
     if least >= most {
-        return Ok(());
+        return Ok(false);
     }
     let area = SVGBackend::new(path, (800, 420)).into_drawing_area();
     area.fill(&WHITE)?;
@@ -88,5 +91,6 @@ pub(super) fn sizes(path: &Path, comparisons: &[Comparison]) -> Outcome {
         chart.draw_series(line)?.label(*name).legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
     }
     chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
-    Ok(area.present()?)
+    area.present()?;
+    Ok(true)
 }

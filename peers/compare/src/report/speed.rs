@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Circumstances, docs, plots, write as write_file};
 use crate::Outcome;
-use crate::speed::{Comparison, Figures, Goal, names};
+use crate::speed::{Comparison, Figures, Goal, Summary, names};
 
 const RESULTS: &str = "beside-the-reference/results.json";
+const RATIOS: &str = "beside-the-reference/ratios.svg";
+const LIST: &str = "beside-the-reference/list.svg";
 
 const HEAD: &str = "\
 # Beside the reference: figures
@@ -32,16 +34,25 @@ struct Measured {
 
 type Results = BTreeMap<String, Measured>;
 
-/// Removes all results.
+/// Removes all results and their plots.
 pub(crate) fn forget() -> Outcome {
-    keep_all(&Results::new())
+    for plot in [RATIOS, LIST] {
+        match fs::remove_file(docs().join(plot)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    keep_all(&Results::new())?;
+    write(&Results::new())
 }
 
-/// Puts the results of one measurement in the place of its earlier ones.
+/// Puts the results of one measurement in the place of its earlier ones, and writes the page: whatever comes after it, it
+/// is kept.
 pub(crate) fn keep(name: &str, comparisons: Vec<Comparison>) -> Outcome {
     let mut results = read()?;
     results.insert(name.to_owned(), Measured { circumstances: Circumstances::now(), comparisons });
-    keep_all(&results)
+    keep_all(&results)?;
+    write(&results)
 }
 
 fn keep_all(results: &Results) -> Outcome {
@@ -58,10 +69,12 @@ fn read() -> Outcome<Results> {
     }
 }
 
-/// Writes the page and its plots from all results that there are.
-pub(crate) fn write() -> Outcome {
-    let results = read()?;
+/// The page and its plots, from all results that there are.
+fn write(results: &Results) -> Outcome {
     let mut text = HEAD.to_owned();
+    let mut told = Summary::default();
+    results.values().for_each(|measured| told.add(&measured.comparisons));
+    let _ = writeln!(text, "{told}\n");
     for name in names() {
         let Some(measured) = results.get(name) else {
             let _ = writeln!(text, "## {name}\n\nNot measured yet.\n");
@@ -71,8 +84,16 @@ pub(crate) fn write() -> Outcome {
         let _ = writeln!(text, "## {name}\n");
         let _ = writeln!(
             text,
-            "Measured {}: {} cores ({}), {}, {}, load {}; {}.\n",
-            at.date, at.cores, at.processor, at.memory, at.kernel, at.load, at.compiler
+            "Measured {}: {} cores ({}), {}, {}, load {}; {}{}; {}.\n",
+            at.date,
+            at.cores,
+            at.processor,
+            at.memory,
+            at.kernel,
+            at.load,
+            at.compiler,
+            at.servers.iter().map(|server| format!(", {server}")).collect::<String>(),
+            at.commit
         );
         let _ = writeln!(text, "| work | what | ours | reference | ratio | goal |\n|---|---|---|---|---|---|");
         for comparison in &measured.comparisons {
@@ -91,11 +112,13 @@ pub(crate) fn write() -> Outcome {
         }
     }
     let all: Vec<&Comparison> = results.values().flat_map(|measured| &measured.comparisons).collect();
-    plots::ratios(&docs().join("beside-the-reference/ratios.svg"), &all)?;
-    text.push_str("## All ratios\n\n![ratios](beside-the-reference/ratios.svg)\n");
-    if let Some(list) = results.get("list") {
-        plots::sizes(&docs().join("beside-the-reference/list.svg"), &list.comparisons)?;
-        text.push_str("\n![a fresh list by the size of the store](beside-the-reference/list.svg)\n");
+    if plots::ratios(&docs().join(RATIOS), &all)? {
+        let _ = writeln!(text, "## All ratios\n\n![ratios]({RATIOS})");
+    }
+    if let Some(list) = results.get("list")
+        && plots::sizes(&docs().join(LIST), &list.comparisons)?
+    {
+        let _ = writeln!(text, "\n![a fresh list by the size of the store]({LIST})");
     }
     write_file("beside-the-reference.md", &text)
 }
@@ -108,25 +131,29 @@ fn row(comparison: &Comparison) -> String {
 }
 
 fn figures(figures: &Figures, unit: &str) -> String {
-    match figures {
-        Figures::Fails(error) => format!("fails: {}", error.replace('|', "\\|").replace('\n', " ")),
+    let rounds = match (figures.median(), figures.spread()) {
+        (Some(median), Some(_)) if figures.rounds().len() == 1 => {
+            format!("{} {unit}", number(median)).trim_end().to_owned()
+        }
+        (Some(median), Some((least, most))) => {
+            format!("{} {unit} [{} .. {}]", number(median), number(least), number(most)).replace("  ", " ")
+        }
+        _ => String::new(),
+    };
+    let text = match figures {
+        Figures::Rounds(_) => rounds,
+        Figures::Broken { rounds: some, error } => format!("{rounds} in {} rounds; then it fails: {error}", some.len()),
+        Figures::Fails(error) => format!("fails: {error}"),
         Figures::NotMeasured(why) => format!("not measured: {why}"),
-        Figures::Rounds(rounds) => match (figures.median(), figures.spread()) {
-            (Some(median), Some(_)) if rounds.len() == 1 => format!("{} {unit}", number(median)).trim_end().to_owned(),
-            (Some(median), Some((least, most))) => {
-                format!("{} {unit} [{} .. {}]", number(median), number(least), number(most))
-            }
-            _ => "not measured".to_owned(),
-        },
-    }
+    };
+    text.replace('|', "\\|").replace('\n', " ")
 }
 
 fn ratio(comparison: &Comparison) -> String {
-    match (comparison.ratio(), comparison.ours.median()) {
-        // A difference of two equal times is hardly ever nothing at all.
-        (Some(_), Some(ours)) if ours < 1e-6 => "all of it".to_owned(),
-        (Some(ratio), _) => format!("{} x", number(ratio)),
-        _ => String::new(),
+    match comparison.ratio() {
+        Some(_) if comparison.is_all_of_it() => "all of it".to_owned(),
+        Some(ratio) => format!("{} x", number(ratio)),
+        None => String::new(),
     }
 }
 
@@ -145,15 +172,41 @@ fn goal(comparison: &Comparison) -> String {
     }
 }
 
-fn number(value: f64) -> String {
+/// With three significant digits.
+pub(super) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
+        size if !(5e-7..0.1).contains(&size) => format!("{value:.2}"),
+        size => {
+            // A hundredth has its first digit at the second place after the point.
+            let first = -(size.log10().floor() as i32);
+            format!("{value:.*}", first as usize + 2)
+        }
     }
 }
 
 /// One comparison for the terminal.
 pub(crate) fn line(comparison: &Comparison) -> String {
     row(comparison).trim_matches(['|', ' ', '\n']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_digits_also_where_they_are_small() {
+        let numbers = [78_099_754.0, 123.4, 12.34, 1.234, 0.1234, 0.0123, 0.001_234, -0.0456, 0.0, 1e-15];
+        let texts = ["78099754", "123", "12.3", "1.23", "0.12", "0.0123", "0.00123", "-0.0456", "0.00", "0.00"];
+        assert_eq!(numbers.map(number), texts);
+    }
+
+    #[test]
+    fn rounds_before_a_failure_are_told_with_it() {
+        let broken = Figures::Broken { rounds: vec![1.0, 2.0, 3.0], error: "a | b\nc".to_owned() };
+        assert_eq!(figures(&broken, "ms"), "2.00 ms [1.00 .. 3.00] in 3 rounds; then it fails: a \\| b c");
+        assert_eq!(figures(&Figures::NotMeasured("no etcd".to_owned()), "ms"), "not measured: no etcd");
+        assert_eq!(figures(&Figures::Rounds(vec![1.0, 1.0]), ""), "1.00 [1.00 .. 1.00]");
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use discovery_peer_protocol::{Event, Query, name_of, now};
 use serde_json::json;
 
-use super::{Comparison, Figures, Goal};
+use super::{Comparison, Goal, Measure, Side, rows};
 use crate::Outcome;
 use crate::peer::{Peer, Which};
 use crate::store::Store;
@@ -13,29 +13,24 @@ use crate::store::Store;
 /// Processes that crash, at different moments of their renewals.
 const CRASHES: usize = 8;
 const APART: Duration = Duration::from_millis(700);
+const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
-    let mut figures = Vec::new();
-    for which in Which::BOTH {
-        figures.push(match crashes(which).await {
-            Ok(delays) => Figures::Rounds(delays),
-            Err(error) => Figures::Fails(error.to_string()),
-        });
+pub(super) async fn measure() -> Vec<Comparison> {
+    let mut sides: [Side; 2] = Default::default();
+    for (side, which) in sides.iter_mut().zip(Which::BOTH) {
+        match crashes(which).await {
+            Ok(delays) => delays.into_iter().for_each(|delay| side.add(delay.map(|delay| vec![delay]))),
+            Err(error) => side.error = Some(error.to_string()),
+        }
     }
-    let reference = figures.pop().ok_or("no figures")?;
-    let ours = figures.pop().ok_or("no figures")?;
-    Ok(vec![Comparison {
-        work: "a crash seen by a watcher".to_owned(),
-        what: format!("file, {CRASHES} processes killed, {} s apart", APART.as_secs_f64()),
-        unit: "ms".to_owned(),
-        goal: Goal::Times(50.0),
-        ours,
-        reference,
-        note: "from the kill to the event in the watcher's process".to_owned(),
-    }])
+    let measure =
+        Measure::new("time", "ms", Goal::Times(50.0)).note("from the kill to the event in the watcher's process");
+    let on = format!("file, {CRASHES} processes killed, {} s apart", APART.as_secs_f64());
+    rows("a crash seen by a watcher", &on, vec![measure], Ok(sides))
 }
 
-async fn crashes(which: Which) -> Outcome<Vec<f64>> {
+/// How long it took until each was seen, in milliseconds.
+async fn crashes(which: Which) -> Outcome<Vec<Result<f64, String>>> {
     let store = Store::file()?;
     let watcher = store.peer(which).await?;
     watcher.watch("workers", Query::all("endpoint")).await?;
@@ -59,13 +54,14 @@ async fn crashes(which: Which) -> Outcome<Vec<f64>> {
         peer.crash().await?;
         tokio::time::sleep(APART).await;
     }
-    if !watcher.sees("workers", Duration::from_secs(60), |watched| watched.state.is_empty()).await {
-        return Err("the watcher keeps dead workers for a minute".into());
-    }
+    // Who is not seen by then has no removal in the log.
+    watcher.sees("workers", PATIENCE, |watched| watched.state.is_empty()).await;
     let log = watcher.watched("workers").log;
-    let delay = |(name, at): &(String, u64)| {
-        let gone = log.iter().find(|(_, event)| matches!(event, Event::Removed { name: gone } if gone == name));
-        gone.map(|(seen, _)| seen.saturating_sub(*at) as f64 / 1e6).ok_or("a removal was not told")
+    let delay = |(name, killed): (String, u64)| {
+        let gone = log.iter().find(|(_, event)| matches!(event, Event::Removed { name: gone } if *gone == name));
+        let (seen, _) = gone.ok_or_else(|| format!("a dead worker is still shown after {} s", PATIENCE.as_secs()))?;
+        let late = seen.checked_sub(killed).ok_or("a worker was told to be gone before it was killed")?;
+        Ok(late as f64 / 1e6)
     };
-    Ok(killed.iter().map(delay).collect::<Result<_, _>>()?)
+    Ok(killed.into_iter().map(delay).collect())
 }

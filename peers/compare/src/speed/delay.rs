@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::load::{self, Spread};
 use super::result::quantile;
-use super::{Comparison, Goal, in_turns};
+use super::{Comparison, Goal, Measure, Side, in_turns, rows};
 use crate::Outcome;
 use crate::peer::Peer;
 use crate::store::Store;
@@ -19,38 +19,39 @@ const ROUNDS: usize = 7;
 const CHANGES: usize = 300;
 const APART: Duration = Duration::from_millis(5);
 
-pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
+pub(super) async fn measure() -> Vec<Comparison> {
     let mut comparisons = Vec::new();
-    for store in [Store::etcd().await?, Store::file()?] {
-        let mut client = match &store {
-            Store::Etcd(etcd) => Some(load::client(etcd).await?),
-            Store::File(_) | Store::Kubernetes(_) => None,
+    for (name, store) in [("etcd", Store::etcd().await), ("file", Store::file())] {
+        let sides = match store {
+            Ok(store) => on(&store).await,
+            Err(error) => Err(error),
         };
-        let mut number = 0;
-        let [ours, reference] = in_turns(ROUNDS, async |which| {
-            store.clear().await.map_err(|error| error.to_string())?;
-            let peer = store.peer(which).await.map_err(|error| error.to_string())?;
-            peer.ask(Command::Watches { queries: vec![Query::all("endpoint")] }).await?;
-            // The first ones pay for what is prepared lazily.
-            round(&peer, &store, client.as_mut(), &mut number, 20).await?;
-            round(&peer, &store, client.as_mut(), &mut number, CHANGES).await
-        })
-        .await;
-        let measures =
-            [("median", Goal::NotMore), ("p99", Goal::NotMore), ("processor time for each change", Goal::None)];
-        for (((measure, goal), ours), reference) in measures.into_iter().zip(ours).zip(reference) {
-            comparisons.push(Comparison {
-                work: "a change seen by a watcher".to_owned(),
-                what: format!("{}, {CHANGES} additions, {} ms apart: {measure}", store.name(), APART.as_millis()),
-                unit: "us".to_owned(),
-                goal,
-                ours,
-                reference,
-                note: String::new(),
-            });
-        }
+        let measures = vec![
+            Measure::new("median", "us", Goal::NotMore),
+            Measure::new("p99", "us", Goal::NotMore),
+            Measure::new("processor time for each change", "us", Goal::None),
+        ];
+        let what = format!("{name}, {CHANGES} additions, {} ms apart", APART.as_millis());
+        comparisons.extend(rows("a change seen by a watcher", &what, measures, sides));
     }
-    Ok(comparisons)
+    comparisons
+}
+
+async fn on(store: &Store) -> Outcome<[Side; 2]> {
+    let mut client = match store {
+        Store::Etcd(etcd) => Some(load::client(etcd).await?),
+        Store::File(_) | Store::Kubernetes(_) => None,
+    };
+    let mut number = 0;
+    let round = async |which| {
+        store.clear().await?;
+        let peer = store.peer(which).await?;
+        peer.ask(Command::Watches { queries: vec![Query::all("endpoint")] }).await?;
+        // The first ones pay for what is prepared lazily.
+        round(&peer, store, client.as_mut(), &mut number, 20).await?;
+        round(&peer, store, client.as_mut(), &mut number, CHANGES).await
+    };
+    Ok(in_turns(ROUNDS, round).await)
 }
 
 async fn round(
@@ -59,12 +60,12 @@ async fn round(
     mut client: Option<&mut Client>,
     number: &mut usize,
     changes: usize,
-) -> Result<Vec<f64>, String> {
+) -> Outcome<Vec<f64>> {
     peer.ask(Command::Tally).await?;
     let before = peer.usage().await?.processor;
     for _ in 0..changes {
         *number += 1;
-        add(store, client.as_deref_mut(), *number).await.map_err(|error| error.to_string())?;
+        add(store, client.as_deref_mut(), *number).await?;
         tokio::time::sleep(APART).await;
     }
     let mut delays: Vec<f64> = Vec::new();
@@ -76,7 +77,7 @@ async fn round(
         delays.extend(tally["delays"].as_array().into_iter().flatten().filter_map(Value::as_f64));
     }
     if delays.len() != changes {
-        return Err(format!("{} of {changes} changes were seen", delays.len()));
+        return Err(format!("{} of {changes} changes were seen", delays.len()).into());
     }
     let processor = (peer.usage().await?.processor - before) as f64 / 1e3 / changes as f64;
     let part = |part: f64| quantile(&delays, part).unwrap_or(f64::NAN) / 1e3;

@@ -6,42 +6,34 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 
 use super::load;
-use super::{Comparison, Figures, Goal};
+use super::{Comparison, Goal, Measure, in_turns, rows};
 use crate::Outcome;
 use crate::peer::{Peer, Which};
 use crate::store::Store;
 
+const ROUNDS: usize = 3;
 const PROCESSES: usize = 100;
 const ENDPOINTS: usize = 10;
 const IDLE: Duration = Duration::from_secs(20);
 
-pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
-    let mut sides = Vec::new();
-    for which in Which::BOTH {
-        sides.push(one(which).await?);
-    }
-    let (reference, ours) = (sides.pop().ok_or("no figures")?, sides.pop().ok_or("no figures")?);
-    let measures = [
-        ("watches", "", Goal::AtMost(0.0)),
-        ("requests to register", "", Goal::None),
-        ("kB to clients, to register", "kB", Goal::Times(5.0)),
-        ("kB from clients, to register", "kB", Goal::None),
-        ("processor time of the server, to register", "ms", Goal::None),
-        ("requests in 20 s of idling", "", Goal::None),
-        ("kB to clients in 20 s of idling", "kB", Goal::None),
-        ("resident memory of a process", "MB", Goal::None),
-    ];
-    let rows = measures.into_iter().zip(ours.into_iter().zip(reference));
-    let row = |((what, unit, goal), (ours, reference)): ((&str, &str, Goal), (f64, f64))| Comparison {
-        work: format!("load on the server by {PROCESSES} registering processes"),
-        what: format!("etcd, an endpoint and a model each, at {ENDPOINTS} endpoints: {what}"),
-        unit: unit.to_owned(),
-        goal,
-        ours: Figures::Rounds(vec![ours]),
-        reference: Figures::Rounds(vec![reference]),
-        note: "counted by the server: its own metrics. Streams' messages count as requests".to_owned(),
+pub(super) async fn measure() -> Vec<Comparison> {
+    let measure = |what: &str, unit, goal| {
+        Measure::new(what, unit, goal)
+            .note("counted by the server: its own metrics. Streams' messages count as requests")
     };
-    Ok(rows.map(row).collect())
+    let measures = vec![
+        measure("watches", "", Goal::AtMost(0.0)),
+        measure("requests to register", "", Goal::None),
+        measure("kB to clients, to register", "kB", Goal::Times(5.0)),
+        measure("kB from clients, to register", "kB", Goal::None),
+        measure("processor time of the server, to register", "ms", Goal::None),
+        measure("requests in 20 s of idling", "", Goal::None),
+        measure("kB to clients in 20 s of idling", "kB", Goal::None),
+        Measure::new("resident memory of a process", "MB", Goal::None),
+    ];
+    let work = format!("load on the server by {PROCESSES} registering processes");
+    let on = format!("etcd, an endpoint and a model each, at {ENDPOINTS} endpoints");
+    rows(&work, &on, measures, Ok(in_turns(ROUNDS, one).await))
 }
 
 async fn one(which: Which) -> Outcome<Vec<f64>> {
@@ -49,9 +41,9 @@ async fn one(which: Which) -> Outcome<Vec<f64>> {
     let Store::Etcd(etcd) = &store else { return Err("no etcd".into()) };
     let counters = async || -> Outcome<[f64; 3]> {
         Ok([
-            load::metric(etcd, "grpc_server_msg_received_total", "").await?,
-            load::metric(etcd, "etcd_network_client_grpc_sent_bytes_total", "").await? / 1e3,
-            load::metric(etcd, "etcd_network_client_grpc_received_bytes_total", "").await? / 1e3,
+            load::metric(etcd, "grpc_server_msg_received_total").await?,
+            load::metric(etcd, "etcd_network_client_grpc_sent_bytes_total").await? / 1e3,
+            load::metric(etcd, "etcd_network_client_grpc_received_bytes_total").await? / 1e3,
         ])
     };
     let (before, processor) = (counters().await?, load::processor(etcd)?);
@@ -62,7 +54,7 @@ async fn one(which: Which) -> Outcome<Vec<f64>> {
         peers.push(peer);
     }
     let (registered, used) = (counters().await?, load::processor(etcd)? - processor);
-    let watches = load::metric(etcd, "etcd_debugging_mvcc_watcher_total", "").await?;
+    let watches = load::metric(etcd, "etcd_debugging_mvcc_watcher_total").await?;
     tokio::time::sleep(IDLE).await;
     let idled = counters().await?;
     let usages = try_join_all(peers.iter().map(Peer::usage)).await?;
@@ -73,7 +65,7 @@ async fn one(which: Which) -> Outcome<Vec<f64>> {
         part(&registered, &before, 0),
         part(&registered, &before, 1),
         part(&registered, &before, 2),
-        used * 1e3,
+        used,
         part(&idled, &registered, 0),
         part(&idled, &registered, 1),
         resident,

@@ -5,45 +5,45 @@ use serde_json::Value;
 
 use super::load::{self, Spread, WORKERS};
 use super::result::quantile;
-use super::{Comparison, Goal, in_turns, of};
+use super::{Comparison, Goal, Measure, Side, in_turns, of, rows};
 use crate::Outcome;
 use crate::peer::{Peer, Which};
 use crate::store::Store;
 
 const ROUNDS: usize = 5;
 
-pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
-    let store = Store::etcd().await?;
-    let Store::Etcd(etcd) = &store else { return Err("no etcd".into()) };
+pub(super) async fn measure() -> Vec<Comparison> {
     let mut comparisons = Vec::new();
     for (size, times, goal) in [(1_000, 40, Goal::None), (10_000, 20, Goal::Times(10.0)), (100_000, 10, Goal::Works)] {
-        load::load(etcd, Spread::Pools, size).await?;
-        let peers = [store.peer(Which::Ours).await?, store.peer(Which::Reference).await?];
-        let round = async |which: Which| {
-            let failed = |error: Box<dyn std::error::Error>| error.to_string();
-            let sent = async || load::metric(etcd, "etcd_network_client_grpc_sent_bytes_total", "").await;
-            let before = sent().await.map_err(failed)?;
-            let [time, processor] = timed(of(&peers, which), Spread::Pools.query(size / 2), times).await?;
-            let bytes = sent().await.map_err(failed)? - before;
-            // One list more than those that were timed.
-            Ok(vec![time, processor, bytes / 1e3 / (times + 1) as f64])
-        };
-        let [ours, reference] = in_turns(ROUNDS, round).await;
+        let beyond = size > load::READABLE;
         let measures =
             [("time", "ms", goal), ("processor time", "ms", Goal::None), ("sent by the server", "kB", Goal::None)];
-        for (((measure, unit, goal), ours), reference) in measures.into_iter().zip(ours).zip(reference) {
-            comparisons.push(Comparison {
-                work: "one fresh list of one endpoint's workers".to_owned(),
-                what: format!("etcd, {WORKERS} workers among {size} records: {measure}"),
-                unit: unit.to_owned(),
-                goal,
-                ours,
-                reference,
-                note: String::new(),
-            });
-        }
+        let measures = measures.map(|(what, unit, goal)| Measure::new(what, unit, goal).beyond_the_reference(beyond));
+        let on = format!("etcd, {WORKERS} workers among {size} records");
+        comparisons.extend(rows(
+            "one fresh list of one endpoint's workers",
+            &on,
+            measures.into(),
+            among(size, times).await,
+        ));
     }
-    Ok(comparisons)
+    comparisons
+}
+
+async fn among(size: usize, times: usize) -> Outcome<[Side; 2]> {
+    let store = Store::etcd().await?;
+    let Store::Etcd(etcd) = &store else { return Err("no etcd".into()) };
+    load::load(etcd, Spread::Pools, size).await?;
+    let peers = [store.peer(Which::Ours).await?, store.peer(Which::Reference).await?];
+    let round = async |which: Which| {
+        let sent = async || load::metric(etcd, "etcd_network_client_grpc_sent_bytes_total").await;
+        let before = sent().await?;
+        let [time, processor] = timed(of(&peers, which), Spread::Pools.query(size / 2), times).await?;
+        let bytes = sent().await? - before;
+        // One list more than those that were timed.
+        Ok(vec![time, processor, bytes / 1e3 / (times + 1) as f64])
+    };
+    Ok(in_turns(ROUNDS, round).await)
 }
 
 /// What a list of the [`WORKERS`] of one endpoint takes by the clock, its median, and of the processor, in milliseconds.

@@ -15,6 +15,10 @@ use crate::Outcome;
 /// Instances of one endpoint, where an endpoint has several.
 pub(super) const WORKERS: usize = 100;
 
+/// The most of these records that the reference can read at once from etcd, whose answer must stay below 4 MiB: with 221
+/// bytes for each it is 4,090,000 bytes. From here on it is known to fail, and below it is not.
+pub(super) const READABLE: usize = 18_500;
+
 /// How the records lie: how many instances an endpoint has.
 #[derive(Clone, Copy)]
 pub(super) enum Spread {
@@ -81,23 +85,59 @@ pub(super) async fn load(etcd: &Etcd, spread: Spread, count: usize) -> Outcome {
     Ok(())
 }
 
-/// The processor time that the server has used, in seconds.
+/// The processor time that the server has used, in milliseconds: of all its threads, by the scheduler's nanoseconds. What
+/// `/proc/PID/stat` tells has steps of 10 ms, which is more than some figures.
 pub(super) fn processor(etcd: &Etcd) -> Outcome<f64> {
     let pid = etcd.pid().ok_or("etcd does not run")?;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // After the name, which is in brackets: the 12th and the 13th field, in hundredths of a second on Linux.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks: u64 = fields.get(11).ok_or("no such field")?.parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(ticks as f64 / 100.0)
+    let mut nanos = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let spent = fs::read_to_string(thread?.path().join("schedstat"))?;
+        nanos += spent.split_whitespace().next().ok_or("no time in schedstat")?.parse::<u64>()?;
+    }
+    if nanos == 0 { Err("this kernel does not count the time of threads".into()) } else { Ok(nanos as f64 / 1e6) }
 }
 
-/// The sum of a metric of the server's over its labels, those alone that hold `label`.
-pub(super) async fn metric(etcd: &Etcd, name: &str, label: &str) -> Outcome<f64> {
+/// The sum of a metric of the server's over its labels.
+pub(super) async fn metric(etcd: &Etcd, name: &str) -> Outcome<f64> {
     let mut stream = TcpStream::connect(("127.0.0.1", etcd.port())).await?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
     let mut text = String::new();
     stream.read_to_string(&mut text).await?;
-    let of_name =
-        |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label);
-    Ok(text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    Ok(total(&text, name, |_| true)?)
+}
+
+/// The sum of a metric over those of its lines that count. What the server tells of may be nothing yet, so that it has the
+/// metric's type and no line; what it does not know at all is an error, not nothing.
+pub(crate) fn total(text: &str, name: &str, counts: impl Fn(&str) -> bool) -> Result<f64, String> {
+    let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+    let typed = format!("# TYPE {name} ");
+    if !text.lines().any(|line| of_name(&line) || line.starts_with(&typed)) {
+        return Err(format!("the server has no metric {name}"));
+    }
+    let value = |line: &str| {
+        let number = line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
+        number.ok_or_else(|| format!("no number: {line}"))
+    };
+    text.lines().filter(of_name).filter(|line| counts(line)).map(value).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "# TYPE open gauge\n# TYPE sent counter\nsent{to=\"a\"} 1.5e3\nsent{to=\"b\"} 2\nsent_more 9\n";
+
+    #[test]
+    fn a_metric_is_summed_over_its_lines() {
+        assert_eq!(total(TEXT, "sent", |_| true), Ok(1502.0));
+        assert_eq!(total(TEXT, "sent", |line| line.contains("\"b\"")), Ok(2.0));
+        assert_eq!(total(TEXT, "sent_more", |_| true), Ok(9.0));
+    }
+
+    #[test]
+    fn a_metric_without_a_line_is_nothing_and_an_unknown_one_an_error() {
+        assert_eq!(total(TEXT, "open", |_| true), Ok(0.0));
+        assert!(total(TEXT, "received", |_| true).is_err());
+        assert!(total("sent what\n", "sent", |_| true).is_err());
+    }
 }

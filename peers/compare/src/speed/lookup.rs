@@ -5,11 +5,12 @@ use serde_json::Value;
 
 use super::load::{self, Spread, WORKERS};
 use super::result::quantile;
-use super::{Comparison, Figures, Goal, in_memory, in_turns, of};
+use super::{Comparison, Goal, Measure, Side, in_memory, in_turns, of, rows};
 use crate::Outcome;
 use crate::peer::{Peer, Which};
 use crate::store::Store;
 
+const WORK: &str = "a router's lookup";
 const ROUNDS: usize = 5;
 /// Of a thousand lookups each.
 const GROUPS: usize = 300;
@@ -18,10 +19,10 @@ const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 const MANY: usize = 100_000;
 
 /// The ways of ours, as a process of ours calls them.
-const OURS: [&str; 2] = ["read and pick", "load and pick"];
+const OURS: [&str; 3] = ["read and pick", "load and pick", "load by id"];
 
 /// The ways of the reference's client, each with the one of ours that it stands beside.
-const WAYS: [(&str, usize, Goal, &str); 4] = [
+const WAYS: [(&str, usize, Goal, &str); 5] = [
     ("in place", 0, Goal::NotMore, "an index into its cache, under its read lock; ours through a reader of the view"),
     (
         "one cloned",
@@ -29,80 +30,88 @@ const WAYS: [(&str, usize, Goal, &str); 4] = [
         Goal::NotMore,
         "a lookup that may keep what it found; ours loads the view, by a count of references",
     ),
+    (
+        "by id",
+        2,
+        Goal::None,
+        "what its routers do for every request, once an id is chosen: `instance_by_id`, a scan and a clone; ours looks the \
+         key of that id up in a view",
+    ),
     ("its ids", 1, Goal::None, "`instance_ids_avail()`: the ids alone, no address; ours loads the view"),
     ("instances()", 1, Goal::None, "`instances()`: the call that its client offers for it; ours loads the view"),
 ];
 
-pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
+pub(super) async fn measure() -> Vec<Comparison> {
     let mut comparisons = Vec::new();
+    for size in SIZES {
+        let among = format!("etcd, one of {WORKERS} workers among {size} records");
+        comparisons.extend(lines(&among, size > load::READABLE, on_etcd(size).await));
+    }
+    let among = format!("memory, one endpoint among {MANY} records");
+    let measure = Measure::new("list", "ns", Goal::Times(10_000.0))
+        .note("etcd cannot be used here: the reference's list fails beyond 4 MB");
+    let (beside_the_client, beside_list) = match in_processes().await {
+        Ok((beside_the_client, beside_list)) => (Ok(beside_the_client), Ok(beside_list)),
+        Err(error) => (Err(error.to_string().into()), Err(error)),
+    };
+    comparisons.extend(lines(&among, false, beside_the_client));
+    comparisons.extend(rows(WORK, &format!("{among}; the reference's"), vec![measure], beside_list));
+    comparisons
+}
+
+async fn on_etcd(size: usize) -> Outcome<[Side; 2]> {
     let store = Store::etcd().await?;
     let Store::Etcd(etcd) = &store else { return Err("no etcd".into()) };
-    for size in SIZES {
-        load::load(etcd, Spread::Pools, size).await?;
-        let peers = [store.peer(Which::Ours).await?, store.peer(Which::Reference).await?];
-        let among = format!("etcd, one of {WORKERS} workers among {size} records");
-        comparisons.extend(beside_the_client(&among, &peers, Spread::Pools.query(size / 2)).await);
-    }
+    load::load(etcd, Spread::Pools, size).await?;
+    let peers = [store.peer(Which::Ours).await?, store.peer(Which::Reference).await?];
+    Ok(beside_the_client(&peers, Spread::Pools.query(size / 2), WORKERS).await)
+}
+
+async fn in_processes() -> Outcome<([Side; 2], [Side; 2])> {
     let peers = [in_memory(Which::Ours).await?, in_memory(Which::Reference).await?];
     for peer in &peers {
         peer.ask(Command::Fill { count: MANY }).await?;
     }
-    let among = format!("memory, one endpoint among {MANY} records");
-    comparisons.extend(beside_the_client(&among, &peers, Spread::Single.query(MANY / 2)).await);
-    comparisons.push(beside_list(&among, &peers).await);
-    Ok(comparisons)
+    let query = Spread::Single.query(MANY / 2);
+    Ok((beside_the_client(&peers, query.clone(), 1).await, beside_list(&peers, query).await))
 }
 
-/// Beside what the reference's own client keeps.
-pub(super) async fn beside_the_client(among: &str, peers: &[Peer; 2], query: Query) -> Vec<Comparison> {
-    let [ours, reference] = in_turns(ROUNDS, async |which| {
-        let ways = match which {
-            Which::Ours => &OURS[..],
-            Which::Reference => &WAYS.map(|(way, ..)| way)[..],
-        };
-        let answer = of(peers, which).ask(Command::Lookup { query: query.clone(), groups: GROUPS }).await?;
-        ways.iter().map(|way| median(&answer[*way]).ok_or_else(|| format!("no times of {way:?}"))).collect()
+/// Beside what the reference's own client keeps: for each of [`WAYS`] a figure of each side.
+pub(super) async fn beside_the_client(peers: &[Peer; 2], query: Query, workers: usize) -> [Side; 2] {
+    in_turns(ROUNDS, async |which| {
+        let command = Command::Lookup { query: query.clone(), groups: GROUPS, records: workers };
+        let answer = of(peers, which).ask(command).await?;
+        if answer["records"].as_u64() != Some(workers as u64) {
+            return Err(format!("{} records to choose from in the place of {workers}", answer["records"]).into());
+        }
+        let times = |way: &str| median(&answer[way]).ok_or_else(|| format!("no times of {way:?}").into());
+        WAYS.iter().map(|(way, beside, ..)| times(if which == Which::Ours { OURS[*beside] } else { way })).collect()
     })
-    .await;
-    // A side that failed says so in every column.
-    let row = |(number, (way, beside, goal, note)): (usize, (&str, usize, Goal, &str))| {
-        let reference = reference.get(number)?.clone();
-        // There is nothing to be compared with where the reference has no figures.
-        let goal = if matches!(reference, Figures::Rounds(_)) { goal } else { Goal::Works };
-        Some(Comparison {
-            work: "a router's lookup".to_owned(),
-            what: format!("{among}; the reference's: {way}"),
-            unit: "ns".to_owned(),
-            goal,
-            ours: ours.get(beside)?.clone(),
-            reference,
-            note: note.to_owned(),
-        })
-    };
-    WAYS.into_iter().enumerate().filter_map(row).collect()
+    .await
+}
+
+/// The lines of [`beside_the_client`], where the reference may see nothing because it is too much.
+pub(super) fn lines(among: &str, beyond: bool, sides: Outcome<[Side; 2]>) -> Vec<Comparison> {
+    let measures =
+        WAYS.map(|(way, _, goal, note)| Measure::new(way, "ns", goal).note(note).beyond_the_reference(beyond));
+    rows(WORK, &format!("{among}; the reference's"), measures.into(), sides)
 }
 
 /// Beside `list`, which the reference's routers use too.
-async fn beside_list(among: &str, peers: &[Peer; 2]) -> Comparison {
-    let [mut ours, mut reference] = in_turns(ROUNDS, async |which| {
-        let query = Spread::Single.query(MANY / 2);
+async fn beside_list(peers: &[Peer; 2], query: Query) -> [Side; 2] {
+    in_turns(ROUNDS, async |which| {
+        let query = query.clone();
         let (command, times) = match which {
-            Which::Ours => (Command::Lookup { query, groups: GROUPS }, OURS[1]),
+            Which::Ours => (Command::Lookup { query, groups: GROUPS, records: 1 }, OURS[1]),
             Which::Reference => (Command::TimeList { query, times: 5 }, "nanos"),
         };
-        let nanos = median(&of(peers, which).ask(command).await?[times]);
-        Ok(vec![nanos.ok_or("no times")?])
+        let answer = of(peers, which).ask(command).await?;
+        if answer["records"].as_u64() != Some(1) {
+            return Err(format!("{} records in the place of 1", answer["records"]).into());
+        }
+        Ok(vec![median(&answer[times]).ok_or("no times")?])
     })
-    .await;
-    Comparison {
-        work: "a router's lookup".to_owned(),
-        what: format!("{among}; the reference's: list"),
-        unit: "ns".to_owned(),
-        goal: Goal::Times(10_000.0),
-        ours: ours.remove(0),
-        reference: reference.remove(0),
-        note: "etcd cannot be used here: the reference's list fails beyond 4 MB".to_owned(),
-    }
+    .await
 }
 
 fn median(values: &Value) -> Option<f64> {

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use discovery_core::{Discovery, Environment};
 use serde_json::json;
 
-use super::{Comparison, Figures, Goal};
+use super::{Comparison, Goal, Measure, Side, in_turns, rows};
 use crate::Outcome;
 use crate::peer::{Peer, Which};
 use crate::store::{ETCD_TTL, Store};
 
+const WORK: &str = "an outage longer than the time to live";
 const ROUNDS: usize = 2;
 const PROCESSES: usize = 50;
 const OUTAGE: Duration = Duration::from_secs(ETCD_TTL + 5);
@@ -25,8 +26,8 @@ enum Left {
     Nothing,
 }
 
-pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
-    let recovery = declared_recovery().await?;
+pub(super) async fn measure() -> Vec<Comparison> {
+    let recovery = declared_recovery().await;
     let mut comparisons = Vec::new();
     for (left, how, note) in [
         (
@@ -37,39 +38,45 @@ pub(super) async fn measure() -> Outcome<Vec<Comparison>> {
         ),
         (Left::Nothing, "down and wiped", "every record has to be written again, under a new lease"),
     ] {
-        let (mut figures, mut exits) = (Vec::new(), Vec::new());
-        for which in Which::BOTH {
-            let (whole, exited) = rounds(which, left).await?;
-            figures.push(whole);
-            exits.push(Figures::Rounds(exited));
-        }
-        let row = |what: &str, unit: &str, goal: Goal, figures: &mut Vec<Figures>| Comparison {
-            work: "an outage longer than the time to live".to_owned(),
-            what: format!("etcd {how} for {} s, {PROCESSES} processes: {what}", OUTAGE.as_secs()),
-            unit: unit.to_owned(),
-            goal,
-            ours: figures.remove(0),
-            reference: figures.remove(0),
-            note: format!("time to live {ETCD_TTL} s on both sides; {note}"),
+        let on = format!("etcd {how} for {} s, {PROCESSES} processes", OUTAGE.as_secs());
+        let (recovery, unknown) = match &recovery {
+            Ok(recovery) => (*recovery, None),
+            Err(error) => (0.0, Some(format!("our bound is not known: {error}"))),
         };
-        comparisons.push(row("until every record is there again", "s", Goal::AtMost(recovery), &mut figures));
-        comparisons.push(row("processes that gave up", "", Goal::AtMost(0.0), &mut exits));
+        let measure = |what: &str, unit, goal| {
+            Measure::new(what, unit, goal).note(format!("time to live {ETCD_TTL} s on both sides; {note}"))
+        };
+        // Its processes end when their lease does, and nobody starts them again.
+        let whole = Measure {
+            reference_fails: true,
+            ..measure("until every record is there again", "s", Goal::AtMost(recovery))
+        };
+        let exits = measure("processes that gave up", "", Goal::AtMost(0.0));
+        let (times, gave_up) = match unknown {
+            Some(error) => (Err(error.clone().into()), Err(error.into())),
+            None => {
+                let (times, gave_up) = in_rounds(left).await;
+                (Ok(times), Ok(gave_up))
+            }
+        };
+        comparisons.extend(rows(WORK, &on, vec![whole], times));
+        comparisons.extend(rows(WORK, &on, vec![exits], gave_up));
     }
-    Ok(comparisons)
+    comparisons
 }
 
-/// A side that fails once is not asked again.
-async fn rounds(which: Which, left: Left) -> Outcome<(Figures, Vec<f64>)> {
-    let (mut times, mut exits) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let (time, exited) = one(which, left).await?;
-        exits.push(exited as f64);
-        match time {
-            Ok(time) => times.push(time),
-            Err(error) => return Ok((Figures::Fails(error), exits)),
-        }
-    }
-    Ok((Figures::Rounds(times), exits))
+/// For each side the times until its fleet was whole, and how many processes had given up, which is known of a fleet that
+/// was not whole again too.
+async fn in_rounds(left: Left) -> ([Side; 2], [Side; 2]) {
+    let mut gave_up: [Side; 2] = Default::default();
+    let times = in_turns(ROUNDS, async |which| {
+        let exits = &mut gave_up[usize::from(which == Which::Reference)];
+        let (time, exited) = one(which, left).await.inspect_err(|error| exits.error = Some(error.to_string()))?;
+        exits.add(Ok(vec![exited as f64]));
+        Ok(vec![time?])
+    })
+    .await;
+    (times, gave_up)
 }
 
 /// R, the bound that this project's backend declares, in seconds.
@@ -110,25 +117,30 @@ async fn one(which: Which, left: Left) -> Outcome<(Result<f64, String>, usize)> 
         Left::Nothing => etcd.wipe().await?,
     }
     let back = Instant::now();
+    let gave_up = || peers.iter().filter(|peer| peer.gave_up().is_some()).count();
     // What was stored is there until its leases end, which the server gives their whole time after a restart: who has
     // given up shows then.
     let mut whole_since = None;
+    // A server that has just come back may refuse to answer for a moment.
+    let mut last = Err("nothing was read".to_owned());
     while back.elapsed() < PATIENCE {
-        let whole = there().await? == PROCESSES;
+        last = there().await.map_err(|error| error.to_string());
+        let whole = last == Ok(PROCESSES);
         whole_since = if whole { whole_since.or(Some(back.elapsed())) } else { None };
         let leases_ended = back.elapsed() > Duration::from_secs(2 * ETCD_TTL + 2);
-        if whole && leases_ended {
+        // Nobody is left who could write a record.
+        let over = last == Ok(0) && gave_up() == PROCESSES;
+        if leases_ended && (whole || over) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let exited = peers.iter().filter(|peer| peer.gave_up().is_some()).count();
-    let figures = match whole_since {
-        Some(since) => Ok(since.as_secs_f64()),
-        None => {
-            let left = there().await?;
-            Err(format!("{left} of {PROCESSES} records are there after {} s", PATIENCE.as_secs()))
+    let figures = match (whole_since, last) {
+        (Some(since), _) => Ok(since.as_secs_f64()),
+        (None, Ok(left)) => {
+            Err(format!("{left} of {PROCESSES} records are there after {:.0} s", back.elapsed().as_secs_f64()))
         }
+        (None, Err(error)) => Err(format!("no records can be read: {error}")),
     };
-    Ok((figures, exited))
+    Ok((figures, gave_up()))
 }

@@ -16,6 +16,9 @@ pub(crate) struct Comparison {
     pub(crate) reference: Figures,
     /// What has to be known to read it.
     pub(crate) note: String,
+    /// The reference is known to fail at this: it is told, and nothing is wrong with the measurement.
+    #[serde(default)]
+    pub(crate) reference_fails: bool,
 }
 
 /// What is wanted.
@@ -38,27 +41,45 @@ pub(crate) enum Goal {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Figures {
+    /// Of every round.
     Rounds(Vec<f64>),
+    /// Of the rounds before one that failed.
+    Broken { rounds: Vec<f64>, error: String },
+    /// The first round failed.
     Fails(String),
+    /// There was no round.
     NotMeasured(String),
 }
 
 impl Figures {
-    pub(crate) fn median(&self) -> Option<f64> {
+    /// As far as there are rounds.
+    pub(crate) fn rounds(&self) -> &[f64] {
         match self {
-            Self::Rounds(rounds) => quantile(rounds, 0.5),
-            _ => None,
+            Self::Rounds(rounds) | Self::Broken { rounds, .. } => rounds,
+            Self::Fails(_) | Self::NotMeasured(_) => &[],
         }
+    }
+
+    /// Why there are no more rounds.
+    pub(crate) fn error(&self) -> Option<&str> {
+        match self {
+            Self::Rounds(_) => None,
+            Self::Broken { error, .. } | Self::Fails(error) | Self::NotMeasured(error) => Some(error),
+        }
+    }
+
+    pub(crate) fn median(&self) -> Option<f64> {
+        quantile(self.rounds(), 0.5)
     }
 
     /// The smallest and the largest.
     pub(crate) fn spread(&self) -> Option<(f64, f64)> {
-        match self {
-            Self::Rounds(rounds) => Some((quantile(rounds, 0.0)?, quantile(rounds, 1.0)?)),
-            _ => None,
-        }
+        Some((quantile(self.rounds(), 0.0)?, quantile(self.rounds(), 1.0)?))
     }
 }
+
+/// Below this a figure is nothing: a difference of two equal ones is hardly ever zero to the last bit.
+const NOTHING: f64 = 1e-6;
 
 impl Comparison {
     /// The reference's median over ours.
@@ -68,25 +89,38 @@ impl Comparison {
         Some(reference / ours.max(f64::MIN_POSITIVE))
     }
 
+    /// Whether ours is nothing at all, so that no ratio can be told.
+    pub(crate) fn is_all_of_it(&self) -> bool {
+        self.ours.median().is_some_and(|ours| ours < NOTHING)
+    }
+
     /// Whether the goal is met; nothing where it cannot be said.
     pub(crate) fn met(&self) -> Option<bool> {
-        match self.goal {
-            Goal::Times(wanted) => self.ratio().map(|ratio| ratio >= wanted),
-            Goal::NotMore => Some(self.ratio()? >= 1.0 || !self.is_more_beyond_noise()?),
-            Goal::Works => match self.ours {
-                Figures::Rounds(_) => Some(true),
-                Figures::Fails(_) => Some(false),
-                Figures::NotMeasured(_) => None,
-            },
-            Goal::AtMost(most) => self.ours.median().map(|ours| ours <= most),
-            Goal::None => None,
+        match (self.goal, &self.ours) {
+            (Goal::None, _) | (_, Figures::NotMeasured(_)) => None,
+            (_, Figures::Fails(_)) | (Goal::Works | Goal::AtMost(_), Figures::Broken { .. }) => Some(false),
+            (Goal::Works, Figures::Rounds(_)) => Some(true),
+            (Goal::Times(wanted), _) => self.ratio().map(|ratio| ratio >= wanted),
+            (Goal::NotMore, _) => Some(self.ratio()? >= 1.0 || !self.is_more_beyond_noise()?),
+            (Goal::AtMost(most), Figures::Rounds(_)) => self.ours.median().map(|ours| ours <= most),
+        }
+    }
+
+    /// What went wrong: everything but that the reference fails where it is known to.
+    pub(crate) fn failures(&self) -> Vec<(&'static str, &str)> {
+        match (&self.ours, &self.reference) {
+            (Figures::NotMeasured(error), _) | (_, Figures::NotMeasured(error)) => vec![("not measured", error)],
+            (ours, reference) => {
+                let reference = reference.error().filter(|_| !self.reference_fails).map(|error| ("reference", error));
+                ours.error().map(|error| ("ours", error)).into_iter().chain(reference).collect()
+            }
         }
     }
 
     /// Rounds are taken in turns, so that what disturbs the machine disturbs a pair of them alike. Noise decides each pair by
     /// chance: ours is more where it is so in every pair, or in all but one of five or more.
     fn is_more_beyond_noise(&self) -> Option<bool> {
-        let (Figures::Rounds(ours), Figures::Rounds(reference)) = (&self.ours, &self.reference) else { return None };
+        let (ours, reference) = (self.ours.rounds(), self.reference.rounds());
         let (pairs, (_, most)) = (ours.len().min(reference.len()), self.reference.spread()?);
         let more = ours.iter().zip(reference).filter(|(ours, reference)| ours > reference).count();
         Some(more + usize::from(pairs >= 5) >= pairs || self.ours.median()? > most)
@@ -116,6 +150,7 @@ mod tests {
             ours: rounds(ours),
             reference: rounds(reference),
             note: text(),
+            reference_fails: false,
         }
     }
 
@@ -146,5 +181,44 @@ mod tests {
         assert_eq!(comparison.met(), Some(true));
         comparison.ours = Figures::Fails("too large".to_owned());
         assert_eq!(comparison.met(), Some(false));
+    }
+
+    #[test]
+    fn a_round_that_fails_leaves_those_before_it() {
+        let mut comparison = comparison(Goal::Times(2.0), &[], &[4.0, 4.0, 4.0]);
+        comparison.ours = Figures::Broken { rounds: vec![1.0, 1.0], error: "cut".to_owned() };
+        assert_eq!((comparison.ratio(), comparison.met()), (Some(4.0), Some(true)));
+        assert_eq!(comparison.failures(), [("ours", "cut")]);
+        // What has to hold every time has not.
+        comparison.goal = Goal::AtMost(5.0);
+        assert_eq!(comparison.met(), Some(false));
+        comparison.goal = Goal::Works;
+        assert_eq!(comparison.met(), Some(false));
+    }
+
+    #[test]
+    fn only_a_failure_that_is_known_is_no_failure() {
+        let mut comparison = comparison(Goal::Works, &[1.0], &[]);
+        comparison.reference = Figures::Fails("too large".to_owned());
+        assert_eq!(comparison.failures(), [("reference", "too large")]);
+        comparison.reference_fails = true;
+        assert!(comparison.failures().is_empty());
+        comparison.ours = Figures::Fails("no answer".to_owned());
+        assert_eq!(comparison.failures(), [("ours", "no answer")]);
+        comparison.reference = Figures::NotMeasured("no etcd".to_owned());
+        assert_eq!(comparison.failures(), [("not measured", "no etcd")]);
+    }
+
+    #[test]
+    fn ours_failing_is_a_miss() {
+        let mut comparison = comparison(Goal::AtMost(5.0), &[], &[4.0]);
+        comparison.ours = Figures::Fails("not whole".to_owned());
+        assert_eq!(comparison.met(), Some(false));
+    }
+
+    #[test]
+    fn a_residue_of_two_equal_times_is_nothing() {
+        assert!(comparison(Goal::None, &[1e-14], &[3.0]).is_all_of_it());
+        assert!(!comparison(Goal::None, &[0.01], &[3.0]).is_all_of_it());
     }
 }

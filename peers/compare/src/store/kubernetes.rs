@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use discovery_core::{Key, Record};
 use discovery_deploy::CRD;
@@ -11,6 +12,7 @@ use discovery_testbed::{ControlPlane, ControlPlaneOptions};
 use serde_json::{Value, json};
 
 use crate::Outcome;
+use crate::speed::total;
 
 const NODE: &str = "node";
 /// What makes a pod one that discovery looks at.
@@ -40,6 +42,12 @@ impl Pods {
         let pods = Self { plane, namespace: Mutex::default(), number: AtomicUsize::new(1) };
         pods.clear().await?;
         Ok(pods)
+    }
+
+    /// The API server's.
+    pub(super) async fn version(&self) -> Outcome<String> {
+        let said: Value = serde_json::from_str(&self.plane.kubectl(["get", "--raw", "/version"]).await?)?;
+        Ok(said["gitVersion"].as_str().ok_or("the API server does not tell its version")?.to_owned())
     }
 
     fn namespace(&self) -> String {
@@ -157,19 +165,37 @@ impl Pods {
     /// of processor time.
     pub(crate) async fn served(&self) -> Outcome<[f64; 4]> {
         let text = self.plane.kubectl(["get", "--raw", "/metrics"]).await?;
-        let of_discovery = |line: &&str| line.contains("dynamoworkermetadatas") || line.contains("endpointslices");
-        let sum = |name: &str, with: &str| -> f64 {
-            let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(with)).filter(of_discovery);
-            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-        };
-        let processor = text.lines().find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
-        let sent = sum("apiserver_response_sizes_sum{", "") + sum("apiserver_watch_events_sizes_sum{", "");
+        let of_discovery = |line: &str| line.contains("dynamoworkermetadatas") || line.contains("endpointslices");
+        let sum = |name: &str, with: &str| total(&text, name, |line| line.contains(with) && of_discovery(line));
+        let sent = sum("apiserver_response_sizes_sum", "")? + sum("apiserver_watch_events_sizes_sum", "")?;
         Ok([
-            sum("apiserver_longrunning_requests{", "WATCH"),
-            sum("apiserver_request_total{", ""),
+            sum("apiserver_longrunning_requests", "WATCH")?,
+            sum("apiserver_request_total", "")?,
             sent / 1e3,
-            processor.and_then(|seconds| seconds.trim().parse::<f64>().ok()).unwrap_or_default() * 1e3,
+            total(&text, "process_cpu_seconds_total", |_| true)? * 1e3,
         ])
+    }
+
+    /// The same once nobody opens or closes a watch, asks, or is told anything for two seconds.
+    pub(crate) async fn quiet(&self, within: Duration) -> Outcome<[f64; 4]> {
+        let deadline = Instant::now() + within;
+        let mut last = self.served().await?;
+        while Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let now = self.served().await?;
+            if now[..3] == last[..3] {
+                return Ok(now);
+            }
+            last = now;
+        }
+        Err(format!("the API server has no quiet moment in {} s", within.as_secs()).into())
+    }
+
+    /// Removes the records of all pods, which stay.
+    pub(crate) async fn forget(&self) -> Outcome {
+        let arguments = ["delete", "dynamoworkermetadatas.nvidia.com", "--all", "--namespace", &self.namespace()];
+        self.plane.kubectl(arguments).await?;
+        Ok(())
     }
 }
 
