@@ -71,6 +71,7 @@
 
 mod backend;
 mod config;
+mod diagnose;
 mod fault;
 mod lock;
 mod owner;
@@ -82,6 +83,7 @@ mod watch;
 
 pub use backend::FileBackend;
 pub use config::{Config, DIRECTORY_VARIABLE, TTL_VARIABLE};
+pub use diagnose::{Diagnosis, OwnerFiles, RecordFiles, diagnose};
 
 /// The name in `DYN_DISCOVERY_BACKEND`.
 pub const NAME: &str = "file";

@@ -332,6 +332,10 @@ impl Owner {
         Ok(None)
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Who it is, for an error's message.
     pub(crate) fn describe(&self) -> String {
         format!("instance {} (process {})", self.id, self.pid)

@@ -1,30 +1,15 @@
 //! What can go wrong with a shared directory. Reads only: files that have expired are counted and left alone.
 
-use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use discovery_core::{Environment, Record};
-use discovery_dynamo::layout::{bucket_of_kind, parse_file_name};
-use discovery_dynamo::{Endpoint, EventChannel, EventSource, Model};
-use discovery_file::{Config, DIRECTORY_VARIABLE, MAX_VALUE};
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
+use discovery_core::Environment;
+use discovery_file::{Config, DIRECTORY_VARIABLE, Diagnosis, MAX_VALUE, OwnerFiles, RecordFiles, diagnose};
 use rustix::fs::{StatVfs, StatVfsMountFlags};
-use serde::Deserialize;
 
 use super::{Finding, about_records};
 use crate::output::bytes_text;
 
-/// What the names of files start with that are being written.
-const TEMPORARY: &str = ".tmp_";
-/// After this, files of other implementations count as left behind.
-const REFERENCE_TTL: Duration = Duration::from_secs(10);
-/// No line of an owner file is as long.
-const MAX_LINE: u64 = 64 << 10;
 const DIRECTORY: &str = "directory";
 
 pub(super) fn look() -> Vec<Finding> {
@@ -35,10 +20,9 @@ pub(super) fn look() -> Vec<Finding> {
     let root = config.directory.as_path();
     let mut findings = vec![directory(root), inotify()];
     if root.is_dir() {
-        let owners = Owners::read(root);
-        findings.push(owners.finding());
-        findings.extend(strays("owners", &owners.strays));
-        findings.extend(files(root, &owners.claimed));
+        let Diagnosis { owners: found, records, .. } = diagnose(&config);
+        findings.extend(owners(&found));
+        findings.extend(files(&records));
     }
     findings
 }
@@ -83,18 +67,9 @@ fn lacking(system: &StatVfs) -> Option<String> {
     }
 }
 
-/// Opens a regular file to be read. Whatever else has its name is not waited for, as a FIFO would have to be.
-fn open(path: &Path) -> io::Result<Option<File>> {
-    if !fs::symlink_metadata(path)?.is_file() {
-        return Ok(None);
-    }
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)?;
-    Ok(file.metadata()?.is_file().then_some(file))
-}
-
 /// One finding of all that is no regular file where one should be.
-fn strays(what: &'static str, strays: &[String]) -> Option<Finding> {
-    let first = strays.first()?;
+fn passed_over(what: &'static str, strays: &[PathBuf]) -> Option<Finding> {
+    let first = strays.first()?.display();
     let text = format!("{} are no regular files and are passed over, as {first}: move them away", strays.len());
     Some(Finding::poor(what, text))
 }
@@ -111,202 +86,51 @@ fn inotify() -> Finding {
     }
 }
 
-/// A line of an owner file.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OwnerLine {
-    Claim { bucket: String, name: String },
-    Header { pid: u32, ttl_ms: u64 },
-}
-
-/// The owner files of a directory.
-#[derive(Default)]
-struct Owners {
-    alive: usize,
-    /// Alive and not renewing: stopped, or unable to write.
-    silent: Vec<u32>,
-    dead: usize,
-    unreadable: Vec<String>,
-    strays: Vec<String>,
-    claimed: HashSet<(String, String)>,
-}
-
-impl Owners {
-    fn read(root: &Path) -> Self {
-        let mut owners = Self::default();
-        let directory = root.join(".discovery").join("owners");
-        for name in names(&directory) {
-            if name.starts_with(TEMPORARY) {
-                continue;
-            }
-            match owners.take_in(&directory.join(&name)) {
-                // It may have ended meanwhile.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    owners.unreadable.push(format!("{name}: {error}"));
-                }
-                _ => {}
-            }
-        }
-        owners
-    }
-
-    fn take_in(&mut self, path: &Path) -> io::Result<()> {
-        let Some(file) = open(path)? else {
-            self.strays.push(path.display().to_string());
-            return Ok(());
-        };
-        let alive = is_locked(&file)?;
-        let renewed = file.metadata()?.modified()?;
-        let (mut pid, mut ttl) = (0, Duration::from_secs(10));
-        let mut lines = BufReader::new(file);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let read = lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? as u64;
-            if read == 0 || read == MAX_LINE {
-                break;
-            }
-            match serde_json::from_slice(&line) {
-                Ok(OwnerLine::Claim { bucket, name }) => drop(self.claimed.insert((bucket, name))),
-                Ok(OwnerLine::Header { pid: id, ttl_ms }) => (pid, ttl) = (id, Duration::from_millis(ttl_ms)),
-                // A torn line is closed by the next one.
-                Err(_) => {}
-            }
-        }
-        if !alive {
-            self.dead += 1;
-            return Ok(());
-        }
-        self.alive += 1;
-        if silence(renewed) > ttl {
-            self.silent.push(pid);
-        }
-        Ok(())
-    }
-
-    fn finding(&self) -> Finding {
-        let Self { alive, dead, .. } = self;
-        let text = format!("{alive} alive, {dead} dead, whose records are removed by whoever watches");
-        if let Some(first) = self.unreadable.first() {
-            let advice = "let all processes run as one user, or in one group";
-            return Finding::wrong(
-                "owners",
-                format!("{text}; {} cannot be read: {first}: {advice}", self.unreadable.len()),
-            );
-        }
-        if let Some(pid) = self.silent.first() {
-            let count = self.silent.len();
-            return Finding::poor(
-                "owners",
-                format!("{text}; {count} alive do not renew, as process {pid}: is it stopped?"),
-            );
-        }
+fn owners(owners: &OwnerFiles) -> Vec<Finding> {
+    let OwnerFiles { alive, dead, silent, unreadable, strays, .. } = owners;
+    let text = format!("{alive} alive, {dead} dead, whose records are removed by whoever watches");
+    let finding = if let Some((path, cause)) = unreadable.first() {
+        let advice = "let all processes run as one user, or in one group";
+        let text = format!("{text}; {} cannot be read: {}: {cause}: {advice}", unreadable.len(), path.display());
+        Finding::wrong("owners", text)
+    } else if let Some(pid) = silent.first() {
+        let text = format!("{text}; {} alive do not renew, as process {pid}: is it stopped?", silent.len());
+        Finding::poor("owners", text)
+    } else {
         Finding::good("owners", text)
-    }
-}
-
-/// Whether somebody holds the lock of an owner file. Asks only.
-fn is_locked(file: &File) -> io::Result<bool> {
-    let mut lock = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
     };
-    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
-    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+    [finding].into_iter().chain(passed_over("owners", strays)).collect()
 }
 
 /// The files in the buckets, whoever wrote them.
-fn files(root: &Path, claimed: &HashSet<(String, String)>) -> Vec<Finding> {
-    let (mut ours, mut theirs, mut expired) = (0_usize, 0_usize, 0_usize);
-    let (mut foreign, mut records) = (Vec::new(), Vec::new());
-    let (mut misplaced, mut unusual, mut oversized) = (Vec::new(), Vec::new(), Vec::new());
-    let buckets = root.join("v1");
-    for bucket in names(&buckets) {
-        let directory = buckets.join(&bucket);
-        if !directory.is_dir() {
-            if is_known(&bucket) {
-                let text = format!("{}: no directory stands where one should be: move it away", directory.display());
-                misplaced.push(Finding::wrong("files", text));
-            }
-            continue;
-        }
-        for name in names(&directory) {
-            let path = directory.join(&name);
-            if name.starts_with(TEMPORARY) {
-                continue;
-            }
-            let Ok(key) = parse_file_name(&bucket, &name) else {
-                foreign.push(path.display().to_string());
-                continue;
-            };
-            let file = match open(&path) {
-                Ok(Some(file)) => file,
-                Ok(None) => {
-                    unusual.push(path.display().to_string());
-                    continue;
-                }
-                // It may have been removed meanwhile.
-                Err(_) => continue,
-            };
-            let metadata = file.metadata();
-            if metadata.as_ref().is_ok_and(|metadata| metadata.len() > MAX_VALUE as u64) {
-                oversized.push(path.display().to_string());
-                continue;
-            }
-            if claimed.contains(&(bucket.clone(), name)) {
-                ours += 1;
-            } else if metadata.and_then(|metadata| metadata.modified()).is_ok_and(|at| silence(at) > REFERENCE_TTL) {
-                expired += 1;
-            } else {
-                theirs += 1;
-            }
-            let mut value = Vec::new();
-            if file.take(MAX_VALUE as u64).read_to_end(&mut value).is_ok() {
-                records.push((key, value));
-            }
-        }
-    }
-    let text = format!("{ours} of this implementation, {theirs} of others or just being written, {expired} expired");
-    let mut findings = vec![if expired == 0 {
+fn files(files: &RecordFiles) -> Vec<Finding> {
+    let RecordFiles { owned, others, expired, .. } = files;
+    let text = format!("{owned} of this implementation, {others} of others or just being written, {expired} expired");
+    let mut findings = vec![if *expired == 0 {
         Finding::good("files", text)
     } else {
-        Finding::poor("files", format!("{text}, which the next process that lists or watches here removes"))
+        Finding::poor(
+            "files",
+            format!("{text}, which are shown to nobody: remove them, or let Dynamo's processes do it"),
+        )
     }];
-    findings.extend(misplaced);
-    findings.extend(strays("files", &unusual));
-    if let Some(first) = oversized.first() {
-        let most = bytes_text(MAX_VALUE as u64);
-        let text = format!("{} are larger than {most} and are skipped, as {first}: remove them", oversized.len());
+    findings.extend(files.misplaced.iter().map(|path| {
+        let text = format!("{}: no directory stands where one should be: move it away", path.display());
+        Finding::wrong("files", text)
+    }));
+    findings.extend(passed_over("files", &files.strays));
+    if let Some(first) = files.oversized.first() {
+        let (count, most, first) = (files.oversized.len(), bytes_text(MAX_VALUE as u64), first.display());
+        let text = format!("{count} are larger than {most} and are skipped, as {first}: remove them");
         findings.push(Finding::poor("files", text));
     }
-    if let Some(first) = foreign.first() {
-        let text = format!("{} files are no records and are skipped, as {first}: move them away", foreign.len());
+    if let Some(first) = files.foreign.first() {
+        let (count, first) = (files.foreign.len(), first.display());
+        let text = format!("{count} files are no records and are skipped, as {first}: move them away");
         findings.push(Finding::poor("files", text));
     }
-    findings.extend(about_records(records.iter().map(|(key, value)| (key, value.as_slice()))));
+    findings.extend(about_records(files.records.iter().map(|(key, value)| (key, &**value))));
     findings
-}
-
-/// Whether records of one of Dynamo's kinds lie there.
-fn is_known(bucket: &str) -> bool {
-    let kinds = [Endpoint::KIND, Model::KIND, EventChannel::KIND, EventSource::KIND];
-    kinds.iter().any(|kind| bucket_of_kind(kind).is_ok_and(|known| known == bucket))
-}
-
-/// How long ago that was, by the wall clock.
-fn silence(at: SystemTime) -> Duration {
-    SystemTime::now().duration_since(at).unwrap_or_default()
-}
-
-/// What a directory holds; nothing where it cannot be read or is none.
-fn names(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort_unstable();
-    names
 }
 
 #[cfg(test)]
