@@ -1,9 +1,11 @@
-//! This backend beside etcd's client used directly, on one server and in one run: see `docs/benchmarks.md`.
+//! This backend beside etcd's client used directly, and beside what it declares, on one server and in one run: see
+//! `docs/benchmarks.md`.
 //!
 //! Each side runs in a process of its own, started anew for each round, so that its processor time is its own; the sides
 //! take turns. A line is the median of the rounds, with the smallest and the largest. Needs what the tests need: an etcd
 //! on PATH, or Go.
 
+mod bounds;
 mod idle;
 mod raw;
 mod records;
@@ -49,6 +51,7 @@ async fn side(name: &str, endpoint: &str, count: usize) -> Outcome {
         "sync-view" => sync::view(endpoint, count).await,
         "register-raw" => register::raw(endpoint, count).await,
         "register-ours" => register::ours(endpoint, count).await,
+        "owner" => bounds::owner(endpoint, count).await,
         "idle" => idle::handle(endpoint, count).await,
         _ => Err(format!("no side is called {name:?}").into()),
     }
@@ -69,6 +72,7 @@ async fn compare(wanted: &[&str]) -> Outcome {
     if picked("idle") {
         idle::measure(&etcd).await?;
     }
+    bounds::measure(&etcd, picked).await?;
     if picked("first_sync_100000") {
         sync::compare(&etcd).await?;
     }
