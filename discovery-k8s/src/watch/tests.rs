@@ -115,7 +115,8 @@ struct Counting {
 impl Counting {
     fn leg(side: Side, versions: impl IntoIterator<Item = u64>, hold: Option<&Arc<Notify>>) -> Leg {
         let versions = Mutex::new(versions.into_iter().collect());
-        Leg { side, namespace: None, source: Arc::new(Self { versions, hold: Mutex::new(hold.cloned()) }) }
+        let source = Arc::new(Self { versions, hold: Mutex::new(hold.cloned()) });
+        Leg { side, namespace: None, source, is_dealt_out: false }
     }
 }
 
@@ -250,7 +251,7 @@ async fn a_list_takes_no_watch_back_before_what_was_counted_while_it_was_read() 
         stream::iter([Event::Gone(Ref::new("ns", "b"), 97), put("c", 101)].map(Ok)).chain(stream::pending()).boxed(),
     ];
     let source = Arc::new(Telling { watches: Mutex::new(watches.into()), asked: Arc::clone(&asked) });
-    let legs = [Leg { side: Side::Readiness, namespace: None, source }];
+    let legs = [Leg { side: Side::Readiness, namespace: None, source, is_dealt_out: false }];
     let barriers = Barriers::new();
     let mut events = open(&legs, &barriers, &Births::default(), &Scope::all(), None);
     assert_eq!(snapshot(&mut events).await.1, [90]);
