@@ -158,8 +158,8 @@ async fn a_member_that_is_isolated_hears_nothing_of_the_others_until_it_rejoins(
     let leader = cluster.leader().await?;
     members[leader].ctl(["put", "key", "old"]).await?;
     let stored = async |index: usize| members[index].ctl(["get", "key", "--print-value-only", "--consistency=s"]).await;
-    for index in 0..members.len() {
-        assert_eq!(value(&members[index], "key").await?, "old");
+    for member in members {
+        assert_eq!(value(member, "key").await?, "old");
     }
     // The one that has most to say to the others.
     cluster.isolate(leader)?;
