@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use discovery_core::backend::{Change, Entry, Lineage, Position, WatchEvent};
 use discovery_core::{Error, Key, Result, Scope};
 
-use super::scan::Findings;
+use super::files::Findings;
 
 /// How many changes are kept for streams that lag; one that lags further starts over from a snapshot.
 const KEPT: usize = 4096;

@@ -1,4 +1,4 @@
-//! What the files hold: one pass after another compares the directory with what is known.
+//! One pass after another compares the directory with what is known: what was noticed, or everything.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -7,21 +7,19 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use discovery_core::backend::{Change, Entry, Incarnation};
 use discovery_core::{Key, Result};
 use discovery_dynamo::layout;
 
-use super::look::{Look, Seen, State, look};
+use super::files::{Files, Findings};
+use super::look::{Look, look};
 use super::notice::{Notices, Notifier, Role};
 use super::owners::Owners;
-use crate::MAX_VALUE;
 use crate::fault::fault;
 use crate::lock::DirectoryLock;
-use crate::owner::{Claim, End, Owner};
+use crate::owner::{End, Owner};
 use crate::place::{Nonce, Place, Spot, TEMPORARY};
 use crate::reading::Reading;
-use crate::record::{FOREIGN_TTL, GRACE, age};
+use crate::record::FOREIGN_TTL;
 
 /// How often files are read again when they change while they are read.
 const ROUNDS: usize = 4;
@@ -54,61 +52,6 @@ pub(crate) enum Following {
     Notices,
 }
 
-/// What a pass found.
-#[derive(Debug, Default)]
-pub(crate) struct Findings {
-    pub(crate) changes: Vec<Change>,
-    /// Whether a directory was lost, and with it what it held.
-    pub(crate) reset: bool,
-}
-
-#[derive(Debug)]
-struct Known {
-    claim: Claim,
-    key: Key,
-    value: Bytes,
-    state: State,
-    /// Since when this watcher knows that modification time, by its own monotonic clock; `None` where the file was
-    /// too old already when it was seen first.
-    modified_seen: Option<Instant>,
-    /// Whether that was moved on since, because nobody had looked for long.
-    forgiven: bool,
-    incarnation: Incarnation,
-    shown: bool,
-}
-
-impl Known {
-    fn outdated(&self, now: Instant) -> bool {
-        self.modified_seen.is_none_or(|seen| now.duration_since(seen) > FOREIGN_TTL + GRACE)
-    }
-
-    /// By its owner's life, or by its own age where it has no owner.
-    fn lives(&self, owners: &Owners, now: Instant) -> bool {
-        owners.lives(&self.claim).unwrap_or(!self.outdated(now))
-    }
-
-    /// Shows the record or hides it.
-    fn judge(&mut self, owners: &Owners, incarnations: &mut u64, now: Instant, findings: &mut Findings) {
-        let show = self.lives(owners, now);
-        match (self.shown, show) {
-            (true, false) => findings.changes.push(Change::Delete(self.key.clone())),
-            (false, true) => {
-                *incarnations = incarnations.wrapping_add(1);
-                self.incarnation = Incarnation(*incarnations);
-                findings.changes.push(Change::Put(entry(self)));
-            }
-            _ => {}
-        }
-        self.shown = show;
-    }
-}
-
-#[derive(Debug, Default)]
-struct Bucket {
-    directory: Option<Nonce>,
-    files: HashMap<String, Known>,
-}
-
 /// The files of the buckets that are wanted.
 #[derive(Debug)]
 pub(crate) struct Scan {
@@ -116,9 +59,7 @@ pub(crate) struct Scan {
     following: Following,
     notifier: Option<Notifier>,
     owners: Owners,
-    buckets: HashMap<String, Bucket>,
-    skipped: HashSet<(String, String)>,
-    incarnations: u64,
+    files: Files,
     last: Instant,
     /// What was noticed too late for the pass that noticed it.
     pending: Notices,
@@ -135,10 +76,7 @@ impl Scan {
             following: Following::No,
             notifier: None,
             owners: Owners::default(),
-            buckets: HashMap::new(),
-            skipped: HashSet::new(),
-            // Two handles, and two lives of one, shall not use the same tokens.
-            incarnations: fastrand::u64(..),
+            files: Files::new(),
             last: Instant::now(),
             pending: Notices::default(),
             failed: false,
@@ -154,7 +92,7 @@ impl Scan {
 
     /// How many files there are that cannot be read as records.
     pub(crate) fn skipped(&self) -> u64 {
-        self.skipped.len() as u64
+        self.files.skipped()
     }
 
     /// Whether another pass should come soon: an owner may just have died, or something was noticed late.
@@ -198,7 +136,9 @@ impl Scan {
         // After a stop of this very process nobody's silence means anything yet. Who only lists now and then cannot tell
         // it from the time between two lists, and waits for a sign of life once.
         if gap > FOREIGN_TTL / 2 {
-            self.forgive(now);
+            let once = self.following == Following::No;
+            self.owners.forgive(once, now);
+            self.files.forgive(once, now);
         } else if self.notifier.is_some() {
             // What kept a watcher from its passes kept owners of the same machine from renewing.
             self.owners.excuse(gap.saturating_sub(LATE), now);
@@ -230,7 +170,7 @@ impl Scan {
             let names = if full || replaced || unread.contains(&bucket) {
                 self.list(&bucket)?
             } else if depth == Depth::Lives {
-                self.ownerless(&bucket)
+                self.files.ownerless(&bucket, &self.owners)
             } else {
                 continue;
             };
@@ -239,11 +179,9 @@ impl Scan {
         self.read(notices, &settled, fd, now, Reading::Waits, &mut findings)?;
         let turned = self.owners.take_turned();
         if lives {
-            for known in self.buckets.values_mut().flat_map(|bucket| bucket.files.values_mut()) {
-                known.judge(&self.owners, &mut self.incarnations, now, &mut findings);
-            }
+            self.files.judge_all(&self.owners, now, &mut findings);
         } else {
-            self.judge_turned(turned, now, &mut findings);
+            self.files.judge(turned, &self.owners, now, &mut findings);
         }
         Ok(findings)
     }
@@ -272,22 +210,12 @@ impl Scan {
         self.look_at_owners(&mut notices, now, Reading::AtOnce)?;
         self.read(notices, &[], Some(fd), now, Reading::AtOnce, &mut findings)?;
         let turned = self.owners.take_turned();
-        self.judge_turned(turned, now, &mut findings);
+        self.files.judge(turned, &self.owners, now, &mut findings);
         Ok(findings)
     }
 
     fn look_at_owners(&mut self, notices: &mut Notices, now: Instant, reading: Reading) -> Result<()> {
         notices.owners.drain().try_for_each(|name| self.owners.look(&self.place, &name, now, reading))
-    }
-
-    fn forgive(&mut self, now: Instant) {
-        let once = self.following == Following::No;
-        self.owners.forgive(once, now);
-        let files = self.buckets.values_mut().flat_map(|bucket| bucket.files.values_mut());
-        for known in files.filter(|known| !(once && known.forgiven)) {
-            known.modified_seen = known.modified_seen.map(|_| now);
-            known.forgiven = true;
-        }
     }
 
     fn drain(&mut self, fd: Option<&OwnedFd>, notices: &mut Notices) -> Result<()> {
@@ -319,7 +247,7 @@ impl Scan {
             return Ok(wanted.iter().cloned().collect());
         }
         let path = self.place.buckets();
-        let mut names: BTreeSet<_> = self.buckets.keys().cloned().collect();
+        let mut names: BTreeSet<_> = self.files.buckets().cloned().collect();
         match fs::read_dir(&path) {
             Ok(listing) => {
                 for entry in listing {
@@ -346,22 +274,13 @@ impl Scan {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(fault(&path, error)),
         };
-        let known = self.buckets.entry(bucket.to_owned()).or_default();
-        let before = std::mem::replace(&mut known.directory, current);
-        let replaced = before != current;
-        if before.is_some() && replaced {
-            findings.reset = true;
-            let lost = known.files.drain().filter(|(_, known)| known.shown);
-            findings.changes.extend(lost.map(|(_, known)| Change::Delete(known.key)));
-        }
-        Ok(replaced)
+        Ok(self.files.found(bucket, current, findings))
     }
 
     /// The names in the bucket, and those that are known.
     fn list(&mut self, bucket: &str) -> Result<HashSet<String>> {
         let path = self.place.bucket(bucket);
-        let mut names: HashSet<_> =
-            self.buckets.get(bucket).into_iter().flat_map(|known| known.files.keys().cloned()).collect();
+        let mut names: HashSet<_> = self.files.names(bucket).cloned().collect();
         match fs::read_dir(&path) {
             Ok(listing) => {
                 for entry in listing {
@@ -372,13 +291,8 @@ impl Scan {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(fault(&path, error)),
         }
-        self.skipped.retain(|(place, name)| place != bucket || names.contains(name));
+        self.files.skip_only(bucket, &names);
         Ok(names)
-    }
-
-    fn ownerless(&self, bucket: &str) -> HashSet<String> {
-        let files = self.buckets.get(bucket).into_iter().flat_map(|known| &known.files);
-        files.filter(|(_, known)| self.owners.lives(&known.claim).is_none()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Reads what was touched, and applies it once no notice about it is left that is older than what was read. Of the
@@ -411,10 +325,10 @@ impl Scan {
         let touched = &notices.touched;
         let late = |spot: &Spot| touched.get(&spot.bucket).is_some_and(|names| names.contains(&spot.name));
         let (made_anew, gone): (HashSet<_>, HashSet<_>) = notices.gone.drain().partition(late);
-        for (spot, (key, look)) in seen {
+        for (spot, found) in seen {
             if !made_anew.contains(&spot) {
                 let gone = gone.contains(&spot);
-                self.apply(spot, key, gone, look, now, findings);
+                self.files.apply(spot, gone, found, &self.owners, now, findings);
             }
         }
         notices.gone = made_anew;
@@ -439,7 +353,8 @@ impl Scan {
                 let spot = Spot { bucket: bucket.clone(), name };
                 if let Some(key) = self.key(&spot, reading)? {
                     // What was away in between is read anew.
-                    let known = self.known(&spot).filter(|_| !notices.gone.contains(&spot)).map(|known| known.state);
+                    let known =
+                        self.files.known(&spot).filter(|_| !notices.gone.contains(&spot)).map(|known| known.state);
                     let path = self.place.record(&spot);
                     let look = look(&path, known, reading).map_err(|error| fault(&path, error))?;
                     seen.insert(spot, (key, look));
@@ -449,13 +364,9 @@ impl Scan {
         Ok(())
     }
 
-    fn known(&self, spot: &Spot) -> Option<&Known> {
-        self.buckets.get(&spot.bucket)?.files.get(&spot.name)
-    }
-
     /// The key of this file; `None`, counted, where it is no record's.
     fn key(&mut self, spot: &Spot, reading: Reading) -> Result<Option<Key>> {
-        if let Some(known) = self.known(spot) {
+        if let Some(known) = self.files.known(spot) {
             return Ok(Some(known.key.clone()));
         }
         match (layout::parse_file_name(&spot.bucket, &spot.name), reading) {
@@ -464,83 +375,11 @@ impl Scan {
             (Err(_), Reading::AtOnce) => Err(fault(&self.place.record(spot), io::ErrorKind::WouldBlock.into())),
             (Err(error), Reading::Waits) => {
                 if self.place.record(spot).exists() {
-                    self.skip(spot, error.message());
+                    self.files.skip(spot, error.message());
                 } else {
-                    self.skipped.remove(&(spot.bucket.clone(), spot.name.clone()));
+                    self.files.unskip(spot);
                 }
                 Ok(None)
-            }
-        }
-    }
-
-    fn skip(&mut self, spot: &Spot, cause: &str) {
-        if self.skipped.insert((spot.bucket.clone(), spot.name.clone())) {
-            tracing::warn!(bucket = spot.bucket, name = spot.name, cause, "a file is no record and is passed over");
-        }
-    }
-
-    fn apply(&mut self, spot: Spot, key: Key, gone: bool, look: Look, now: Instant, findings: &mut Findings) {
-        let files = &mut self.buckets.entry(spot.bucket.clone()).or_default().files;
-        if (gone || !matches!(look, Look::File(_)))
-            && let Some(known) = files.remove(&spot.name)
-            && known.shown
-        {
-            findings.changes.push(Change::Delete(known.key));
-        }
-        let Seen { state, value } = match look {
-            Look::File(seen) => seen,
-            Look::Stray => return self.skip(&spot, "it is no regular file: move it away"),
-            Look::Absent => {
-                self.skipped.remove(&(spot.bucket, spot.name));
-                return;
-            }
-        };
-        if state.size > MAX_VALUE as u64 {
-            // The last value that had a legal size stays.
-            self.skip(&spot, "it is too large");
-            return;
-        }
-        let claim = Claim { spot: spot.clone(), nonce: state.nonce };
-        if let Some(known) = files.get_mut(&spot.name) {
-            if (known.state.nonce, known.state.modified) != (state.nonce, state.modified) {
-                (known.modified_seen, known.forgiven) = (Some(now), false);
-            }
-            (known.claim, known.state) = (claim, state);
-            if let Some(value) = value
-                && value != known.value
-            {
-                known.value = value;
-                if known.shown {
-                    findings.changes.push(Change::Put(entry(known)));
-                }
-            }
-            return;
-        }
-        let Some(value) = value else { return };
-        self.incarnations = self.incarnations.wrapping_add(1);
-        let mut known = Known {
-            claim,
-            key,
-            value,
-            state,
-            modified_seen: (age(state.modified) <= FOREIGN_TTL + GRACE).then_some(now),
-            forgiven: false,
-            incarnation: Incarnation(self.incarnations),
-            shown: false,
-        };
-        known.shown = known.lives(&self.owners, now);
-        if known.shown {
-            findings.changes.push(Change::Put(entry(&known)));
-        }
-        files.insert(spot.name, known);
-    }
-
-    /// Shows and hides the records whose owners' lives have changed.
-    fn judge_turned(&mut self, turned: HashSet<Spot>, now: Instant, findings: &mut Findings) {
-        for spot in turned {
-            if let Some(known) = self.buckets.get_mut(&spot.bucket).and_then(|bucket| bucket.files.get_mut(&spot.name))
-            {
-                known.judge(&self.owners, &mut self.incarnations, now, findings);
             }
         }
     }
@@ -550,10 +389,6 @@ impl Scan {
     pub(crate) fn leftovers(&self) -> Vec<(Owner, End)> {
         self.owners.over().collect()
     }
-}
-
-fn entry(known: &Known) -> Entry {
-    Entry { key: known.key.clone(), value: known.value.clone(), incarnation: known.incarnation }
 }
 
 #[cfg(test)]

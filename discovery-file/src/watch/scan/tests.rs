@@ -1,5 +1,6 @@
 use std::thread;
 
+use discovery_core::backend::Change;
 use discovery_core::{InstanceId, Path};
 
 use super::*;
@@ -212,11 +213,7 @@ fn an_owner_that_goes_takes_its_claims_along_and_nobody_elses() {
 fn age_by(scan: &mut Scan, by: Duration) {
     let back = |at: &mut Instant| *at = at.checked_sub(by).expect("the machine has run for longer");
     back(&mut scan.last);
-    scan.buckets
-        .values_mut()
-        .flat_map(|bucket| bucket.files.values_mut())
-        .flat_map(|known| &mut known.modified_seen)
-        .for_each(back);
+    scan.files.all().flat_map(|known| &mut known.modified_seen).for_each(back);
     scan.owners.clocks().for_each(back);
 }
 
@@ -242,5 +239,5 @@ fn who_only_lists_now_and_then_sees_silence_all_the_same() {
         age_by(&mut scan, Duration::from_secs(6));
     }
     assert_eq!(told, [3, 0, 0, 2], "after 18 s");
-    assert_eq!(scan.buckets[INSTANCES].files.values().filter(|known| known.shown).count(), 1);
+    assert_eq!(scan.files.all().filter(|known| known.shown).count(), 1);
 }
