@@ -247,6 +247,8 @@ pub(crate) struct Owner {
     pub(crate) state: State,
     id: String,
     pid: u32,
+    /// How many bytes of the file were read in whole lines.
+    whole: u64,
 }
 
 /// What tells whether an owner file has to be read again.
@@ -300,24 +302,47 @@ impl Owner {
             state,
             id: name.to_owned(),
             pid: 0,
+            whole: 0,
         };
-        let mut lines = BufReader::new(Content::of(&file, reading));
+        let claims = owner.take_in(&file, reading).map_err(failed)?;
+        owner.claims.extend(claims);
+        Ok(Some(owner))
+    }
+
+    /// Reads what was added to the file since it was read last, and answers the claims among it. `None` where the file is
+    /// another one by now. A process that registers thousands would else have all of them read for each.
+    pub(crate) fn read_on(&mut self, place: &Place, reading: Reading) -> Result<Option<Vec<Claim>>> {
+        let Some(Opened { file, state, .. }) = open(place, &self.name, reading)? else { return Ok(None) };
+        if state.nonce != self.state.nonce {
+            return Ok(None);
+        }
+        let claims = self.take_in(&file, reading).map_err(|error| fault(&place.owners().join(&self.name), error))?;
+        self.claims.extend(claims.iter().cloned());
+        Ok(Some(claims))
+    }
+
+    /// Takes in the lines that were not whole before.
+    fn take_in(&mut self, file: &File, reading: Reading) -> io::Result<Vec<Claim>> {
+        let mut claims = Vec::new();
+        let mut lines = BufReader::new(Content::of(file, reading).from(self.whole));
         let mut line = Vec::new();
         loop {
-            let read = lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).map_err(failed)? as u64;
+            let read = lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? as u64;
             if read == 0 || read == MAX_LINE {
-                break;
+                return Ok(claims);
+            }
+            if line.ends_with(b"\n") {
+                self.whole += read;
             }
             if let Ok(claim) = serde_json::from_slice::<Claim>(&line) {
-                owner.claims.insert(claim);
+                claims.push(claim);
             } else if let Ok(header) = serde_json::from_slice::<Header>(&line) {
-                owner.ttl = Duration::from_millis(header.ttl_ms);
-                owner.id = header.id;
-                owner.pid = header.pid;
+                self.ttl = Duration::from_millis(header.ttl_ms);
+                self.id = header.id;
+                self.pid = header.pid;
             }
             line.clear();
         }
-        Ok(Some(owner))
     }
 
     /// The owner that claims this file, where one does.

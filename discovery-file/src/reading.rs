@@ -53,6 +53,11 @@ impl<'a> Content<'a> {
     pub(crate) fn of(file: &'a File, reading: Reading) -> Self {
         Self { file, reading, at: 0 }
     }
+
+    /// What it holds from so many bytes on.
+    pub(crate) fn from(self, at: u64) -> Self {
+        Self { at, ..self }
+    }
 }
 
 impl Read for Content<'_> {

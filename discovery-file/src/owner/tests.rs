@@ -131,3 +131,31 @@ fn an_owner_that_compacts_its_file_never_looks_dead() {
     });
     assert!(compactions > 100);
 }
+
+#[test]
+fn what_is_added_to_a_file_is_read_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new(root.path().to_owned());
+    let living = owner(root.path(), 1);
+    let claims: Vec<_> = ["a", "b", "c"].map(|name| file(&place, name)).into();
+    let claim = |which: usize| living.claim(&claims[which..=which], || unreachable!("so few need no compacting"));
+    claim(0).unwrap();
+    let mut seen = read(&place, "1");
+    let mut added = || seen.read_on(&place, Reading::Waits).unwrap();
+    assert_eq!(added(), Some(vec![]));
+    claim(1).unwrap();
+    assert_eq!(added(), Some(vec![claims[1].clone()]));
+    // A line that is not whole yet, as it may look to who reads while it is written.
+    let path = place.owners().join("1");
+    let mut torn = serde_json::to_vec(&claims[2]).unwrap();
+    let rest = torn.split_off(9);
+    let mut half_written = OpenOptions::new().append(true).open(&path).unwrap();
+    half_written.write_all(&torn).unwrap();
+    assert_eq!(added(), Some(vec![]));
+    half_written.write_all(&rest).unwrap();
+    half_written.write_all(b"\n").unwrap();
+    assert_eq!(added(), Some(vec![claims[2].clone()]));
+    living.compact(&mut living.held(), &claims[..1]).unwrap();
+    assert_eq!(added(), None, "another file");
+    assert_eq!((seen.claims.len(), read(&place, "1").claims.len()), (3, 1));
+}

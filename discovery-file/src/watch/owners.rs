@@ -122,6 +122,15 @@ impl Owners {
         }
     }
 
+    fn claimed_by(&mut self, name: &str, claims: impl IntoIterator<Item = Claim>) {
+        for claim in claims {
+            let spot = claim.spot.clone();
+            if self.by_claim.insert(claim, name.to_owned()).is_none_or(|before| before != name) {
+                self.turned.insert(spot);
+            }
+        }
+    }
+
     /// Looks at one owner file.
     pub(crate) fn look(&mut self, place: &Place, name: &str, now: Instant, reading: Reading) -> Result<()> {
         let Some((state, alive)) = Owner::probe(place, name, reading)? else {
@@ -135,23 +144,23 @@ impl Owners {
         };
         let before = self.known.get(name);
         let lived = before.map(|known| known.end.is_none());
-        let unread =
-            before.is_none_or(|known| (known.owner.state.nonce, known.owner.state.size) != (state.nonce, state.size));
+        let before_state = before.map(|known| (known.owner.state.nonce, known.owner.state.size));
         let renewed = before.is_none_or(|known| known.owner.state.renewed != state.renewed);
         let renewal_seen = before.filter(|_| !renewed).map_or(now, |known| known.renewal_seen);
         let forgiven = !renewed && before.is_some_and(|known| known.forgiven);
-        if unread {
-            // A file that only grew keeps its claims.
-            if before.is_some_and(|known| known.owner.state.nonce != state.nonce) {
+        match before_state {
+            Some((nonce, size)) if (nonce, size) == (state.nonce, state.size) => {}
+            Some((nonce, size)) if nonce == state.nonce && size < state.size => {
+                let Some(known) = self.known.get_mut(name) else { return Ok(()) };
+                let Some(claims) = known.owner.read_on(place, reading)? else { return Ok(()) };
+                self.claimed_by(name, claims);
+            }
+            _ => {
+                let Some(owner) = Owner::read(place, name, reading)? else { return Ok(()) };
                 self.forget(name);
+                self.claimed_by(name, owner.claims.iter().cloned());
+                self.known.insert(name.to_owned(), Known { owner, renewal_seen, forgiven, end: None });
             }
-            let Some(owner) = Owner::read(place, name, reading)? else { return Ok(()) };
-            for claim in &owner.claims {
-                if self.by_claim.insert(claim.clone(), name.to_owned()).is_none_or(|before| before != name) {
-                    self.turned.insert(claim.spot.clone());
-                }
-            }
-            self.known.insert(name.to_owned(), Known { owner, renewal_seen, forgiven, end: None });
         }
         if let Some(known) = self.known.get_mut(name) {
             known.owner.state = state;
