@@ -220,7 +220,7 @@ impl<T> Snapshot<T> {
         Self { version: Arc::new(Version::detached(records)), filter: (!filter.is_open()).then(|| Box::new(filter)) }
     }
 
-    /// Turns to another version, where it is another.
+    /// Turns to another version.
     pub(crate) fn show(&mut self, version: Arc<Version<T>>) {
         self.version = version;
     }

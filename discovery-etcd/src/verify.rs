@@ -58,21 +58,27 @@ pub(crate) async fn compare(
     let mut drifts = Vec::new();
     // A store that goes back to an earlier state brings back what was withdrawn. It ends every connection, or is found out.
     let generation = session.store.control.generation();
-    if ground.sure == 0 || ground.generation != generation || !changed.is_empty() {
+    let looks = ground.sure == 0 || ground.generation != generation || !changed.is_empty();
+    if looks {
         // Also for whether the lease itself is gone.
         if let Some(under_lease) = keys(session).await? {
             let names: HashSet<&[u8]> = wanted.iter().map(|wanted| wanted.stored.as_bytes()).collect();
             let spare = under_lease.iter().filter(|stored| !names.contains(stored.as_slice()));
             drifts.extend(spare.filter_map(|stored| Some((session.store.names.parse(stored)?, Drift::Unwanted))));
         }
-        (ground.sure, ground.generation) = (SELDOM, generation);
     }
-    for chunk in changed.chunks(CHUNK) {
-        for (wanted, record) in chunk.iter().zip(read(session, chunk).await?) {
+    let reading: Vec<_> = changed.chunks(CHUNK).map(|chunk| read(session, chunk)).collect();
+    let found: Vec<_> = stream::iter(reading).buffered(PIPELINE).collect().await;
+    for (chunk, records) in changed.chunks(CHUNK).zip(found) {
+        for (wanted, record) in chunk.iter().zip(records?) {
             if let Some(drift) = judge(session, ground, wanted, record) {
                 drifts.push((wanted.key.clone(), drift));
             }
         }
+    }
+    // Only now: one that was given up half-way has told nobody what it found.
+    if looks {
+        (ground.sure, ground.generation) = (SELDOM, generation);
     }
     ground.sure = if drifts.is_empty() { ground.sure - 1 } else { 0 };
     Ok(drifts)

@@ -328,6 +328,35 @@ async fn a_bulk_read_delays_no_watch() {
 }
 
 #[tokio::test]
+async fn a_slow_call_makes_nobody_else_connect_anew_where_there_is_one_member() {
+    let etcd = Etcd::start().await.unwrap();
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    let handle = backend(&format!("http://{}", network.address())).await;
+    let session = session(&handle).await;
+    within("a renewal", session.renew()).await.unwrap();
+    listed(&handle, &endpoints()).await;
+    assert_eq!(network.connections(), 2, "what is written and renewed, and what is read");
+    // A connection that was silent for a while is asked for a sign of life before it is read over, and gets two seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    network.delay_only(Direction::ToClient, Duration::from_secs(5));
+    {
+        let scope = endpoints();
+        let mut slow = std::pin::pin!(handle.list(&scope));
+        let left = until("the slow connection to be left", || async { network.connections() > 2 });
+        tokio::select! {
+            read = &mut slow => panic!("read at once: {:?}", read.map(|(entries, _)| entries.len())),
+            () = left => {}
+        }
+    }
+    network.heal();
+    let connections = network.connections();
+    for _ in 0..3 {
+        within("a renewal", session.renew()).await.unwrap();
+    }
+    assert_eq!(network.connections(), connections, "renewals go on over the connection that they had");
+}
+
+#[tokio::test]
 async fn many_watches_of_a_handle_share_one_connection() {
     let etcd = Etcd::start().await.unwrap();
     let network = Proxy::to_port(etcd.port()).unwrap();

@@ -12,8 +12,8 @@ use discovery_dynamo::{Endpoint, EventChannel, EventSource, Model};
 
 use crate::MAX_VALUE;
 use crate::config::Config;
-use crate::owner::Owner;
-use crate::place::{Place, Spot, TEMPORARY, is_stray};
+use crate::owner::{Claim, Owner};
+use crate::place::{Nonce, Place, Spot, TEMPORARY, is_stray};
 use crate::reading::{Content, Reading, open};
 use crate::record::{FOREIGN_TTL, GRACE, age};
 
@@ -75,7 +75,7 @@ pub fn diagnose(config: &Config) -> Diagnosis {
     Diagnosis { owners, records: records(&place, &claimed) }
 }
 
-fn owners(place: &Place, claimed: &mut HashSet<Spot>) -> OwnerFiles {
+fn owners(place: &Place, claimed: &mut HashSet<Claim>) -> OwnerFiles {
     let mut found = OwnerFiles::default();
     for name in names(&place.owners()) {
         if name.starts_with(TEMPORARY) {
@@ -89,7 +89,7 @@ fn owners(place: &Place, claimed: &mut HashSet<Spot>) -> OwnerFiles {
                     found.silent.push(owner.pid());
                 }
                 *(if owner.alive { &mut found.alive } else { &mut found.dead }) += 1;
-                claimed.extend(owner.claims.into_iter().map(|claim| claim.spot));
+                claimed.extend(owner.claims);
             }
             Ok(None) if is_stray(&path) => found.strays.push(path),
             Ok(None) => match fs::File::open(&path) {
@@ -105,7 +105,7 @@ fn owners(place: &Place, claimed: &mut HashSet<Spot>) -> OwnerFiles {
     found
 }
 
-fn records(place: &Place, claimed: &HashSet<Spot>) -> RecordFiles {
+fn records(place: &Place, claimed: &HashSet<Claim>) -> RecordFiles {
     let mut found = RecordFiles::default();
     for bucket in names(&place.buckets()) {
         let directory = place.bucket(&bucket);
@@ -121,7 +121,7 @@ fn records(place: &Place, claimed: &HashSet<Spot>) -> RecordFiles {
 }
 
 impl RecordFiles {
-    fn take_in(&mut self, place: &Place, spot: Spot, claimed: &HashSet<Spot>) {
+    fn take_in(&mut self, place: &Place, spot: Spot, claimed: &HashSet<Claim>) {
         let path = place.record(&spot);
         let Ok(key) = parse_file_name(&spot.bucket, &spot.name) else {
             self.foreign.push(path);
@@ -142,7 +142,7 @@ impl RecordFiles {
             return;
         }
         let expired = || metadata.modified().is_ok_and(|at| age(at) > FOREIGN_TTL + GRACE);
-        *(if claimed.contains(&spot) {
+        *(if claimed.contains(&Claim { spot, nonce: Nonce::of(&metadata) }) {
             &mut self.owned
         } else if expired() {
             &mut self.expired

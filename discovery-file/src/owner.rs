@@ -55,6 +55,8 @@ struct Held {
     file: File,
     nonce: Nonce,
     size: u64,
+    /// Whether the last line has no end, because the disk was full.
+    torn: bool,
 }
 
 impl OwnerFile {
@@ -129,7 +131,7 @@ impl OwnerFile {
         let path = self.path();
         let mut held = self.held();
         self.check_held(&held)?;
-        let mut text = Vec::new();
+        let mut text = if held.torn { vec![b'\n'] } else { Vec::new() };
         for claim in new {
             write_line(&mut text, claim).map_err(|error| fault(&path, error))?;
         }
@@ -146,10 +148,13 @@ impl OwnerFile {
         // One call, so that a reader sees whole lines, but for a full disk: a torn line is closed by the next one.
         let written = held.file.write_all(&text);
         held.size = held.file.metadata().map_or(held.size, |metadata| metadata.len());
-        written.map_err(|error| {
-            let _ = held.file.write_all(b"\n");
-            fault(&path, error)
-        })
+        held.torn = written.is_err() && held.file.write_all(b"\n").is_err();
+        written.map_err(|error| fault(&path, error))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn compact_now(&self, all: &[Claim]) -> Result<()> {
+        self.compact(&mut self.held(), all)
     }
 
     fn compact(&self, held: &mut Held, all: &[Claim]) -> Result<()> {
@@ -209,7 +214,7 @@ impl Held {
         }
         file.write_all(&text)?;
         let nonce = Nonce::of(&file.metadata()?);
-        Ok(Self { file, nonce, size: text.len() as u64 })
+        Ok(Self { file, nonce, size: text.len() as u64, torn: false })
     }
 }
 
@@ -323,16 +328,18 @@ impl Owner {
 
     /// Takes in the lines that were not whole before.
     fn take_in(&mut self, file: &File, reading: Reading) -> io::Result<Vec<Claim>> {
-        let mut claims = Vec::new();
-        let mut lines = BufReader::new(Content::of(file, reading).from(self.whole));
+        let (mut claims, mut whole) = (Vec::new(), self.whole);
+        let mut lines = BufReader::new(Content::of(file, reading).starting_at(whole));
         let mut line = Vec::new();
         loop {
             let read = lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? as u64;
             if read == 0 || read == MAX_LINE {
+                // Not before: what a read that failed half-way has seen is read again.
+                self.whole = whole;
                 return Ok(claims);
             }
             if line.ends_with(b"\n") {
-                self.whole += read;
+                whole += read;
             }
             if let Ok(claim) = serde_json::from_slice::<Claim>(&line) {
                 claims.push(claim);

@@ -13,8 +13,9 @@ use rustix::io::{Errno, ReadWriteFlags};
 pub(crate) enum Reading {
     /// For as long as the device takes. Blocks.
     Waits,
-    /// Never: what would have to be waited for is an error. `RESOLVE_CACHED` came with Linux 5.12, `RWF_NOWAIT` with
-    /// 4.14, and not with every file system: ext4, XFS and Btrfs have it, tmpfs has not.
+    /// Never, as far as the kernel can tell: what would have to be waited for is an error. `RESOLVE_CACHED` came with Linux 5.12, `RWF_NOWAIT` with
+    /// 4.14, and not with every file system: ext4, XFS and Btrfs have it, tmpfs has not. Those that ask somebody else when
+    /// a file is opened, as FUSE does, may wait there.
     AtOnce,
 }
 
@@ -42,27 +43,32 @@ pub(crate) fn open(path: &Path, reading: Reading) -> io::Result<Option<File>> {
     }
 }
 
+/// As much is read at once: the thread that does it has other work.
+const SHORT: u64 = 64 << 10;
+
 /// What a file holds, from its beginning.
 pub(crate) struct Content<'a> {
     file: &'a File,
     reading: Reading,
+    began: u64,
     at: u64,
 }
 
 impl<'a> Content<'a> {
     pub(crate) fn of(file: &'a File, reading: Reading) -> Self {
-        Self { file, reading, at: 0 }
+        Self { file, reading, began: 0, at: 0 }
     }
 
     /// What it holds from so many bytes on.
-    pub(crate) fn from(self, at: u64) -> Self {
-        Self { at, ..self }
+    pub(crate) fn starting_at(self, at: u64) -> Self {
+        Self { began: at, at, ..self }
     }
 }
 
 impl Read for Content<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = match self.reading {
+            Reading::AtOnce if self.at - self.began >= SHORT => return Err(io::ErrorKind::WouldBlock.into()),
             Reading::Waits => self.file.read_at(buffer, self.at)?,
             Reading::AtOnce => {
                 rustix::io::preadv2(self.file, &mut [IoSliceMut::new(buffer)], self.at, ReadWriteFlags::NOWAIT)?

@@ -85,6 +85,31 @@ fn a_directory_that_may_not_be_read_is_told_and_found_again() {
 }
 
 #[test]
+fn what_a_replaced_directory_held_is_gone_though_the_new_one_may_not_be_read_at_first() {
+    as_stranger(async |root| {
+        let bucket = root.join("v1/instances");
+        as_owner(|| {
+            fs::create_dir_all(&bucket).unwrap();
+            fs::write(file_of(root, 7), "1").unwrap();
+        });
+        let backend = backend(root).await;
+        let mut fold = Fold::open(&backend, &endpoints()).await;
+        assert_eq!(fold.entries.len(), 1);
+        as_owner(|| {
+            fs::create_dir(root.join("next")).unwrap();
+            permit(&root.join("next"), 0o000);
+            fs::rename(&bucket, root.join("former")).unwrap();
+            fs::rename(root.join("next"), &bucket).unwrap();
+        });
+        fold.until("the interruption", |fold| fold.interrupted).await;
+        as_owner(|| permit(&bucket, 0o755));
+        fold.until("the recovery", |fold| !fold.interrupted).await;
+        fold.until("the loss", |fold| fold.entries.is_empty()).await;
+        assert!(backend.list(&endpoints()).await.unwrap().0.is_empty());
+    });
+}
+
+#[test]
 fn a_place_below_what_may_only_be_passed_through_is_waited_for() {
     as_stranger(async |root| {
         let home = root.join("home");

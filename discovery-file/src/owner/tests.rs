@@ -122,7 +122,7 @@ fn an_owner_that_compacts_its_file_never_looks_dead() {
         let mut compactions = 0;
         let began = std::time::Instant::now();
         while compactions < 3_000 && !looking.is_finished() && began.elapsed() < Duration::from_secs(20) {
-            living.compact(&mut living.held(), std::slice::from_ref(&claim)).unwrap();
+            living.compact_now(std::slice::from_ref(&claim)).unwrap();
             compactions += 1;
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -155,7 +155,7 @@ fn what_is_added_to_a_file_is_read_alone() {
     half_written.write_all(&rest).unwrap();
     half_written.write_all(b"\n").unwrap();
     assert_eq!(added(), Some(vec![claims[2].clone()]));
-    living.compact(&mut living.held(), &claims[..1]).unwrap();
+    living.compact_now(&claims[..1]).unwrap();
     assert_eq!(added(), None, "another file");
     assert_eq!((seen.claims.len(), read(&place, "1").claims.len()), (3, 1));
 }

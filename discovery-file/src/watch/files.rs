@@ -193,6 +193,8 @@ impl Files {
                     findings.changes.push(Change::Put(entry(known)));
                 }
             }
+            // A file that nobody renewed for long may just have been written again.
+            known.judge(owners, &mut self.incarnations, now, findings);
             return;
         }
         let Some(value) = value else { return };

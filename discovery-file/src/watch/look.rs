@@ -82,7 +82,7 @@ fn look_closely(path: &Path, known: Option<State>, reading: Reading) -> io::Resu
     if known == Some(state) {
         return Ok(Look::File(Seen { state, value: None }));
     }
-    let mut value = Vec::with_capacity(state.size.min(MAX_VALUE as u64) as usize);
+    let mut value = Vec::with_capacity(state.size.min(MAX_VALUE as u64 + 1) as usize);
     Content::of(&file, reading).take(MAX_VALUE as u64 + 1).read_to_end(&mut value)?;
     Ok(Look::File(Seen { state, value: Some(value.into()) }))
 }

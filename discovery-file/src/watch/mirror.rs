@@ -39,7 +39,7 @@ const SOON: Duration = Duration::from_millis(2);
 pub(crate) struct Mirror {
     place: Place,
     tasks: TaskScope,
-    /// Held over a whole pass, on threads that may block. Locked before `log`.
+    /// Held over a whole pass, on threads that may block, and on the handle's for what waits for nothing. Locked before `log`.
     scan: Mutex<Scan>,
     log: Mutex<Log>,
     interest: Mutex<Interests>,
@@ -325,8 +325,8 @@ impl Drop for Cleaning {
     }
 }
 
-/// Waits for notices; for ever where none can come. They are taken by the next pass, and what comes meanwhile makes
-/// the instance readable again.
+/// Waits for notices; for ever where none can come. Taking them is up to whoever waits, and what comes meanwhile
+/// makes the instance readable again.
 async fn readable(source: &Source) {
     if let Source::Notices(fd) = source
         && let Ok(mut guard) = fd.readable().await

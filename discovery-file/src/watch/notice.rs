@@ -28,7 +28,7 @@ pub(crate) enum Role {
 }
 
 /// What was noticed since the last time.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Notices {
     /// Files of a bucket that were written, made or removed.
     pub(crate) touched: HashMap<String, HashSet<String>>,
@@ -51,6 +51,18 @@ impl Notices {
             && self.owners.is_empty()
             && !self.directories
             && !self.overflow
+    }
+
+    /// These as well.
+    pub(crate) fn add(&mut self, other: Self) {
+        for (bucket, names) in other.touched {
+            self.touched.entry(bucket).or_default().extend(names);
+        }
+        self.gone.extend(other.gone);
+        self.closed.extend(other.closed);
+        self.owners.extend(other.owners);
+        self.directories |= other.directories;
+        self.overflow |= other.overflow;
     }
 
     /// Whether a few files are all that this is about.
@@ -163,6 +175,8 @@ impl Notifier {
         let (Some((_, role)), Some(name)) = (self.watched.get(&watch), name) else { return };
         match role {
             Role::Ancestor => notices.directories = true,
+            // One that is left over is found when all are looked at.
+            Role::Owners | Role::Bucket(_) if name.starts_with(crate::place::TEMPORARY) => {}
             Role::Owners => {
                 if events.contains(ReadFlags::CLOSE_WRITE) {
                     notices.closed.insert(name.to_owned());
@@ -170,7 +184,6 @@ impl Notifier {
                     notices.owners.insert(name.to_owned());
                 }
             }
-            Role::Bucket(_) if name.starts_with(crate::place::TEMPORARY) => {}
             Role::Bucket(bucket) => {
                 if events.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
                     notices.gone.insert(Spot { bucket: bucket.clone(), name: name.to_owned() });

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use discovery_core::Result;
 
 use crate::owner::{Claim, End, Owner};
-use crate::place::{Place, Spot};
+use crate::place::{Place, Spot, TEMPORARY};
 use crate::reading::Reading;
 use crate::record::GRACE;
 
@@ -144,11 +144,11 @@ impl Owners {
         };
         let before = self.known.get(name);
         let lived = before.map(|known| known.end.is_none());
-        let before_state = before.map(|known| (known.owner.state.nonce, known.owner.state.size));
+        let read = before.map(|known| (known.owner.state.nonce, known.owner.state.size));
         let renewed = before.is_none_or(|known| known.owner.state.renewed != state.renewed);
         let renewal_seen = before.filter(|_| !renewed).map_or(now, |known| known.renewal_seen);
         let forgiven = !renewed && before.is_some_and(|known| known.forgiven);
-        match before_state {
+        match read {
             Some((nonce, size)) if (nonce, size) == (state.nonce, state.size) => {}
             Some((nonce, size)) if nonce == state.nonce && size < state.size => {
                 let Some(known) = self.known.get_mut(name) else { return Ok(()) };
@@ -158,7 +158,10 @@ impl Owners {
             _ => {
                 let Some(owner) = Owner::read(place, name, reading)? else { return Ok(()) };
                 self.forget(name);
-                self.claimed_by(name, owner.claims.iter().cloned());
+                // The claims of a file on its way to its name are in the one that it replaces, too.
+                if !name.starts_with(TEMPORARY) {
+                    self.claimed_by(name, owner.claims.iter().cloned());
+                }
                 self.known.insert(name.to_owned(), Known { owner, renewal_seen, forgiven, end: None });
             }
         }

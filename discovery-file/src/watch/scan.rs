@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use discovery_core::{Key, Result};
+use discovery_core::{Error, Key, Result};
 use discovery_dynamo::layout;
 
 use super::files::{Files, Findings};
@@ -65,6 +65,8 @@ pub(crate) struct Scan {
     pending: Notices,
     /// Whether the last pass failed, so that what it noticed has to be found by looking at everything.
     failed: bool,
+    /// What failed passes found before they did.
+    unsaid: Findings,
     /// When something could not be looked at at once.
     unable: Option<Instant>,
 }
@@ -80,6 +82,7 @@ impl Scan {
             last: Instant::now(),
             pending: Notices::default(),
             failed: false,
+            unsaid: Findings::default(),
             unable: None,
         }
     }
@@ -125,12 +128,22 @@ impl Scan {
         fd: Option<&OwnedFd>,
     ) -> Result<Findings> {
         let depth = if std::mem::replace(&mut self.failed, true) { Depth::Full } else { depth };
-        let findings = self.compare(depth, wanted, fd)?;
+        let mut findings = std::mem::take(&mut self.unsaid);
+        if let Err(error) = self.compare(depth, wanted, fd, &mut findings) {
+            self.unsaid = findings;
+            return Err(error);
+        }
         self.failed = false;
         Ok(findings)
     }
 
-    fn compare(&mut self, depth: Depth, wanted: Option<&BTreeSet<String>>, fd: Option<&OwnedFd>) -> Result<Findings> {
+    fn compare(
+        &mut self,
+        depth: Depth,
+        wanted: Option<&BTreeSet<String>>,
+        fd: Option<&OwnedFd>,
+        findings: &mut Findings,
+    ) -> Result<()> {
         let now = Instant::now();
         let gap = now.duration_since(std::mem::replace(&mut self.last, now));
         // After a stop of this very process nobody's silence means anything yet. Who only lists now and then cannot tell
@@ -159,14 +172,13 @@ impl Scan {
         self.look_at_owners(&mut notices, now, Reading::Waits)?;
         self.owners.check_suspects(&self.place, now)?;
 
-        let mut findings = Findings::default();
         let settled = if full { self.wanted(wanted)? } else { Vec::new() };
         // Without notices there is no telling what changes while it is read: writers wait for the whole reading.
         let unnoticed = fd.is_none() || self.notifier.is_none();
         let _settled = if unnoticed { self.lock(&settled) } else { Vec::new() };
         let settled = if unnoticed { Vec::new() } else { settled };
         for bucket in self.wanted(wanted)? {
-            let replaced = (full || directories) && self.follow_directory(&bucket, &mut findings)?;
+            let replaced = (full || directories) && self.follow_directory(&bucket, findings)?;
             let names = if full || replaced || unread.contains(&bucket) {
                 self.list(&bucket)?
             } else if depth == Depth::Lives {
@@ -176,14 +188,14 @@ impl Scan {
             };
             notices.touched.entry(bucket).or_default().extend(names);
         }
-        self.read(notices, &settled, fd, now, Reading::Waits, &mut findings)?;
+        self.read(&mut notices, &settled, fd, now, Reading::Waits, findings)?;
         let turned = self.owners.take_turned();
         if lives {
-            self.files.judge_all(&self.owners, now, &mut findings);
+            self.files.judge_all(&self.owners, now, findings);
         } else {
-            self.files.judge(turned, &self.owners, now, &mut findings);
+            self.files.judge(turned, &self.owners, now, findings);
         }
-        Ok(findings)
+        Ok(())
     }
 
     /// Takes in what was noticed, where that is little and waits for nothing: what the kernel holds in memory. `None`
@@ -196,18 +208,24 @@ impl Scan {
             return None;
         }
         self.last = now;
-        let found = self.compare_at_once(fd, now);
-        if found.is_err() {
-            // What was noticed is lost with it, and is found by looking at everything.
-            (self.unable, self.failed) = (Some(now), true);
+        let mut notices = std::mem::take(&mut self.pending);
+        let noticed = notices.clone();
+        match self.compare_at_once(&mut notices, fd, now) {
+            Ok(findings) => Some(findings),
+            Err(error) => {
+                // Nothing was applied: a pass sees to it.
+                notices.add(noticed);
+                self.pending = notices;
+                // Some names are not in memory: those that were removed while somebody has the file open. That passes.
+                self.unable = (!is_passing(&error)).then_some(now);
+                None
+            }
         }
-        found.ok()
     }
 
-    fn compare_at_once(&mut self, fd: &OwnedFd, now: Instant) -> Result<Findings> {
-        let mut notices = std::mem::take(&mut self.pending);
+    fn compare_at_once(&mut self, notices: &mut Notices, fd: &OwnedFd, now: Instant) -> Result<Findings> {
         let mut findings = Findings::default();
-        self.look_at_owners(&mut notices, now, Reading::AtOnce)?;
+        self.look_at_owners(notices, now, Reading::AtOnce)?;
         self.read(notices, &[], Some(fd), now, Reading::AtOnce, &mut findings)?;
         let turned = self.owners.take_turned();
         self.files.judge(turned, &self.owners, now, &mut findings);
@@ -299,7 +317,7 @@ impl Scan {
     /// `settled` buckets the last is read while writers wait, so that what is applied is a state that they had.
     fn read(
         &mut self,
-        mut notices: Notices,
+        notices: &mut Notices,
         settled: &[String],
         fd: Option<&OwnedFd>,
         now: Instant,
@@ -308,8 +326,8 @@ impl Scan {
     ) -> Result<()> {
         let mut seen: HashMap<Spot, (Key, Look)> = HashMap::new();
         for _ in 0..ROUNDS {
-            self.read_touched(&mut notices, reading, &mut seen)?;
-            self.drain(fd, &mut notices)?;
+            self.read_touched(notices, reading, &mut seen)?;
+            self.drain(fd, notices)?;
             if notices.touched.is_empty() {
                 break;
             }
@@ -317,8 +335,8 @@ impl Scan {
         {
             let locks = self.lock(settled);
             if !locks.is_empty() {
-                self.drain(fd, &mut notices)?;
-                self.read_touched(&mut notices, reading, &mut seen)?;
+                self.drain(fd, notices)?;
+                self.read_touched(notices, reading, &mut seen)?;
             }
         }
         // What was made anew since it was read is left to the next pass, with what else came too late.
@@ -332,7 +350,7 @@ impl Scan {
             }
         }
         notices.gone = made_anew;
-        self.pending = notices;
+        self.pending = std::mem::take(notices);
         Ok(())
     }
 
@@ -389,6 +407,12 @@ impl Scan {
     pub(crate) fn leftovers(&self) -> Vec<(Owner, End)> {
         self.owners.over().collect()
     }
+}
+
+/// Whether something could not be read at once that may be another time.
+fn is_passing(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| source.kind() == io::ErrorKind::WouldBlock)
 }
 
 #[cfg(test)]

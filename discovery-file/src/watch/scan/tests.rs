@@ -241,3 +241,59 @@ fn who_only_lists_now_and_then_sees_silence_all_the_same() {
     assert_eq!(told, [3, 0, 0, 2], "after 18 s");
     assert_eq!(scan.files.all().filter(|known| known.shown).count(), 1);
 }
+
+#[test]
+fn a_record_that_is_written_again_after_long_shows_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new(root.path().to_owned());
+    fs::create_dir_all(place.bucket(INSTANCES)).unwrap();
+    let key = Key::new(Path::new("endpoint", ["a", "b", "c"]).unwrap(), InstanceId(1));
+    let path = place.record(&Spot::of(&key).unwrap());
+    fs::write(&path, "1").unwrap();
+    let wanted = BTreeSet::from([INSTANCES.to_owned()]);
+    let (mut scan, fd) = watching(&place, &wanted);
+    for known in scan.files.all() {
+        let seen = known.modified_seen.as_mut().unwrap();
+        *seen = seen.checked_sub(Duration::from_secs(11)).expect("the machine has run for longer");
+    }
+    assert_eq!(kinds(&scan.pass(Depth::Lives, Some(&wanted), Some(&fd)).unwrap()), ["delete"]);
+    fs::write(&path, "2").unwrap();
+    assert_eq!(kinds(&scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap()), ["put"]);
+}
+
+#[test]
+fn an_owner_that_compacts_or_closes_keeps_nothing_from_being_taken_in_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    let able = tells_what_is_in_memory(root.path());
+    let place = Place::new(root.path().to_owned());
+    fs::create_dir_all(place.bucket(INSTANCES)).unwrap();
+    let wanted = BTreeSet::from([INSTANCES.to_owned()]);
+    let ledgers = [Ledger::default(), Ledger::default()];
+    let owners = [1, 2].map(|id| OwnerFile::create(&place, InstanceId(id), Duration::from_secs(10)).unwrap());
+    let (mut scan, fd) = watching(&place, &wanted);
+    let put = |which: usize, value: &[u8]| {
+        let key = Key::new(Path::new("endpoint", ["a", "b", "c"]).unwrap(), InstanceId(which as u64 + 1));
+        Records { place: &place, owner: &owners[which], ledger: &ledgers[which] }.put(&key, value).unwrap();
+    };
+    let mut taken_in = || {
+        assert!(scan.notices(&fd));
+        let found = scan.at_once(&fd).map(|found| kinds(&found).len());
+        // Whatever it was, a pass sees to it.
+        let passed = kinds(&scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap()).len();
+        (found.is_some(), found.unwrap_or(0) + passed)
+    };
+    put(0, b"1");
+    assert_eq!(taken_in(), (able, 1));
+    // The file is open still, and its name is not known to be free then.
+    owners[1].remove().unwrap();
+    assert_eq!(taken_in().1, 0);
+    put(0, b"2");
+    assert_eq!(taken_in(), (able, 1), "as before");
+    let spot = Spot::of(&Key::new(Path::new("endpoint", ["a", "b", "c"]).unwrap(), InstanceId(1))).unwrap();
+    let nonce = Nonce::at(&place.record(&spot)).unwrap().unwrap();
+    owners[0].compact_now(&[crate::owner::Claim { spot, nonce }]).unwrap();
+    assert_eq!(taken_in().1, 0, "its record stays");
+    put(0, b"3");
+    // The former file was closed, which may be a death: for a second it is asked again and again.
+    assert_eq!(taken_in().1, 1);
+}
