@@ -113,6 +113,7 @@ impl Readiness {
     /// Takes in what `object` claims now; nothing once it is gone. Answers the resources that it spoke or speaks of.
     pub(crate) fn set(&mut self, object: &Ref, claims: Vec<Claim>) -> BTreeSet<Ref> {
         let namespace = &object.namespace;
+        let owners = self.owners(object);
         let before = if claims.is_empty() {
             self.claims.remove(object)
         } else {
@@ -148,20 +149,27 @@ impl Readiness {
                 tracing::warn!(name = %resource.name, namespace = %resource.namespace, "two pods claim one name: both are hidden");
             }
         }
-        self.miss(namespace, before.iter().flatten());
+        self.miss(owners);
         touched
     }
 
-    /// Remembers those of the former claims that said ready, and after which nothing at all is said under the name.
-    fn miss<'a>(&mut self, namespace: &Arc<str>, before: impl Iterator<Item = &'a Claim>) {
-        if !self.is_patient {
-            return;
-        }
+    /// Who is ready of those that an object speaks of, where these are waited for. Nobody where two are: both are hidden.
+    fn owners(&self, object: &Ref) -> Vec<(Ref, Arc<str>)> {
+        let claims = self.claims.get(object).filter(|_| self.is_patient).into_iter().flatten();
+        let owners = claims.filter_map(|claim| {
+            let resource = Ref { namespace: Arc::clone(&object.namespace), name: Arc::clone(&claim.resource) };
+            let uid = Arc::clone(self.ready(&resource)?);
+            Some((resource, uid))
+        });
+        owners.collect()
+    }
+
+    /// Remembers those who were ready, and under whose name nothing at all is said any more.
+    fn miss(&mut self, owners: Vec<(Ref, Arc<str>)>) {
         self.step += 1;
-        for claim in before.filter(|claim| claim.ready && !claim.terminating) {
-            let resource = Ref { namespace: Arc::clone(namespace), name: Arc::clone(&claim.resource) };
+        for (resource, uid) in owners {
             if !self.counts.contains_key(&resource) {
-                self.missing.insert(resource, (Arc::clone(&claim.uid), self.step));
+                self.missing.insert(resource, (uid, self.step));
             }
         }
     }
@@ -300,6 +308,11 @@ mod tests {
             readiness.set(&two, Vec::new());
             readiness.give_up(|_, _| true);
         }
+        // Nor is one of two, of which it cannot be known who it was.
+        let two_of_one_name = [endpoint("a", "1", is_ready.clone()), endpoint("a", "2", is_ready.clone())];
+        readiness.set(&one, of_slice(&slice(json!(two_of_one_name)), false));
+        readiness.set(&one, Vec::new());
+        assert_eq!((readiness.missing(), ready(&readiness, "a")), (None, None));
         for conditions in [json!({ "ready": false }), json!({ "ready": true, "terminating": true })] {
             readiness.set(&one, claims("1", conditions));
             readiness.set(&one, Vec::new());
