@@ -13,6 +13,7 @@ use discovery_core::{Error, ErrorKind, Result, Scope};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, future};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::births::Births;
@@ -136,6 +137,7 @@ pub(crate) fn open(
         scope: scope.clone(),
         join: Join::new(births.clone(), legs.iter().any(|leg| leg.is_dealt_out)),
         waits: VecDeque::new(),
+        over: None,
         progress: legs.iter().map(|_| None).collect(),
         counted: legs.iter().map(|_| None).collect(),
         marks,
@@ -145,10 +147,13 @@ pub(crate) fn open(
     };
     let events = stream::unfold((watch, inputs), |(mut watch, mut inputs)| async move {
         let wait = watch.waits.front().map(|(at, step)| (*at, *step));
+        let is_overdue = watch.is_overdue();
         let given_up = async {
             match wait {
                 Some((at, step)) => {
                     sleep_until(at).await;
+                    // What came while the process stood still is first taken in by the task of the connection.
+                    yield_now().await;
                     step
                 }
                 None => future::pending().await,
@@ -156,11 +161,11 @@ pub(crate) fn open(
         };
         let events = tokio::select! {
             biased;
-            step = given_up => watch.give_up(step),
-            input = inputs.next() => match input? {
+            input = inputs.next(), if !is_overdue => match input? {
                 Input::Told(leg, told) => watch.hear(leg, told),
                 Input::Barrier(counted) => watch.compare(&counted),
             },
+            step = given_up => watch.give_up(step),
         };
         Some((stream::iter(events.into_iter().map(Ok)), (watch, inputs)))
     });
@@ -185,6 +190,8 @@ struct Watch {
     join: Join,
     /// Until when owners are waited for that went missing, up to which step; the oldest first.
     waits: VecDeque<(Instant, u64)>,
+    /// Since when the first of these is known to be over, and what has come already is heard before it.
+    over: Option<Instant>,
     /// For each leg, once it is listed.
     progress: Vec<Option<Progress>>,
     /// The newest census of each, of this history.
@@ -273,6 +280,14 @@ impl Watch {
         if let Some(step) = self.join.missing().filter(|step| known.is_none_or(|known| known < *step)) {
             self.waits.push_back((Instant::now() + HANDOVER, step));
         }
+    }
+
+    /// Whether a wait is over for so long that no more is heard before it: there may be no end of what comes.
+    fn is_overdue(&mut self) -> bool {
+        let now = Instant::now();
+        let is_over = self.waits.front().is_some_and(|(at, _)| *at <= now);
+        self.over = is_over.then(|| self.over.unwrap_or(now));
+        self.over.is_some_and(|over| over + HANDOVER <= now)
     }
 
     fn give_up(&mut self, step: u64) -> Vec<WatchEvent> {
