@@ -306,15 +306,19 @@ fn slice(name: &str, version: u64, holds: bool) -> Event {
     Event::Put(Seen { name: Ref::new("ns", name), version, object })
 }
 
-/// A watch that shows the record of a pod whose slices are told by these watches.
-fn dealt_out(slices: impl IntoIterator<Item = Opened>) -> WatchStream {
+/// The record of that pod.
+fn recorded() -> Events {
     let key = Key::new(Path::new("item", ["x"]).unwrap(), layout::kubernetes_instance_id("a"));
     let document = Document { entries: [(key, "1".into())].into(), unread: Vec::new() };
     let stored = Stored { uid: "u".into(), owner: Some("p".into()), document: Some(Arc::new(document)) };
     let records = Event::Put(Seen { name: Ref::new("ns", "a"), version: 1, object: Object::Records(stored) });
-    let records = stream::iter([records, listed(9)].map(Ok)).chain(stream::pending()).boxed();
+    stream::iter([records, listed(9)].map(Ok)).chain(stream::pending()).boxed()
+}
+
+/// A watch that shows it while the slices, told by these watches, hold the pod.
+fn dealt_out(slices: impl IntoIterator<Item = Opened>) -> WatchStream {
     let leg = |side, source| Leg { side, namespace: None, source, is_dealt_out: side == Side::Readiness };
-    let legs = [leg(Side::Records, Telling::new([opened(records)])), leg(Side::Readiness, Telling::new(slices))];
+    let legs = [leg(Side::Records, Telling::new([opened(recorded())])), leg(Side::Readiness, Telling::new(slices))];
     open(&legs, &Barriers::new(), &Births::default(), &Scope::all(), None)
 }
 
@@ -383,4 +387,120 @@ async fn an_owner_that_is_gone_leaves_though_other_events_keep_coming() {
         steps += 1;
     }
     assert!(steps >= 10, "it is given up after {steps} tenths");
+}
+
+/// A watch that opens when it is let.
+fn held(hold: &Arc<Notify>, events: Events) -> Opened {
+    let hold = Arc::clone(hold);
+    async move {
+        hold.notified().await;
+        Ok(events)
+    }
+    .boxed()
+}
+
+/// Nothing is known of who has gone missing before the leg is in touch again, and a time after that.
+#[tokio::test(start_paused = true)]
+async fn an_outage_in_the_middle_of_a_move_removes_nobody() {
+    for comes in [true, false] {
+        let first = [Ok(slice("one", 1, true)), Ok(listed(9)), Ok(slice("one", 10, false)), Err(failure(Cause::Other))];
+        let (hold, (send, second)) = (Arc::new(Notify::new()), sent());
+        let mut events = dealt_out([opened(stream::iter(first).boxed()), held(&hold, second)]);
+        snapshot(&mut events).await;
+        assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
+        assert!(matches!(told(&mut events).await, Some(WatchEvent::Interrupted(_))));
+        let during = told(&mut events).await;
+        assert!(during.is_none(), "while nothing is heard: {during:?}");
+        hold.notify_one();
+        assert!(matches!(told(&mut events).await, Some(WatchEvent::Recovered)));
+        let early = timeout(HANDOVER - Duration::from_millis(1), events.next()).await;
+        assert!(early.is_err(), "before the time is over: {early:?}");
+        if comes {
+            send.send(slice("two", 11, true)).unwrap();
+            assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
+            assert!(told(&mut events).await.is_none());
+        } else {
+            let began = Instant::now();
+            assert!(removes(told(&mut events).await.as_ref()), "it did not come");
+            assert!(began.elapsed() < HANDOVER / 10, "{:?} more", began.elapsed());
+        }
+    }
+}
+
+/// The list has the one slice without it, and the other is written after that.
+#[tokio::test(start_paused = true)]
+async fn a_list_in_the_middle_of_a_move_removes_nobody_at_once() {
+    for is_taken_out_before in [true, false] {
+        for comes in [true, false] {
+            let first = [Ok(slice("one", 1, true)), Ok(listed(9)), Ok(slice("one", 10, false))];
+            let first = first.into_iter().take(if is_taken_out_before { 3 } else { 2 });
+            let first = first.chain([Err(failure(Cause::Gone))]);
+            let (send, second) = sent();
+            let mut events = dealt_out([opened(stream::iter(first).boxed()), opened(second)]);
+            snapshot(&mut events).await;
+            if is_taken_out_before {
+                assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
+            }
+            for event in [slice("one", 10, false), listed(20)] {
+                send.send(event).unwrap();
+            }
+            let next = told(&mut events).await;
+            assert!(matches!(next, Some(WatchEvent::Progress(_))), "by the list: {next:?}");
+            let early = timeout(HANDOVER - Duration::from_millis(1), events.next()).await;
+            assert!(early.is_err(), "before the time is over: {early:?}");
+            if comes {
+                send.send(slice("two", 21, true)).unwrap();
+                assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
+                assert!(told(&mut events).await.is_none());
+            } else {
+                assert!(removes(told(&mut events).await.as_ref()), "it did not come");
+            }
+        }
+    }
+}
+
+/// Nobody is waited for who is missing in a store that went back: what it holds is all that is known.
+#[tokio::test(start_paused = true)]
+async fn who_is_missing_in_a_store_that_went_back_is_given_up_at_once() {
+    let first = [Ok(slice("one", 1, true)), Ok(listed(90)), Err(failure(Cause::Gone))];
+    let second = [Ok(slice("one", 2, false)), Ok(listed(5))];
+    let second = stream::iter(second).chain(stream::pending());
+    let mut events = dealt_out([stream::iter(first).boxed(), second.boxed()].map(opened));
+    snapshot(&mut events).await;
+    let mut held = 0;
+    loop {
+        match events.next().await.unwrap().unwrap() {
+            WatchEvent::SnapshotChunk(entries) => held += entries.len(),
+            WatchEvent::SnapshotEnd(_) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(held, 0);
+}
+
+/// One namespace may be out of touch for ever.
+#[tokio::test(start_paused = true)]
+async fn who_is_missing_in_one_namespace_does_not_wait_for_another() {
+    let leg = |side, namespace: &str, watches: Vec<Opened>| Leg {
+        side,
+        namespace: Some(namespace.into()),
+        source: Telling::new(watches),
+        is_dealt_out: side == Side::Readiness,
+    };
+    let (send, slices) = sent();
+    let cut = stream::iter([Ok(listed(9)), Err(failure(Cause::Other))]).boxed();
+    let legs = [
+        leg(Side::Records, "ns", vec![opened(recorded())]),
+        leg(Side::Readiness, "ns", vec![opened(slices)]),
+        leg(Side::Readiness, "other", vec![opened(cut), future::pending().boxed()]),
+    ];
+    let mut events = open(&legs, &Barriers::new(), &Births::default(), &Scope::all(), None);
+    for event in [slice("one", 1, true), listed(9)] {
+        send.send(event).unwrap();
+    }
+    snapshot(&mut events).await;
+    assert!(matches!(told(&mut events).await, Some(WatchEvent::Interrupted(_))));
+    send.send(slice("one", 10, false)).unwrap();
+    assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
+    assert!(removes(told(&mut events).await.as_ref()));
 }
