@@ -256,6 +256,7 @@ impl Watch {
     fn hear_all(&mut self, leg: usize, objects: Vec<Seen>, version: u64, reset: bool) -> Vec<WatchEvent> {
         if reset {
             (self.counted[leg], self.progress[leg]) = (None, None);
+            self.marks[leg].counted.store(0, Ordering::Release);
         }
         let progress = self.progress[leg].get_or_insert_default();
         let listed = objects.iter().map(|seen| (&seen.name, seen.version));
@@ -333,6 +334,7 @@ impl Watch {
                 progress.compare(census);
             }
             self.counted[leg] = Some(Arc::clone(census));
+            self.marks[leg].counted.fetch_max(census.version, Ordering::AcqRel);
             self.mark(leg);
         }
         self.batch(Vec::new())

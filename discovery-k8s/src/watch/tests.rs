@@ -246,7 +246,7 @@ impl Source for Telling {
     }
 
     async fn is_absent(&self) -> bool {
-        false
+        true
     }
 }
 
@@ -503,4 +503,61 @@ async fn who_is_missing_in_one_namespace_does_not_wait_for_another() {
     send.send(slice("one", 10, false)).unwrap();
     assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
     assert!(removes(told(&mut events).await.as_ref()));
+}
+
+/// What is counted and never seen is gone with the type, if that is asked for after the census.
+#[tokio::test(start_paused = true)]
+async fn a_barrier_is_reached_by_a_watch_whose_type_is_gone_before_all_that_was_counted_came() {
+    for (when, at_once) in [("before", true), ("during", false), ("after", false)] {
+        let (gone, absent) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let first = {
+            let gone = Arc::clone(&gone);
+            stream::once(async move { gone.notified().await }).map(|()| Err(failure(Cause::Gone)))
+        };
+        let first = stream::iter([Ok(listed(90))]).chain(first).boxed();
+        let refused = || future::ready(Err(failure(Cause::Absent))).boxed();
+        let second = {
+            let absent = Arc::clone(&absent);
+            async move {
+                absent.notified().await;
+                Err(failure(Cause::Absent))
+            }
+        };
+        let source = Telling::new([opened(first), second.boxed(), refused(), refused(), refused()]);
+        let asked = Arc::clone(&source.asked);
+        let legs = [Leg { side: Side::Records, namespace: None, source, is_dealt_out: false }];
+        let barriers = Barriers::new();
+        let mut events = open(&legs, &barriers, &Births::default(), &Scope::all(), None);
+        assert_eq!(snapshot(&mut events).await.1, [90]);
+        asked.notified().await;
+        let raise = async || assert_eq!(progress::versions(&barriers.raise(&legs).await.unwrap()), [100]);
+        if when == "before" {
+            raise().await;
+            assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
+        }
+        gone.notify_one();
+        tokio::select! {
+            event = events.next() => panic!("nothing is to be told: {event:?}"),
+            () = asked.notified() => {}
+        }
+        if when == "during" {
+            raise().await;
+            assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
+        }
+        absent.notify_one();
+        if when == "after" {
+            assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
+            raise().await;
+        }
+        let began = Instant::now();
+        let reached = async {
+            while let Some(Ok(WatchEvent::Progress(at))) = events.next().await {
+                if progress::versions(&at) == [100] {
+                    return;
+                }
+            }
+        };
+        timeout(Duration::from_secs(2), reached).await.unwrap_or_else(|_| panic!("counted {when} the answer"));
+        assert_eq!(began.elapsed() < Duration::from_millis(500), at_once, "counted {when} the answer");
+    }
 }
