@@ -87,14 +87,14 @@ impl Join {
         self.settle(touched)
     }
 
-    /// The last step after which an owner is waited for.
-    pub(crate) fn missing(&self) -> Option<u64> {
-        self.readiness.missing()
+    /// The last step after which an owner is waited for, of a namespace or of all.
+    pub(crate) fn missing(&self, namespace: Option<&str>) -> Option<u64> {
+        self.readiness.missing(namespace)
     }
 
-    /// Waits no longer for owners that went missing up to this step. Answers what changed.
-    pub(crate) fn give_up(&mut self, step: u64) -> Vec<Change> {
-        let touched = self.readiness.give_up(|_, missing| missing <= step);
+    /// Waits no longer for owners of a namespace, or of all, that went missing up to this step. Answers what changed.
+    pub(crate) fn give_up(&mut self, namespace: Option<&str>, step: u64) -> Vec<Change> {
+        let touched = self.readiness.give_up(namespace, step);
         self.settle(touched)
     }
 
@@ -106,10 +106,7 @@ impl Join {
         objects: impl IntoIterator<Item = (Ref, Object)>,
     ) -> Vec<Change> {
         let mut gone: BTreeSet<Ref> = match side {
-            Side::Records => {
-                let within = |object: &&Ref| namespace.is_none_or(|namespace| *object.namespace == *namespace);
-                self.stored.keys().filter(within).cloned().collect()
-            }
+            Side::Records => self.stored.keys().filter(|object| object.is_within(namespace)).cloned().collect(),
             Side::Readiness => self.readiness.objects(namespace).into_iter().collect(),
         };
         let mut touched = BTreeSet::new();
@@ -119,11 +116,6 @@ impl Join {
         }
         for object in gone {
             touched.extend(self.take(side, &object, None));
-        }
-        if side == Side::Readiness {
-            // All that is said is here: nobody is to come.
-            let within = |resource: &Ref, _| namespace.is_none_or(|namespace| *resource.namespace == *namespace);
-            touched.extend(self.readiness.give_up(within));
         }
         self.settle(touched)
     }

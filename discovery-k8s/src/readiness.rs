@@ -18,6 +18,11 @@ impl Ref {
     pub(crate) fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
+
+    /// Whether it is in a namespace, or in any.
+    pub(crate) fn is_within(&self, namespace: Option<&str>) -> bool {
+        namespace.is_none_or(|namespace| *self.namespace == *namespace)
+    }
 }
 
 /// What one object says of one resource's owner.
@@ -113,6 +118,7 @@ impl Readiness {
     /// Takes in what `object` claims now; nothing once it is gone. Answers the resources that it spoke or speaks of.
     pub(crate) fn set(&mut self, object: &Ref, claims: Vec<Claim>) -> BTreeSet<Ref> {
         let namespace = &object.namespace;
+        let owners = self.owners(object);
         let before = if claims.is_empty() {
             self.claims.remove(object)
         } else {
@@ -148,32 +154,41 @@ impl Readiness {
                 tracing::warn!(name = %resource.name, namespace = %resource.namespace, "two pods claim one name: both are hidden");
             }
         }
-        self.miss(namespace, before.iter().flatten());
+        self.miss(owners);
         touched
     }
 
-    /// Remembers those of the former claims that said ready, and after which nothing at all is said under the name.
-    fn miss<'a>(&mut self, namespace: &Arc<str>, before: impl Iterator<Item = &'a Claim>) {
-        if !self.is_patient {
-            return;
-        }
+    /// Who is ready of those that an object speaks of, where these are waited for. Nobody where two are: both are hidden.
+    fn owners(&self, object: &Ref) -> Vec<(Ref, Arc<str>)> {
+        let claims = self.claims.get(object).filter(|_| self.is_patient).into_iter().flatten();
+        let owners = claims.filter_map(|claim| {
+            let resource = Ref { namespace: Arc::clone(&object.namespace), name: Arc::clone(&claim.resource) };
+            let uid = Arc::clone(self.ready(&resource)?);
+            Some((resource, uid))
+        });
+        owners.collect()
+    }
+
+    /// Remembers those who were ready, and under whose name nothing at all is said any more.
+    fn miss(&mut self, owners: Vec<(Ref, Arc<str>)>) {
         self.step += 1;
-        for claim in before.filter(|claim| claim.ready && !claim.terminating) {
-            let resource = Ref { namespace: Arc::clone(namespace), name: Arc::clone(&claim.resource) };
+        for (resource, uid) in owners {
             if !self.counts.contains_key(&resource) {
-                self.missing.insert(resource, (Arc::clone(&claim.uid), self.step));
+                self.missing.insert(resource, (uid, self.step));
             }
         }
     }
 
-    /// The last step after which an owner is waited for.
-    pub(crate) fn missing(&self) -> Option<u64> {
-        self.missing.values().map(|(_, step)| *step).max()
+    /// The last step after which an owner is waited for, of a namespace or of all.
+    pub(crate) fn missing(&self, namespace: Option<&str>) -> Option<u64> {
+        let missing = self.missing.iter().filter(|(resource, _)| resource.is_within(namespace));
+        missing.map(|(_, (_, step))| *step).max()
     }
 
-    /// Waits no longer for those of whom `which` says so, by their name and step. Answers their resources.
-    pub(crate) fn give_up(&mut self, which: impl Fn(&Ref, u64) -> bool) -> BTreeSet<Ref> {
-        let given_up = self.missing.extract_if(|resource, (_, step)| which(resource, *step));
+    /// Waits no longer for those of a namespace, or of all, who went missing up to this step. Answers their resources.
+    pub(crate) fn give_up(&mut self, namespace: Option<&str>, step: u64) -> BTreeSet<Ref> {
+        let given_up =
+            self.missing.extract_if(|resource, (_, missing)| *missing <= step && resource.is_within(namespace));
         given_up.map(|(resource, _)| resource).collect()
     }
 
@@ -194,8 +209,7 @@ impl Readiness {
 
     /// The objects of a namespace, or of all, that claim something.
     pub(crate) fn objects(&self, namespace: Option<&str>) -> Vec<Ref> {
-        let within = |object: &&Ref| namespace.is_none_or(|namespace| *object.namespace == *namespace);
-        self.claims.keys().filter(within).cloned().collect()
+        self.claims.keys().filter(|object| object.is_within(namespace)).cloned().collect()
     }
 
     /// The uid that is ready under this name. None where two are: one of the objects that say so is outdated, and
@@ -275,18 +289,19 @@ mod tests {
         let claims = |uid, conditions| of_slice(&slice(json!([endpoint("a", uid, conditions)])), false);
         let is_ready = json!({ "ready": true });
         readiness.set(&one, claims("1", is_ready.clone()));
-        assert_eq!(readiness.missing(), None);
+        assert_eq!(readiness.missing(None), None);
         readiness.set(&one, Vec::new());
         assert_eq!(ready(&readiness, "a").as_deref(), Some("1"));
-        let first = readiness.missing().unwrap();
+        let first = readiness.missing(None).unwrap();
         readiness.set(&two, claims("1", is_ready.clone()));
-        assert_eq!((readiness.missing(), ready(&readiness, "a").as_deref()), (None, Some("1")), "it has come");
+        assert_eq!((readiness.missing(None), ready(&readiness, "a").as_deref()), (None, Some("1")), "it has come");
 
         readiness.set(&two, Vec::new());
-        assert!(readiness.give_up(|_, step| step <= first).is_empty(), "that one was waited for long ago");
-        let step = readiness.missing().unwrap();
-        assert_eq!(readiness.give_up(|_, missing| missing <= step), BTreeSet::from([Ref::new("ns", "a")]));
-        assert_eq!((readiness.missing(), ready(&readiness, "a")), (None, None));
+        assert!(readiness.give_up(None, first).is_empty(), "that one was waited for long ago");
+        let step = readiness.missing(None).unwrap();
+        assert!(readiness.give_up(Some("other"), step).is_empty() && readiness.missing(Some("other")).is_none());
+        assert_eq!(readiness.give_up(Some("ns"), step), BTreeSet::from([Ref::new("ns", "a")]));
+        assert_eq!((readiness.missing(None), ready(&readiness, "a")), (None, None));
 
         // Whatever else is said of the name decides, and who was not ready is nobody to wait for.
         for said in [claims("1", json!({ "ready": false })), claims("2", is_ready.clone())] {
@@ -298,12 +313,17 @@ mod tests {
             readiness.set(&two, said.clone());
             assert_eq!(ready(&readiness, "a"), said[0].ready.then(|| "2".to_owned()));
             readiness.set(&two, Vec::new());
-            readiness.give_up(|_, _| true);
+            readiness.give_up(None, u64::MAX);
         }
+        // Nor is one of two, of which it cannot be known who it was.
+        let two_of_one_name = [endpoint("a", "1", is_ready.clone()), endpoint("a", "2", is_ready.clone())];
+        readiness.set(&one, of_slice(&slice(json!(two_of_one_name)), false));
+        readiness.set(&one, Vec::new());
+        assert_eq!((readiness.missing(None), ready(&readiness, "a")), (None, None));
         for conditions in [json!({ "ready": false }), json!({ "ready": true, "terminating": true })] {
             readiness.set(&one, claims("1", conditions));
             readiness.set(&one, Vec::new());
-            assert_eq!((readiness.missing(), ready(&readiness, "a")), (None, None));
+            assert_eq!((readiness.missing(None), ready(&readiness, "a")), (None, None));
         }
         assert!(readiness.counts.is_empty() && readiness.claims.is_empty());
     }

@@ -162,6 +162,8 @@ pub(crate) enum Told {
 pub(crate) struct Mark {
     /// How far it has come: by what it was told, or by what was counted since.
     pub(crate) version: AtomicU64,
+    /// How far it has to come: the newest census that it was told of.
+    pub(crate) counted: AtomicU64,
     /// Tells the reflector that the store went back.
     pub(crate) back: Notify,
 }
@@ -169,6 +171,10 @@ pub(crate) struct Mark {
 impl Mark {
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    fn counted(&self) -> u64 {
+        self.counted.load(Ordering::Acquire)
     }
 }
 
@@ -178,6 +184,7 @@ pub(crate) fn follow(source: Arc<dyn Counted>, mark: Arc<Mark>) -> BoxStream<'st
         source,
         mark,
         floor: 0,
+        counted: 0,
         state: State::Begin,
         version: 0,
         synced: false,
@@ -279,6 +286,8 @@ struct Reflector {
     mark: Arc<Mark>,
     /// How far the watch had come before the newest request. An answer that is below it proves that the store went back.
     floor: u64,
+    /// How far it had to come by then.
+    counted: u64,
     state: State,
     /// The newest version seen.
     version: u64,
@@ -318,6 +327,7 @@ impl Reflector {
     async fn step(&mut self) -> Result<(), Failure> {
         if !matches!(self.state, State::Streaming { .. } | State::Watching { .. }) {
             self.floor = self.version.max(self.mark.version());
+            self.counted = self.mark.counted();
         }
         match &mut self.state {
             State::Begin if self.streaming => {
@@ -442,12 +452,15 @@ impl Reflector {
                 self.streaming = false;
             }
             Cause::Absent if self.source.is_absent().await => {
-                if !std::mem::replace(&mut self.absent, true) {
+                let was_absent = std::mem::replace(&mut self.absent, true);
+                if !was_absent {
                     tracing::warn!(%error, "the resource type is not there: it is looked for again and again");
-                    self.synced = true;
-                    // That is so now, after all that was counted.
-                    let version = self.version.max(self.mark.version());
-                    self.told.push_back(Told::All { objects: Vec::new(), version, reset: false });
+                }
+                // Nothing is there after all that was counted before this was asked, and none of it will be seen. A census may
+                // have found a type that came and went.
+                if !was_absent || self.counted > self.version {
+                    (self.version, self.synced) = (self.version.max(self.counted), true);
+                    self.told.push_back(Told::All { objects: Vec::new(), version: self.version, reset: false });
                 }
                 self.mended();
                 self.pause = Some(ABSENT);

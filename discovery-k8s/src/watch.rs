@@ -3,7 +3,7 @@
 //! There is one scope, everything in the watched namespaces: two watches of the API for each. While a leg is out of
 //! touch, what the others say is still shown, and is stale.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -13,11 +13,12 @@ use discovery_core::{Error, ErrorKind, Result, Scope};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, future};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::births::Births;
 use crate::bounds::HANDOVER;
-use crate::join::Join;
+use crate::join::{Join, Side};
 use crate::progress::{self, Progress};
 use crate::reflector::{self, Mark, Seen, Told};
 use crate::source::{Census, Leg};
@@ -135,7 +136,8 @@ pub(crate) fn open(
         legs: legs.to_vec(),
         scope: scope.clone(),
         join: Join::new(births.clone(), legs.iter().any(|leg| leg.is_dealt_out)),
-        waits: VecDeque::new(),
+        waits: Vec::new(),
+        over: None,
         progress: legs.iter().map(|_| None).collect(),
         counted: legs.iter().map(|_| None).collect(),
         marks,
@@ -144,23 +146,26 @@ pub(crate) fn open(
         after: after.map(progress::versions).unwrap_or_default(),
     };
     let events = stream::unfold((watch, inputs), |(mut watch, mut inputs)| async move {
-        let wait = watch.waits.front().map(|(at, step)| (*at, *step));
+        let wait = watch.next_wait();
+        let is_overdue = watch.is_overdue(wait);
         let given_up = async {
             match wait {
-                Some((at, step)) => {
-                    sleep_until(at).await;
-                    step
+                Some(wait) => {
+                    sleep_until(wait.until).await;
+                    // What came while the process stood still is first taken in by the task of the connection.
+                    yield_now().await;
+                    wait
                 }
                 None => future::pending().await,
             }
         };
         let events = tokio::select! {
             biased;
-            step = given_up => watch.give_up(step),
-            input = inputs.next() => match input? {
+            input = inputs.next(), if !is_overdue => match input? {
                 Input::Told(leg, told) => watch.hear(leg, told),
                 Input::Barrier(counted) => watch.compare(&counted),
             },
+            wait = given_up => watch.give_up(&wait),
         };
         Some((stream::iter(events.into_iter().map(Ok)), (watch, inputs)))
     });
@@ -179,12 +184,24 @@ pub(crate) async fn list(legs: &[Leg]) -> Result<(Join, Position)> {
     Ok((join, position))
 }
 
+/// For owners that went missing.
+#[derive(Clone, Copy)]
+struct Wait {
+    until: Instant,
+    /// The leg that would say where they are.
+    leg: usize,
+    /// The last step in which one did.
+    step: u64,
+}
+
 struct Watch {
     legs: Vec<Leg>,
     scope: Scope,
     join: Join,
-    /// Until when owners are waited for that went missing, up to which step; the oldest first.
-    waits: VecDeque<(Instant, u64)>,
+    /// The oldest first.
+    waits: Vec<Wait>,
+    /// Since when the next of these is known to be over, and what has come already is heard before it.
+    over: Option<Instant>,
     /// For each leg, once it is listed.
     progress: Vec<Option<Progress>>,
     /// The newest census of each, of this history.
@@ -206,7 +223,7 @@ impl Watch {
                     return Vec::new();
                 }
                 let changes = self.join.set(self.legs[leg].side, &seen.name, Some(seen.object));
-                self.wait();
+                self.wait(leg);
                 self.batch(changes)
             }
             Told::Gone(name, version) => {
@@ -214,7 +231,7 @@ impl Watch {
                     return Vec::new();
                 }
                 let changes = self.join.set(self.legs[leg].side, &name, None);
-                self.wait();
+                self.wait(leg);
                 self.batch(changes)
             }
             Told::At(version) => {
@@ -230,6 +247,7 @@ impl Watch {
             }
             Told::Recovered => {
                 self.broken.remove(&leg);
+                self.wait_anew(leg);
                 if self.broken.is_empty() { vec![WatchEvent::Recovered] } else { Vec::new() }
             }
         }
@@ -238,6 +256,7 @@ impl Watch {
     fn hear_all(&mut self, leg: usize, objects: Vec<Seen>, version: u64, reset: bool) -> Vec<WatchEvent> {
         if reset {
             (self.counted[leg], self.progress[leg]) = (None, None);
+            self.marks[leg].counted.store(0, Ordering::Release);
         }
         let progress = self.progress[leg].get_or_insert_default();
         let listed = objects.iter().map(|seen| (&seen.name, seen.version));
@@ -245,9 +264,14 @@ impl Watch {
             return self.batch(Vec::new());
         }
         self.mark(leg);
-        let Leg { side, namespace, .. } = &self.legs[leg];
+        let (side, namespace) = (self.legs[leg].side, self.legs[leg].namespace.clone());
         let objects = objects.into_iter().map(|seen| (seen.name, seen.object));
-        let changes = self.join.replace(*side, namespace.as_deref(), objects);
+        let changes = self.join.replace(side, namespace.as_deref(), objects);
+        if reset && side == Side::Readiness {
+            // Who was on the way was so in a history that is gone. The snapshot tells what is left.
+            self.join.give_up(namespace.as_deref(), u64::MAX);
+        }
+        self.wait_anew(leg);
         if self.synced && !reset {
             return self.batch(changes);
         }
@@ -268,16 +292,37 @@ impl Watch {
     }
 
     /// Sets a time for owners that have just gone missing.
-    fn wait(&mut self) {
-        let known = self.waits.back().map(|(_, step)| *step);
-        if let Some(step) = self.join.missing().filter(|step| known.is_none_or(|known| known < *step)) {
-            self.waits.push_back((Instant::now() + HANDOVER, step));
+    fn wait(&mut self, leg: usize) {
+        let Leg { side: Side::Readiness, namespace, .. } = &self.legs[leg] else { return };
+        let known = self.waits.iter().rfind(|wait| wait.leg == leg).map(|wait| wait.step);
+        let missing = self.join.missing(namespace.as_deref());
+        if let Some(step) = missing.filter(|step| known.is_none_or(|known| known < *step)) {
+            self.waits.push(Wait { until: Instant::now() + HANDOVER, leg, step });
         }
     }
 
-    fn give_up(&mut self, step: u64) -> Vec<WatchEvent> {
-        self.waits.pop_front();
-        match self.join.give_up(step) {
+    /// Sets the time anew for all that are missing: nothing was heard of them, and now it is.
+    fn wait_anew(&mut self, leg: usize) {
+        self.waits.retain(|wait| wait.leg != leg);
+        self.wait(leg);
+    }
+
+    /// The oldest whose leg is in touch. One that is not cannot say that somebody has come, and removes nobody.
+    fn next_wait(&self) -> Option<Wait> {
+        self.waits.iter().find(|wait| !self.broken.contains_key(&wait.leg)).copied()
+    }
+
+    /// Whether a wait is over for so long that no more is heard before it: there may be no end of what comes.
+    fn is_overdue(&mut self, wait: Option<Wait>) -> bool {
+        let now = Instant::now();
+        let is_over = wait.is_some_and(|wait| wait.until <= now);
+        self.over = is_over.then(|| self.over.unwrap_or(now));
+        self.over.is_some_and(|over| over + HANDOVER <= now)
+    }
+
+    fn give_up(&mut self, over: &Wait) -> Vec<WatchEvent> {
+        self.waits.retain(|wait| wait.leg != over.leg || wait.step > over.step);
+        match self.join.give_up(self.legs[over.leg].namespace.as_deref(), over.step) {
             changes if changes.is_empty() => Vec::new(),
             changes => self.batch(changes),
         }
@@ -289,6 +334,7 @@ impl Watch {
                 progress.compare(census);
             }
             self.counted[leg] = Some(Arc::clone(census));
+            self.marks[leg].counted.fetch_max(census.version, Ordering::AcqRel);
             self.mark(leg);
         }
         self.batch(Vec::new())
