@@ -76,6 +76,12 @@ pub(crate) fn fault(path: &Path, error: io::Error) -> Error {
     Error::new(kind, format!("{shown}: {advice}")).with_backend("file").with_source(error)
 }
 
+/// Whether this error is of a failed call, and of this kind.
+pub(crate) fn is_of(error: &Error, kind: io::ErrorKind) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| source.kind() == kind)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

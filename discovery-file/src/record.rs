@@ -12,7 +12,7 @@ use discovery_core::{Error, ErrorKind, Key, Result};
 use serde_json::Value;
 
 use crate::MAX_VALUE;
-use crate::fault::{fault, stray};
+use crate::fault::{fault, is_of, stray};
 use crate::lock::DirectoryLock;
 use crate::owner::{Claim, Owner, OwnerFile, temporary_prefix, touch};
 use crate::place::{Nonce, Place, Spot, is_stray, remove};
@@ -303,8 +303,7 @@ pub(crate) fn age(time: SystemTime) -> Duration {
 }
 
 fn is_missing(error: &Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| source.kind() == io::ErrorKind::NotFound)
+    is_of(error, io::ErrorKind::NotFound)
 }
 
 fn conflict(key: &Key, holder: &str) -> Error {

@@ -4,11 +4,12 @@ mod common;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::*;
 use discovery_core::ErrorKind;
 use discovery_core::backend::{Desired, Drift, Watcher};
+use discovery_file::FileBackend;
 use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
 
 /// By convention nobody's, on every Linux.
@@ -56,17 +57,23 @@ fn permit(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
+/// A bucket of another user's with one record, and who watches it.
+async fn watched_bucket_of_another(root: &Path) -> (PathBuf, FileBackend, Fold) {
+    let bucket = root.join("v1/instances");
+    as_owner(|| {
+        fs::create_dir_all(&bucket).unwrap();
+        fs::write(file_of(root, 7), "1").unwrap();
+    });
+    let backend = backend(root).await;
+    let fold = Fold::open(&backend, &endpoints()).await;
+    assert_eq!(fold.entries.len(), 1);
+    (bucket, backend, fold)
+}
+
 #[test]
 fn a_directory_that_may_not_be_read_is_told_and_found_again() {
     as_stranger(async |root| {
-        let bucket = root.join("v1/instances");
-        as_owner(|| {
-            fs::create_dir_all(&bucket).unwrap();
-            fs::write(file_of(root, 7), "1").unwrap();
-        });
-        let backend = backend(root).await;
-        let mut fold = Fold::open(&backend, &endpoints()).await;
-        assert_eq!(fold.entries.len(), 1);
+        let (bucket, backend, mut fold) = watched_bucket_of_another(root).await;
 
         as_owner(|| permit(&bucket, 0o000));
         fold.until("the interruption", |fold| fold.interrupted).await;
@@ -87,14 +94,7 @@ fn a_directory_that_may_not_be_read_is_told_and_found_again() {
 #[test]
 fn what_a_replaced_directory_held_is_gone_though_the_new_one_may_not_be_read_at_first() {
     as_stranger(async |root| {
-        let bucket = root.join("v1/instances");
-        as_owner(|| {
-            fs::create_dir_all(&bucket).unwrap();
-            fs::write(file_of(root, 7), "1").unwrap();
-        });
-        let backend = backend(root).await;
-        let mut fold = Fold::open(&backend, &endpoints()).await;
-        assert_eq!(fold.entries.len(), 1);
+        let (bucket, backend, mut fold) = watched_bucket_of_another(root).await;
         as_owner(|| {
             fs::create_dir(root.join("next")).unwrap();
             permit(&root.join("next"), 0o000);

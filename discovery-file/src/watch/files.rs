@@ -93,7 +93,7 @@ impl Files {
         self.buckets.get(&spot.bucket)?.files.get(&spot.name)
     }
 
-    fn each(&mut self) -> impl Iterator<Item = &mut Known> {
+    pub(super) fn each(&mut self) -> impl Iterator<Item = &mut Known> {
         self.buckets.values_mut().flat_map(|bucket| bucket.files.values_mut())
     }
 
@@ -198,7 +198,6 @@ impl Files {
             return;
         }
         let Some(value) = value else { return };
-        self.incarnations = self.incarnations.wrapping_add(1);
         let mut known = Known {
             claim,
             key,
@@ -206,13 +205,11 @@ impl Files {
             state,
             modified_seen: (age(state.modified) <= FOREIGN_TTL + GRACE).then_some(now),
             forgiven: false,
+            // Its own once it shows.
             incarnation: Incarnation(self.incarnations),
             shown: false,
         };
-        known.shown = known.lives(owners, now);
-        if known.shown {
-            findings.changes.push(Change::Put(entry(&known)));
-        }
+        known.judge(owners, &mut self.incarnations, now, findings);
         files.insert(spot.name, known);
     }
 
@@ -231,11 +228,6 @@ impl Files {
         for known in self.buckets.values_mut().flat_map(|bucket| bucket.files.values_mut()) {
             known.judge(owners, &mut self.incarnations, now, findings);
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Known> {
-        self.each()
     }
 }
 

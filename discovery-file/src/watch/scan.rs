@@ -7,14 +7,14 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use discovery_core::{Error, Key, Result};
+use discovery_core::{Key, Result};
 use discovery_dynamo::layout;
 
 use super::files::{Files, Findings};
 use super::look::{Look, look};
 use super::notice::{Notices, Notifier, Role};
 use super::owners::Owners;
-use crate::fault::fault;
+use crate::fault::{fault, is_of};
 use crate::lock::DirectoryLock;
 use crate::owner::{End, Owner};
 use crate::place::{Nonce, Place, Spot, TEMPORARY};
@@ -217,7 +217,7 @@ impl Scan {
                 notices.add(noticed);
                 self.pending = notices;
                 // Some names are not in memory: those that were removed while somebody has the file open. That passes.
-                self.unable = (!is_passing(&error)).then_some(now);
+                self.unable = (!is_of(&error, io::ErrorKind::WouldBlock)).then_some(now);
                 None
             }
         }
@@ -407,12 +407,6 @@ impl Scan {
     pub(crate) fn leftovers(&self) -> Vec<(Owner, End)> {
         self.owners.over().collect()
     }
-}
-
-/// Whether something could not be read at once that may be another time.
-fn is_passing(error: &Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| source.kind() == io::ErrorKind::WouldBlock)
 }
 
 #[cfg(test)]

@@ -213,7 +213,7 @@ fn an_owner_that_goes_takes_its_claims_along_and_nobody_elses() {
 fn age_by(scan: &mut Scan, by: Duration) {
     let back = |at: &mut Instant| *at = at.checked_sub(by).expect("the machine has run for longer");
     back(&mut scan.last);
-    scan.files.all().flat_map(|known| &mut known.modified_seen).for_each(back);
+    scan.files.each().flat_map(|known| &mut known.modified_seen).for_each(back);
     scan.owners.clocks().for_each(back);
 }
 
@@ -239,7 +239,7 @@ fn who_only_lists_now_and_then_sees_silence_all_the_same() {
         age_by(&mut scan, Duration::from_secs(6));
     }
     assert_eq!(told, [3, 0, 0, 2], "after 18 s");
-    assert_eq!(scan.files.all().filter(|known| known.shown).count(), 1);
+    assert_eq!(scan.files.each().filter(|known| known.shown).count(), 1);
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn a_record_that_is_written_again_after_long_shows_at_once() {
     fs::write(&path, "1").unwrap();
     let wanted = BTreeSet::from([INSTANCES.to_owned()]);
     let (mut scan, fd) = watching(&place, &wanted);
-    for known in scan.files.all() {
+    for known in scan.files.each() {
         let seen = known.modified_seen.as_mut().unwrap();
         *seen = seen.checked_sub(Duration::from_secs(11)).expect("the machine has run for longer");
     }
