@@ -1,13 +1,13 @@
 //! The changes of a view: the difference between what a stream saw last and what is there now.
 
 use std::fmt;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use futures_util::Stream;
-use tokio::sync::watch;
-use tokio_util::sync::ReusableBoxFuture;
+use tokio::sync::futures::OwnedNotified;
 
 use crate::freshness::Freshness;
 use crate::key::Key;
@@ -160,19 +160,13 @@ pub(crate) type BoundedBases<T> = Mutex<Vec<Weak<BoundedBase<T>>>>;
 /// of the transport.
 pub struct Changes<T> {
     view: View<T>,
-    /// Away while a call waits for it.
-    wake: Option<watch::Receiver<()>>,
-    /// What brings it back once there is something new. One allocation for all waits.
-    waiting: ReusableBoxFuture<'static, watch::Receiver<()>>,
+    /// Ready once there is something that was not there when the state was last read. One allocation for all waits.
+    news: Pin<Box<OwnedNotified>>,
+    /// Whether the state was read since `news` was made, so that there is nothing to tell before it is ready.
+    told: bool,
     base: Base<T>,
     synced: bool,
     freshness: Freshness,
-}
-
-async fn news(mut wake: watch::Receiver<()>) -> watch::Receiver<()> {
-    // The slot holds the sender, and the stream holds the slot.
-    let _ = wake.changed().await;
-    wake
 }
 
 impl<T: Send + Sync + 'static> Changes<T> {
@@ -186,9 +180,8 @@ impl<T: Send + Sync + 'static> Changes<T> {
             }
         };
         // The first call looks at what there is, whatever is new.
-        let waiting = ReusableBoxFuture::new(news(view.slot.subscribe()));
-        let wake = Some(view.slot.subscribe());
-        Self { view, wake, waiting, base, synced: false, freshness: Freshness::Syncing }
+        let news = Box::pin(view.slot.news_owned());
+        Self { view, news, told: false, base, synced: false, freshness: Freshness::Syncing }
     }
 
     /// The view that this stream follows.
@@ -204,20 +197,16 @@ impl<T: Send + Sync + 'static> Changes<T> {
 
     fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Batch<T>>> {
         loop {
-            let wake = match &mut self.wake {
-                Some(wake) => wake,
-                None => self.wake.insert(ready!(self.waiting.poll(context))),
-            };
-            // Marked as seen before the state is read, so that a change in between wakes again.
-            wake.borrow_and_update();
-            if let Some(batch) = self.difference() {
-                return Poll::Ready(Some(batch));
+            if self.told {
+                ready!(self.news.as_mut().poll(context));
             }
-            if self.view.slot.ended().is_some() {
-                return Poll::Ready(None);
-            }
-            if let Some(wake) = self.wake.take() {
-                self.waiting.set(news(wake));
+            // Made anew before the state is read, so that a change in between wakes again.
+            self.news.set(self.view.slot.news_owned());
+            let batch = self.difference();
+            // The end is told by the call after the last batch, and by every one from then on.
+            self.told = self.view.slot.ended().is_none();
+            if batch.is_some() || !self.told {
+                return Poll::Ready(batch);
             }
         }
     }
@@ -262,7 +251,7 @@ fn difference<T: Send + Sync + 'static>(
 ) -> Vec<ViewChange<T>> {
     let mut changes = Vec::new();
     let admits = |record: &Registered<T>| view.filter.admits(record);
-    Tree::diff(base, newest.records(), Registered::is_same, |diff| match diff {
+    let tell = |diff: Diff<'_, Registered<T>>| match diff {
         Diff::Added(new) => {
             if admits(new) {
                 changes.push(ViewChange::Added(new.clone()));
@@ -293,7 +282,11 @@ fn difference<T: Send + Sync + 'static>(
                 }
             }
         }
-    });
+    };
+    match newest.step().filter(|step| step.leads_on_from(base)) {
+        Some(step) => step.change().into_iter().for_each(tell),
+        None => Tree::diff(base, newest.records(), Registered::is_same, tell),
+    }
     changes
 }
 

@@ -15,7 +15,7 @@ use crate::key::{InstanceId, Key};
 use crate::reader::Reader;
 use crate::record::Registered;
 use crate::store::tree::Tree;
-use crate::store::{AnySlot, Slot, Undecodable, Version};
+use crate::store::{AnySlot, Slot, Step, Undecodable, Version};
 
 /// How a view is opened.
 #[derive(Clone, Debug)]
@@ -285,6 +285,10 @@ impl<T> Snapshot<T> {
     pub(crate) fn records(&self) -> &Tree<Registered<T>> {
         &self.version.records
     }
+
+    pub(crate) fn step(&self) -> Option<&Step<Registered<T>>> {
+        self.version.step.as_ref()
+    }
 }
 
 impl<T: fmt::Debug> fmt::Debug for Snapshot<T> {
@@ -306,10 +310,10 @@ impl Inner {
         let (fail_fast, allow_stale) = (options.fail_fast, options.allow_stale);
         let backend = Arc::clone(&self.backend);
         self.run("view", async move {
-            let mut wake = slot.subscribe();
             let live = async {
                 loop {
-                    wake.borrow_and_update();
+                    // Before the state is read, so that a change in between wakes.
+                    let news = slot.news();
                     if let Some(error) = slot.ended() {
                         return Err(error.clone());
                     }
@@ -334,8 +338,7 @@ impl Inner {
                         }
                         _ => {}
                     }
-                    // The slot holds the sender.
-                    let _ = wake.changed().await;
+                    news.await;
                 }
             };
             match tokio::time::timeout(limit, live).await {

@@ -123,7 +123,10 @@ impl Witnesses {
         if self.newest_last.back().is_some_and(|newest| newest.modified > record.mod_revision()) {
             return;
         }
-        self.gone(record.key());
+        // Of one key with one creation there is one record: the texts of the others, which are far apart in memory, need not
+        // be read.
+        let created = record.create_revision();
+        self.newest_last.retain(|known| known.created != created || known.stored != record.key());
         if self.newest_last.len() == REMEMBERED {
             self.newest_last.pop_front();
         }

@@ -14,7 +14,7 @@ impl Scopes {
     /// Follows a new feed until it has its first snapshot, and then moves the slots of narrower feeds to it. Where it is
     /// refused, those that joined it because it is wider go to feeds of their own. Holds no feed open.
     pub(super) async fn merge(self: Arc<Self>, wide: Weak<FeedOwner>, feed: Arc<Feed>) {
-        let mut progress = feed.progress.clone();
+        let progress = feed.progress.clone();
         let mut status = feed.status.subscribe();
         let ready = progress.wait_for(|progress| progress.position.is_some());
         tokio::pin!(ready);

@@ -3,6 +3,7 @@
 mod handover;
 mod merge;
 mod overtaken;
+mod progress;
 mod resync;
 mod run;
 mod scopes;
@@ -55,14 +56,6 @@ pub(crate) struct Status {
     overtaken: bool,
 }
 
-/// How far a feed is.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Progress {
-    pub(crate) position: Option<Position>,
-    /// The number of the newest opening whose snapshot is complete.
-    pub(crate) snapshot_of: u64,
-}
-
 pub(crate) enum Command {
     /// Answers an existing slot of this type and scope, or takes this one in. No answer: ask for another feed.
     Attach {
@@ -109,8 +102,7 @@ pub(crate) struct Feed {
     backend: Arc<dyn Backend>,
     commands: mpsc::Sender<Command>,
     status: watch::Sender<Status>,
-    /// Closed with the task.
-    progress: watch::Receiver<Progress>,
+    progress: progress::Follower,
     openings: AtomicU64,
     slot_dropped: Notify,
     reopen: Notify,
@@ -156,7 +148,7 @@ impl Feed {
         cancel: CancellationToken,
     ) -> (Arc<FeedOwner>, impl Future<Output = ()> + Send + use<>) {
         let (commands, inbox) = mpsc::channel(COMMANDS);
-        let (told, progress) = watch::channel(Progress::default());
+        let (told, progress) = progress::progress();
         let feed = Arc::new(Feed {
             scope,
             backend: Arc::clone(&context.backend),
@@ -192,10 +184,9 @@ impl Feed {
     /// Waits for the first snapshot, but not beyond the first failure. Answers whether it is there.
     pub(crate) async fn opened(&self) -> bool {
         let mut status = self.status.subscribe();
-        let mut progress = self.progress.clone();
         tokio::select! {
             biased;
-            ready = progress.wait_for(|progress| progress.position.is_some()) => ready.is_ok(),
+            ready = self.progress.wait_for(|progress| progress.position.is_some()) => ready.is_ok(),
             _ = status.wait_for(|status| status.failures > 0) => false,
         }
     }
@@ -218,8 +209,7 @@ impl Feed {
             None => {
                 let opening = self.openings.load(Ordering::Acquire) + 1;
                 self.commands.send(Command::Reopen { opening }).await.map_err(|_| closed())?;
-                let mut progress = self.progress.clone();
-                progress.wait_for(|progress| progress.snapshot_of >= opening).await.map(drop).map_err(|_| closed())
+                self.progress.wait_for(|progress| progress.snapshot_of >= opening).await
             }
         }
     }
@@ -229,9 +219,8 @@ impl Feed {
     /// # Errors
     /// [`ErrorKind::Closed`] where the feed ends before.
     pub(crate) async fn reach(&self, target: &Position) -> Result<()> {
-        let mut progress = self.progress.clone();
-        let there = |progress: &Progress| progress.position.as_ref().is_some_and(|at| self.backend.reached(at, target));
-        progress.wait_for(there).await.map(drop).map_err(|_| closed())
+        let there = |at: &Position| self.backend.reached(at, target);
+        self.progress.wait_for(|progress| progress.position.as_ref().is_some_and(there)).await
     }
 }
 

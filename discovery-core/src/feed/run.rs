@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::handover::Adoption;
+use super::progress::Teller;
 use super::slots::SlotIndex;
 use super::staging::Staging;
-use super::{Command, Feed, FeedContext, FeedSettings, Progress, Released, closed};
+use super::{Command, Feed, FeedContext, FeedSettings, Released, closed};
 use crate::backend::{Change, Position, WatchEvent, WatchStream};
 use crate::backoff::Backoff;
 use crate::deadline::later;
@@ -64,7 +65,7 @@ pub(super) enum Leave {
 pub(super) struct Task {
     pub(super) feed: Arc<Feed>,
     pub(super) inbox: mpsc::Receiver<Command>,
-    progress: watch::Sender<Progress>,
+    progress: Teller,
     pub(super) settings: FeedSettings,
     permits: Arc<Semaphore>,
     seed: u64,
@@ -92,7 +93,7 @@ impl Task {
     pub(super) fn new(
         feed: Arc<Feed>,
         inbox: mpsc::Receiver<Command>,
-        progress: watch::Sender<Progress>,
+        progress: Teller,
         context: &FeedContext,
     ) -> Self {
         let meter = FeedMeter::new(feed.backend.name(), &feed.scope);
@@ -372,10 +373,7 @@ impl Task {
         self.close_gap();
         let woken = self.live();
         self.adopt(None).await;
-        self.progress.send_modify(|progress| {
-            progress.position.clone_from(&self.position);
-            progress.snapshot_of = self.snapshot_of;
-        });
+        self.progress.tell(&self.position, self.snapshot_of);
         woken
     }
 
@@ -394,13 +392,20 @@ impl Task {
         let touched = self.slots.touched(changes);
         self.number += 1;
         let source = Source { number: self.number, published: &self.published, last_good: &self.last_good };
-        for (slot, changes) in &touched {
+        // Nothing has to become visible together with one slot.
+        if let [(slot, changes)] = &touched[..] {
+            self.published.store(self.number, Ordering::Release);
             slot.stage(changes, &source);
-        }
-        self.published.store(self.number, Ordering::Release);
-        for (slot, _) in &touched {
-            slot.commit();
             slot.wake();
+        } else {
+            for (slot, changes) in &touched {
+                slot.stage(changes, &source);
+            }
+            self.published.store(self.number, Ordering::Release);
+            for (slot, _) in &touched {
+                slot.commit();
+                slot.wake();
+            }
         }
         self.meter.records.set(self.raw.len() as f64);
     }

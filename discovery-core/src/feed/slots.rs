@@ -46,16 +46,19 @@ impl SlotIndex {
     /// The slots that some changes touch, each with its changes in order.
     pub(crate) fn touched<'a>(&self, changes: &'a [Effective]) -> Vec<(Arc<dyn AnySlot>, Vec<&'a Effective>)> {
         let mut found: Vec<(Arc<dyn AnySlot>, Vec<&'a Effective>)> = Vec::new();
+        // Most changes come alone, and nothing has to be found again for one.
+        if let [change] = changes {
+            let slots = self.holding(change.key().path()).filter_map(|(_, slot)| slot.upgrade());
+            found.extend(slots.map(|slot| (slot, vec![change])));
+            return found;
+        }
         let mut places: HashMap<*const (), usize> = HashMap::new();
         for change in changes {
             for (_, slot) in self.holding(change.key().path()) {
                 if let Some(place) = places.get(&slot.as_ptr().cast()) {
                     found[*place].1.push(change);
                 } else if let Some(slot) = slot.upgrade() {
-                    // Most changes come alone, and nothing has to be found again for one.
-                    if changes.len() > 1 {
-                        places.insert(Arc::as_ptr(&slot).cast(), found.len());
-                    }
+                    places.insert(Arc::as_ptr(&slot).cast(), found.len());
                     found.push((slot, vec![change]));
                 }
             }

@@ -6,6 +6,7 @@ mod raw;
 mod same;
 mod slot;
 mod staged;
+mod step;
 pub(crate) mod tree;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub(crate) use same::same_value;
 pub use slot::Undecodable;
 pub(crate) use slot::{Ahead, AnySlot, Decode, KnownGood, LastGood, Slot, Source, Version, decode_caught};
 pub(crate) use staged::Staged;
+pub(crate) use step::Step;
 
 use crate::backend::Entry;
 use crate::key::Key;

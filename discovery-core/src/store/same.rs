@@ -20,22 +20,34 @@ pub(crate) fn same_value(a: &Bytes, b: &Bytes) -> bool {
 /// Nearly every update is of this form, and parsing both documents costs more than all the rest of an update.
 fn surely_different(a: &[u8], b: &[u8]) -> bool {
     let at = shared(a, b);
-    let Some(place) = Place::after(&a[..at]) else { return false };
-    match place {
-        // Without escapes, two texts are equal only where their bytes are.
-        Place::Text => {
-            let rest = |json: &[u8]| json[at..].iter().position(|byte| *byte == b'"').map(|end| at + end);
-            let plain = |json: &[u8]| rest(json).is_some_and(|end| !json[at..end].contains(&b'\\'));
-            plain(a) && plain(b)
-        }
-        Place::Integer(start) => {
-            let integer = |json: &[u8]| {
-                let end = json[start..].iter().position(|byte| !byte.is_ascii_digit()).map(|end| start + end)?;
-                matches!(json[end], b',' | b'}' | b']').then(|| json[start..end].to_vec())
-            };
-            matches!((integer(a), integer(b)), (Some(a), Some(b)) if a != b && !a.is_empty() && !b.is_empty())
-        }
+    let before = &a[..at];
+    if before.contains(&b'\\') {
+        return false;
     }
+    // Without escapes, every second quote ends a string.
+    let in_text = before.iter().filter(|byte| **byte == b'"').count() % 2 == 1;
+    if in_text { is_value(a, at) && is_value(b, at) } else { integers_differ(a, b, at) }
+}
+
+/// Whether the string that goes on at `at` is a value, and not a key, and has no escapes there: then two texts are equal
+/// only where their bytes are.
+fn is_value(json: &[u8], at: usize) -> bool {
+    let Some(end) = json[at..].iter().position(|byte| *byte == b'"').map(|end| at + end) else { return false };
+    let next = json[end + 1..].iter().find(|byte| !byte.is_ascii_whitespace());
+    next != Some(&b':') && !json[at..end].contains(&b'\\')
+}
+
+/// Whether other digits go on at `at` where a value is a run of digits. Outside of strings, digits are values.
+fn integers_differ(a: &[u8], b: &[u8], at: usize) -> bool {
+    let start = at - a[..at].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    if !matches!(start.checked_sub(1).map(|before| a[before]), Some(b':' | b'[' | b',')) {
+        return false;
+    }
+    let integer = |json: &[u8]| {
+        let end = json[start..].iter().position(|byte| !byte.is_ascii_digit()).map(|end| start + end)?;
+        (end > start && matches!(json[end], b',' | b'}' | b']')).then_some(end)
+    };
+    matches!((integer(a), integer(b)), (Some(one), Some(other)) if a[start..one] != b[start..other])
 }
 
 /// How many bytes both begin with, compared a word at a time.
@@ -43,45 +55,6 @@ fn shared(a: &[u8], b: &[u8]) -> usize {
     const WORD: usize = 16;
     let words = a.chunks_exact(WORD).zip(b.chunks_exact(WORD)).take_while(|(a, b)| a == b).count() * WORD;
     words + a[words..].iter().zip(&b[words..]).take_while(|(a, b)| a == b).count()
-}
-
-/// Where a text ends, when it ends inside a value.
-enum Place {
-    /// In a string without escapes so far.
-    Text,
-    /// In a run of digits, or right before one, that began here.
-    Integer(usize),
-}
-
-impl Place {
-    fn after(prefix: &[u8]) -> Option<Self> {
-        // One bit for each container that is open: set for an object.
-        let mut open: u64 = 1;
-        // Whether a value comes next, and not a key.
-        let mut value = true;
-        let mut index = 0;
-        while index < prefix.len() {
-            match prefix[index] {
-                b'{' | b'[' if open.leading_zeros() == 0 => return None,
-                b'{' => (open, value) = (open << 1 | 1, false),
-                b'[' => (open, value) = (open << 1, true),
-                b'}' | b']' => open = (open >> 1).max(1),
-                b':' => value = true,
-                b',' => value = open & 1 == 0,
-                b'"' => match prefix[index + 1..].iter().position(|byte| matches!(byte, b'"' | b'\\')) {
-                    Some(end) if prefix[index + 1 + end] == b'\\' => return None,
-                    Some(end) => index += end + 1,
-                    None => return value.then_some(Self::Text),
-                },
-                _ => {}
-            }
-            index += 1;
-        }
-        let digits = prefix.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-        let start = prefix.len() - digits;
-        let before = start.checked_sub(1).map(|before| prefix[before]);
-        (value && matches!(before, Some(b':' | b'[' | b','))).then_some(Self::Integer(start))
-    }
 }
 
 #[cfg(test)]

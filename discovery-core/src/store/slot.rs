@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::{Notified, OwnedNotified};
 
 use super::raw::Effective;
+use super::step::Step;
 use super::tree::Tree;
 use crate::backend::Entry;
 use crate::changes::{BoundedBase, BoundedBases};
@@ -52,6 +54,8 @@ pub(crate) struct Version<T> {
     pub(crate) number: u64,
     pub(crate) synced: bool,
     pub(crate) records: Tree<Registered<T>>,
+    /// How the records came from those of the version before, where that is one change.
+    pub(crate) step: Option<Step<Registered<T>>>,
     published: Arc<AtomicU64>,
     previous: ArcSwapOption<Version<T>>,
 }
@@ -63,6 +67,7 @@ impl<T> Version<T> {
             number: 0,
             synced: true,
             records,
+            step: None,
             published: Arc::new(AtomicU64::new(u64::MAX)),
             previous: ArcSwapOption::empty(),
         }
@@ -85,7 +90,8 @@ pub(crate) struct Ahead(Option<Box<dyn Any + Send>>);
 pub(crate) trait AnySlot: Send + Sync {
     fn scope(&self) -> &Scope;
     fn number(&self) -> u64;
-    /// Prepares the version after some changes, all of this slot's scope.
+    /// Prepares the version after some changes, all of this slot's scope. Where the feed has published the number already,
+    /// the version shows at once.
     fn stage(&self, changes: &[&Effective], source: &Source<'_>);
     /// Decodes what this slot will show of a part of a snapshot, whose keys ascend and stand behind those of the parts
     /// before. Nothing of it shows, and what does not decode is left to `rebase`, which says so.
@@ -111,7 +117,9 @@ pub(crate) struct Slot<T> {
     /// How often `current` was stored: tells those who look again and again that nothing is new.
     turn: AtomicU64,
     feed: ArcSwapOption<FeedOwner>,
-    wake: watch::Sender<()>,
+    /// One list of those who wait, and not the eight of a watch channel: most slots have few streams, and each list is
+    /// looked at on every change.
+    wake: Arc<Notify>,
     undecodable: Mutex<BTreeMap<Key, Undecodable>>,
     ended: OnceLock<Error>,
     bounded: BoundedBases<T>,
@@ -147,6 +155,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
             number: 0,
             synced: false,
             records: Tree::new(),
+            step: None,
             published: Arc::new(AtomicU64::new(u64::MAX)),
             previous: ArcSwapOption::empty(),
         };
@@ -156,7 +165,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
             current: ArcSwap::from_pointee(unsynced),
             turn: AtomicU64::new(0),
             feed: ArcSwapOption::empty(),
-            wake: watch::Sender::new(()),
+            wake: Arc::default(),
             undecodable: Mutex::new(BTreeMap::new()),
             ended: OnceLock::new(),
             bounded: Mutex::default(),
@@ -184,8 +193,14 @@ impl<T: Send + Sync + 'static> Slot<T> {
         });
     }
 
-    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
-        self.wake.subscribe()
+    /// Ready with the first news after this call: a version, a freshness, another feed or the end.
+    pub(crate) fn news(&self) -> Notified<'_> {
+        self.wake.notified()
+    }
+
+    /// The same, for a stream to keep.
+    pub(crate) fn news_owned(&self) -> OwnedNotified {
+        Arc::clone(&self.wake).notified_owned()
     }
 
     pub(crate) fn feed(&self) -> Option<Arc<Feed>> {
@@ -197,17 +212,16 @@ impl<T: Send + Sync + 'static> Slot<T> {
     /// # Errors
     /// Why the slot ended, where it has.
     pub(crate) async fn moved_from(&self, feed: &Arc<Feed>) -> Result<()> {
-        let mut wake = self.wake.subscribe();
         loop {
-            wake.borrow_and_update();
+            // Before the state is read, so that a change in between wakes.
+            let news = self.news();
             if let Some(error) = self.ended() {
                 return Err(error.clone());
             }
             if !self.feed().is_some_and(|now| Arc::ptr_eq(&now, feed)) {
                 return Ok(());
             }
-            // The sender is here.
-            let _ = wake.changed().await;
+            news.await;
         }
     }
 
@@ -223,14 +237,16 @@ impl<T: Send + Sync + 'static> Slot<T> {
         self.undecodable.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    fn publish(&self, records: Tree<Registered<T>>, source: &Source<'_>) {
-        let previous = self.load();
+    fn publish(&self, records: Tree<Registered<T>>, step: Option<Step<Registered<T>>>, source: &Source<'_>) {
+        // A number that is published already needs none to stand back for.
+        let staged = source.published.load(Ordering::Relaxed) < source.number;
         self.current.store(Arc::new(Version {
             number: source.number,
             synced: true,
             records,
+            step,
             published: Arc::clone(source.published),
-            previous: ArcSwapOption::new(Some(previous)),
+            previous: ArcSwapOption::new(staged.then(|| self.load())),
         }));
         self.turn.fetch_add(1, Ordering::Release);
     }
@@ -295,20 +311,28 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
     }
 
     fn stage(&self, changes: &[&Effective], source: &Source<'_>) {
-        let mut records = self.load().records.clone();
-        for change in changes {
-            match change {
-                Effective::Put(entry) => match self.decoded(entry, records.get(&entry.key), source) {
-                    Some(record) => drop(records.insert(record)),
-                    None => drop(records.remove(&entry.key)),
-                },
-                Effective::Delete(key) => {
-                    self.forget(key, source);
-                    records.remove(key);
-                }
+        let before = self.load().records.clone();
+        let mut records = before.clone();
+        let mut apply = |change: &Effective| match change {
+            Effective::Put(entry) => match self.decoded(entry, records.get(&entry.key), source) {
+                Some(record) => (records.insert(record.clone()), Some(record)),
+                None => (records.remove(&entry.key), None),
+            },
+            Effective::Delete(key) => {
+                self.forget(key, source);
+                (records.remove(key), None)
             }
-        }
-        self.publish(records, source);
+        };
+        let step = if let [change] = changes {
+            let (old, new) = apply(change);
+            Some(Step::new(before, old, new))
+        } else {
+            for change in changes {
+                apply(change);
+            }
+            None
+        };
+        self.publish(records, step, source);
         self.count_changes(changes.len());
     }
 
@@ -358,7 +382,7 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
         }
         self.undecodable.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| raw.get(key).is_some());
         let changes = records.len().max(held.len());
-        self.publish(Tree::from_sorted(records), source);
+        self.publish(Tree::from_sorted(records), None, source);
         self.count_changes(changes);
     }
 
@@ -367,7 +391,7 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
     }
 
     fn wake(&self) {
-        self.wake.send_replace(());
+        self.wake.notify_waiters();
     }
 
     fn end(&self, cause: Error) {

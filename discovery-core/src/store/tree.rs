@@ -54,6 +54,15 @@ impl<T: Keyed + Clone> Tree<T> {
         Self { root: node::build(items) }
     }
 
+    /// Whether both are one version, in O(1). Two that were made apart are not, whatever they hold.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (&self.root, &other.root) {
+            (Some(one), Some(two)) => one.node.is(&two.node),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
     /// How many items there are, in O(1).
     pub(crate) fn len(&self) -> usize {
         self.root.as_ref().map_or(0, |root| root.len)
