@@ -202,6 +202,8 @@ impl<T: Send + Sync + 'static> Changes<T> {
             }
             // Made anew before the state is read, so that a change in between wakes again.
             self.news.set(self.view.slot.news_owned());
+            // Where a predicate of the consumer's panics, the next call looks again.
+            self.told = false;
             let batch = self.difference();
             // The end is told by the call after the last batch, and by every one from then on.
             self.told = self.view.slot.ended().is_none();

@@ -8,6 +8,7 @@ use std::path::Path as FilePath;
 use common::*;
 use discovery_core::backend::{Backend, Registrar, SessionRequest, Watcher};
 use discovery_core::{ErrorKind, Scope};
+use rustix::fs::{CWD, RenameFlags};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_in_the_directorys_place() {
@@ -94,18 +95,20 @@ async fn a_fault_while_watching_keeps_the_last_known_set() {
     let session = session(&backend, 7).await;
     put(&*session, &key(7), "1").await.unwrap();
     let mut fold = Fold::open(&backend, &endpoints()).await;
-    let (bucket, away) = (root.path().join("v1"), root.path().join("away"));
+    let (bucket, other) = (root.path().join("v1"), root.path().join("other"));
+    // At once: a directory that is away for a moment is a store that lost its records.
+    let exchange = || rustix::fs::renameat_with(CWD, &bucket, CWD, &other, RenameFlags::EXCHANGE).unwrap();
     for link in [false, true] {
-        fs::rename(&bucket, &away).unwrap();
         if link {
-            std::os::unix::fs::symlink(&bucket, &bucket).unwrap();
+            std::os::unix::fs::symlink(&bucket, &other).unwrap();
         } else {
-            fs::write(&bucket, "").unwrap();
+            fs::write(&other, "").unwrap();
         }
+        exchange();
         fold.until("the fault", |fold| fold.interrupted).await;
         assert_eq!(fold.value(&key(7)), Some(&b"1"[..]));
-        fs::remove_file(&bucket).unwrap();
-        fs::rename(&away, &bucket).unwrap();
+        exchange();
+        fs::remove_file(&other).unwrap();
         fold.until("the recovery", |fold| !fold.interrupted && fold.value(&key(7)) == Some(b"1")).await;
     }
     put(&*session, &key(7), "2").await.unwrap();

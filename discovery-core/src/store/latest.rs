@@ -8,36 +8,33 @@ use super::slot::{Slot, Version};
 /// reference.
 pub(crate) struct Latest<T> {
     slot: Arc<Slot<T>>,
-    /// Which turn of the slot's was seen; `None` before the first look.
-    turn: Option<u64>,
+    /// The number of the version that was seen; `None` before the first look.
+    seen: Option<u64>,
 }
 
 impl<T> Latest<T> {
     pub(crate) fn new(slot: Arc<Slot<T>>) -> Self {
-        Self { slot, turn: None }
+        Self { slot, seen: None }
     }
 
-    /// What [`Slot::load`] answers, unless it answered that last time too.
+    /// What [`Slot::load`] answers, unless it answered that last time too. While a version is staged, its predecessor is
+    /// looked at again.
     #[inline]
     pub(crate) fn newer(&mut self) -> Option<Arc<Version<T>>> {
-        // Before the version itself: what is stored in between counts as new once more.
-        let turn = Some(self.slot.turn());
-        if turn == self.turn { None } else { Some(self.look(turn)) }
+        if self.seen == Some(self.slot.announced()) { None } else { Some(self.look()) }
     }
 
     #[cold]
-    fn look(&mut self, turn: Option<u64>) -> Arc<Version<T>> {
-        let (shown, newest) = self.slot.shown();
-        // A version that was shown is published for good. One that gave way to its predecessor may be published by now.
-        if newest {
-            self.turn = turn;
-        }
+    fn look(&mut self) -> Arc<Version<T>> {
+        let shown = self.slot.load();
+        self.seen = Some(shown.number);
         shown
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use bytes::Bytes;
@@ -67,5 +64,40 @@ mod tests {
             slot.commit();
             assert_eq!((newer(), slot.load().records.len() as u64), (None, number), "committed");
         }
+    }
+
+    /// A value that looks at the view while it is let go of, which is where a version gives way to the next.
+    struct Nosy(u64);
+
+    type Looks = (Vec<(u64, u64)>, Option<(Arc<Slot<Nosy>>, Latest<Nosy>, u64)>);
+
+    thread_local!(static LOOKS: RefCell<Looks> = const { RefCell::new((Vec::new(), None)) });
+
+    impl Drop for Nosy {
+        fn drop(&mut self) {
+            LOOKS.with_borrow_mut(|(seen, looking)| {
+                if let Some((slot, latest, last)) = looking {
+                    let loaded = slot.load().number;
+                    *last = latest.newer().map_or(*last, |version| version.number);
+                    seen.push((loaded, *last));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_version_that_was_loaded_is_new_to_whoever_looks_next() {
+        let slot = Arc::new(Slot::new(Scope::all(), |_, value| Ok(Nosy(value.len() as u64))));
+        let (published, last_good) = (Arc::new(AtomicU64::new(u64::MAX)), LastGood::default());
+        LOOKS.with_borrow_mut(|looks| looks.1 = Some((Arc::clone(&slot), Latest::new(Arc::clone(&slot)), 0)));
+        for number in 1..6 {
+            let key = Key::new(Path::new("worker", ["a"]).expect("a path"), InstanceId(1));
+            let entry = Entry { key, value: Bytes::from(vec![b'1'; number as usize]), incarnation: Incarnation(1) };
+            let source = Source { number, published: &published, last_good: &last_good };
+            slot.stage(&[&Effective::Put(Arc::new(entry))], &source);
+        }
+        assert!(slot.load().records.iter().next().is_some_and(|record| record.value().0 == 5));
+        let (seen, _) = LOOKS.with_borrow_mut(std::mem::take);
+        assert!(seen.len() > 2 && seen.iter().all(|(loaded, read)| loaded == read), "{seen:?}");
     }
 }

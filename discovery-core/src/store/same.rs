@@ -37,6 +37,9 @@ fn is_value(json: &[u8], at: usize) -> bool {
     next != Some(&b':') && !json[at..end].contains(&b'\\')
 }
 
+/// Digits of which every number is read exactly.
+const EXACT: usize = 19;
+
 /// Whether other digits go on at `at` where a value is a run of digits. Outside of strings, digits are values.
 fn integers_differ(a: &[u8], b: &[u8], at: usize) -> bool {
     let start = at - a[..at].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
@@ -45,7 +48,7 @@ fn integers_differ(a: &[u8], b: &[u8], at: usize) -> bool {
     }
     let integer = |json: &[u8]| {
         let end = json[start..].iter().position(|byte| !byte.is_ascii_digit()).map(|end| start + end)?;
-        (end > start && matches!(json[end], b',' | b'}' | b']')).then_some(end)
+        ((start + 1..=start + EXACT).contains(&end) && matches!(json[end], b',' | b'}' | b']')).then_some(end)
     };
     matches!((integer(a), integer(b)), (Some(one), Some(other)) if a[start..one] != b[start..other])
 }
@@ -75,6 +78,7 @@ mod tests {
         assert!(same(r#"{"a":1.0}"#, r#"{"a":1.00}"#));
         assert!(same(r#"{"a":10e1}"#, r#"{"a":100.0}"#));
         assert!(same(r#"{"ab":1,"ac":1}"#, r#"{"ac":1,"ab":1}"#));
+        assert!(same(r#"{"a":18446744073709551616}"#, r#"{"a":18446744073709551617}"#), "one number to serde_json");
         assert!(!same(r#"{"a":1}"#, r#"{"a":10}"#));
         assert!(!same(r#"{"a":"x"}"#, r#"{"a":"xy"}"#));
         assert!(!same("no json", "no  json"));

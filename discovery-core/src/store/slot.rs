@@ -114,8 +114,8 @@ pub(crate) struct Slot<T> {
     scope: Scope,
     decode: Decode<T>,
     current: ArcSwap<Version<T>>,
-    /// How often `current` was stored: tells those who look again and again that nothing is new.
-    turn: AtomicU64,
+    /// The number of `current`, or of the version about to be: tells those who look again and again that nothing is new.
+    announced: AtomicU64,
     feed: ArcSwapOption<FeedOwner>,
     /// One list of those who wait, and not the eight of a watch channel: most slots have few streams, and each list is
     /// looked at on every change.
@@ -126,26 +126,21 @@ pub(crate) struct Slot<T> {
 }
 
 impl<T> Slot<T> {
-    /// The newest published version. No I/O and no lock: two atomic loads and a reference count.
+    /// The newest published version. No I/O and no lock: two atomic loads and a reference count. One that is staged and not
+    /// yet published gives way to its predecessor.
     pub(crate) fn load(&self) -> Arc<Version<T>> {
-        self.shown().0
-    }
-
-    /// How often a version was stored, published or not.
-    #[inline]
-    pub(super) fn turn(&self) -> u64 {
-        self.turn.load(Ordering::Acquire)
-    }
-
-    /// The newest published version, and whether it is the newest of all: one that is staged and not yet published
-    /// gives way to its predecessor.
-    pub(super) fn shown(&self) -> (Arc<Version<T>>, bool) {
         let newest = self.current.load_full();
         if newest.number <= newest.published.load(Ordering::Acquire) {
-            return (newest, true);
+            return newest;
         }
         // None: it was published just now.
-        (newest.previous.load_full().unwrap_or(newest), false)
+        newest.previous.load_full().unwrap_or(newest)
+    }
+
+    /// No version is newer than this number, published or not.
+    #[inline]
+    pub(super) fn announced(&self) -> u64 {
+        self.announced.load(Ordering::Acquire)
     }
 }
 
@@ -163,7 +158,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
             scope,
             decode,
             current: ArcSwap::from_pointee(unsynced),
-            turn: AtomicU64::new(0),
+            announced: AtomicU64::new(0),
             feed: ArcSwapOption::empty(),
             wake: Arc::default(),
             undecodable: Mutex::new(BTreeMap::new()),
@@ -240,6 +235,8 @@ impl<T: Send + Sync + 'static> Slot<T> {
     fn publish(&self, records: Tree<Registered<T>>, step: Option<Step<Registered<T>>>, source: &Source<'_>) {
         // A number that is published already needs none to stand back for.
         let staged = source.published.load(Ordering::Relaxed) < source.number;
+        // First: whoever has seen the version by other ways finds that it is new.
+        self.announced.store(source.number, Ordering::Release);
         self.current.store(Arc::new(Version {
             number: source.number,
             synced: true,
@@ -248,7 +245,6 @@ impl<T: Send + Sync + 'static> Slot<T> {
             published: Arc::clone(source.published),
             previous: ArcSwapOption::new(staged.then(|| self.load())),
         }));
-        self.turn.fetch_add(1, Ordering::Release);
     }
 
     /// What to show for `entry`: itself decoded, or the last good record of the same incarnation, or nothing.
@@ -332,8 +328,9 @@ impl<T: Send + Sync + 'static> AnySlot for Slot<T> {
             }
             None
         };
-        self.publish(records, step, source);
+        // First: a stream that has seen the version has seen these changes.
         self.count_changes(changes.len());
+        self.publish(records, step, source);
     }
 
     async fn decode_ahead(&self, part: &[Arc<Entry>], ahead: &mut Ahead) {

@@ -89,8 +89,8 @@ impl<'a> Rollout<'a> {
         self.settle("the start").await
     }
 
-    /// The pods that have become ready since `since`, once none of `old` is there any more.
-    async fn arrive(&mut self, since: Moment, old: &[&str]) -> Outcome {
+    /// The pods that have become ready since `since`, and when, once none of `old` is there any more.
+    async fn new_pods(&mut self, since: Moment, old: &[&str]) -> Outcome<Vec<(Moment, Pod)>> {
         let mut new = Vec::new();
         for pod in self.space.ready(old).await? {
             if !self.workers.iter().any(|worker| worker.pod.name == pod.name) {
@@ -98,15 +98,26 @@ impl<'a> Rollout<'a> {
             }
         }
         new.sort_by_key(|(at, _)| *at);
-        for (at, pod) in new {
-            self.started += 1;
-            let name = format!("worker-{}", self.started);
-            let Pod { address, instance, .. } = pod.clone();
-            let what = format!("is ready at {address} as instance {instance}");
-            let worker = Worker { member: Member { name, instance, address }, pod };
-            self.there(&worker, at, &what).await?;
-            self.workers.push(worker);
+        Ok(new)
+    }
+
+    /// Tells of them.
+    async fn arrive(&mut self, since: Moment, old: &[&str]) -> Outcome {
+        for (at, pod) in self.new_pods(since, old).await? {
+            self.welcome(at, pod).await?;
         }
+        Ok(())
+    }
+
+    /// A pod has become ready at `at`.
+    async fn welcome(&mut self, at: Moment, pod: Pod) -> Outcome {
+        self.started += 1;
+        let name = format!("worker-{}", self.started);
+        let Pod { address, instance, .. } = pod.clone();
+        let what = format!("is ready at {address} as instance {instance}");
+        let worker = Worker { member: Member { name, instance, address }, pod };
+        self.there(&worker, at, &what).await?;
+        self.workers.push(worker);
         Ok(())
     }
 
@@ -175,14 +186,21 @@ impl<'a> Rollout<'a> {
         let since = Moment::now();
         self.space.roll().await?;
         self.judge.timeline.event(since, "all", "roll to another version of their Deployment")?;
-        self.arrive(since, &names).await?;
+        let mut new = self.new_pods(since, &names).await?.into_iter().peekable();
         let mut left = Vec::new();
         for worker in &old {
             left.push((self.slices.turned(&worker.pod.name, false, since).await?, worker));
         }
         left.sort_by_key(|(at, _)| *at);
-        for (_, worker) in left {
+        // As it happened: each old pod makes room for one that has become ready.
+        for (at, worker) in left {
+            while let Some((ready, pod)) = new.next_if(|(ready, _)| *ready < at) {
+                self.welcome(ready, pod).await?;
+            }
             self.gone(worker, since, "makes room, and drains").await?;
+        }
+        for (ready, pod) in new {
+            self.welcome(ready, pod).await?;
         }
         self.settle("the rollout").await?;
         for (worker, before) in old.iter().zip(broken) {
