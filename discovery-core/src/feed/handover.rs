@@ -136,6 +136,8 @@ impl Task {
             reply,
         });
         self.speak_for_adoptions();
+        // Their streams wait for news of whichever feed they belong to.
+        slots.iter().for_each(|(_, slot)| slot.wake());
     }
 
     /// Takes over the slots that this feed has caught up with, and those that came from `now` in any case.

@@ -122,6 +122,31 @@ async fn a_watch_that_takes_back_what_was_on_its_way_serves_like_any_other() {
     assert_eq!(narrow.load().len(), 14_999);
 }
 
+/// FLT 8: the streams of slots on their way to a wide watch that is out of touch hear that they are stale, too.
+#[tokio::test(start_paused = true)]
+async fn a_stream_on_its_way_to_a_stale_watch_is_told() {
+    let cluster = Cluster::new();
+    let backend = Scripted::new(&cluster);
+    let (handle, owner) = (backend.handle().await, writing::handle_on(&cluster.connect()).await);
+    let narrow = handle.view::<Worker>(q("a")).await.unwrap();
+    let mut changes = narrow.changes();
+    assert!(changes.next().await.unwrap().freshness().is_live());
+    let (says, heard) = tokio::sync::mpsc::unbounded_channel();
+    *backend.hooks.says.lock().unwrap() = Some(heard);
+    says.send(WatchEvent::Interrupted(Error::new(ErrorKind::Unavailable, "a part is out of touch"))).unwrap();
+    // Its snapshot is older than what the narrow watch shows, and it comes no further.
+    backend.plan("worker/", Plan { eager: true, delay: Duration::from_secs(2), hold: true, ..Plan::default() });
+    let _wide = handle.view_with::<Worker>(Query::all(), lazy()).await.unwrap();
+    while backend.hooks.open.load(Ordering::SeqCst) < 2 {
+        tokio::time::sleep(ms(1)).await;
+    }
+    let _mine = owner.register(worker("a", 1)).await.unwrap();
+    assert!(changes.next().await.unwrap().freshness().is_live());
+    let told = tokio::time::timeout(Duration::from_secs(3), changes.next()).await;
+    assert!(!narrow.freshness().is_live(), "the wide watch was to be out of touch");
+    assert!(told.is_ok_and(|batch| !batch.unwrap().freshness().is_live()), "the stream still takes it for live");
+}
+
 /// A shutdown at any moment of the move out of a wide watch that is refused.
 #[tokio::test(start_paused = true)]
 async fn views_that_leave_a_refused_watch_end_with_the_handle() {
