@@ -1,6 +1,7 @@
 //! How slots come to a feed and leave it.
 
 use std::any::TypeId;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 
 use tokio::sync::oneshot;
@@ -56,7 +57,7 @@ impl Task {
             }
             Command::Reopen { opening } => {
                 self.wanted_opening = self.wanted_opening.max(opening);
-                self.feed.reopen.notify_one();
+                self.feed.reopen.store(true, Ordering::Relaxed);
             }
             Command::Release { reply } => return Err(Stop::Released(reply)),
             Command::Expel { reply } => {
@@ -73,6 +74,10 @@ impl Task {
                 self.adopt(None).await;
             }
             Command::AdoptNow { from } => self.adopt(Some(&from)).await,
+            Command::Prune => {}
+        }
+        if self.feed.slot_dropped.swap(false, Ordering::AcqRel) {
+            self.prune();
         }
         Ok(())
     }

@@ -13,10 +13,10 @@ mod staging;
 use std::any::{Any, TypeId};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Adopt { released: Released, owner: Arc<FeedOwner>, reply: oneshot::Sender<()> },
     /// The slots that came from this feed are to be adopted now: a barrier that was asked for since is reached.
     AdoptNow { from: Arc<Feed> },
+    /// Forgets the slots that nobody uses any more.
+    Prune,
 }
 
 /// Slots between two feeds. Their streams end with it: whoever takes them over takes them out.
@@ -104,8 +106,11 @@ pub(crate) struct Feed {
     status: watch::Sender<Status>,
     progress: progress::Follower,
     openings: AtomicU64,
-    slot_dropped: Notify,
-    reopen: Notify,
+    /// Whether a slot was dropped since those that are left were looked through.
+    slot_dropped: AtomicBool,
+    /// Whether the task is to look at what is wanted of its watch: told by itself to what it waits for, which it looks at
+    /// again after each command.
+    reopen: AtomicBool,
 }
 
 /// Keeps a feed open: held by its slots and by whoever is about to attach one. The feed closes with the last.
@@ -156,8 +161,8 @@ impl Feed {
             status: watch::Sender::new(Status::default()),
             progress,
             openings: AtomicU64::new(0),
-            slot_dropped: Notify::new(),
-            reopen: Notify::new(),
+            slot_dropped: AtomicBool::new(false),
+            reopen: AtomicBool::new(false),
         });
         let task = run::Task::new(Arc::clone(&feed), inbox, told, context);
         let work = task.run(cancel.clone());
@@ -173,7 +178,9 @@ impl Feed {
     }
 
     pub(crate) fn slot_dropped(&self) {
-        self.slot_dropped.notify_one();
+        self.slot_dropped.store(true, Ordering::Release);
+        // Where the queue is full, the task comes by with each command that is in it. One that is over has no slots.
+        let _ = self.commands.try_send(Command::Prune);
     }
 
     /// Whether its task takes no commands any more.

@@ -1,10 +1,11 @@
 //! The task of a feed: opens the watch, applies what it says, opens it again when it fails.
 
 use std::convert::Infallible;
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -123,10 +124,14 @@ impl Task {
 
     pub(super) async fn run(mut self, cancel: CancellationToken) {
         let span = tracing::info_span!("discovery_feed", backend = self.feed.backend.name(), scope = %self.feed.scope);
+        // A span that nobody records would be entered and left for nothing with each change.
+        let recorded = !span.is_disabled();
+        let follow = self.follow();
+        let follow = if recorded { follow.instrument(span).left_future() } else { follow.right_future() };
         let stop = tokio::select! {
             biased;
             () = cancel.cancelled() => Stop::Cancelled,
-            stop = self.follow().instrument(span) => stop,
+            stop = follow => stop,
         };
         self.inbox.close();
         match stop {
@@ -247,11 +252,16 @@ impl Task {
                         None => pending().await,
                     }
                 };
+                // Needs no waker: only the commands that are answered beside this set it, and this is polled after each.
+                let reopened = poll_fn(|_| match feed.reopen.swap(false, Ordering::Relaxed) {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                });
                 tokio::select! {
                     biased;
                     event = stream.next() => Next::Event(event),
                     answer = answer => Next::Barrier(answer),
-                    () = feed.reopen.notified() => Next::Reopen,
+                    () = reopened => Next::Reopen,
                     () = silent_at.as_mut(), if due.is_some() => Next::Silence,
                 }
             };
@@ -344,7 +354,6 @@ impl Task {
     /// Awaits `work` while commands are answered and timers kept. `work` is never dropped half-way but at a stop.
     pub(super) async fn alongside<F: Future>(&mut self, work: F) -> Result<F::Output, Stop> {
         tokio::pin!(work);
-        let feed = Arc::clone(&self.feed);
         loop {
             let ghost = self.raw.next_ghost();
             let give_up = async {
@@ -357,7 +366,6 @@ impl Task {
                 biased;
                 Some(command) = self.inbox.recv() => self.obey(command).await?,
                 output = &mut work => return Ok(output),
-                () = feed.slot_dropped.notified() => self.prune(),
                 () = give_up => {
                     let gone = self.raw.drop_ghosts(Instant::now());
                     self.publish(&gone);
