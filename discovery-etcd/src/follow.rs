@@ -1,14 +1,15 @@
 //! An open watch of the server: what it says, and whether it is alive and in step.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{GetOptions, WatchRequestSender, WatchResponse, WatchResponseStream, WatchStream};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use crate::awaited::Target;
 use crate::fault::Fault;
 use crate::link::Wire;
 use crate::names::Range;
@@ -43,7 +44,9 @@ pub(crate) struct Following {
     requests: WatchRequestSender,
     responses: WatchResponseStream,
     range: Range,
-    awaited: watch::Receiver<i64>,
+    awaited: Arc<Target>,
+    /// What it was when it was looked at last.
+    wanted: i64,
     /// The watch is to reach this revision.
     target: i64,
     /// A beat ends when the watch has reached this revision.
@@ -67,16 +70,17 @@ pub(crate) struct Following {
 type Answer = Result<Option<WatchResponse>, etcd_client::Error>;
 
 impl Following {
-    pub(crate) fn new(wire: Wire, stream: WatchStream, range: Range, awaited: watch::Receiver<i64>) -> Self {
+    pub(crate) fn new(wire: Wire, stream: WatchStream, range: Range, awaited: Arc<Target>) -> Self {
         let (requests, responses) = stream.split();
         let now = Instant::now();
-        let target = *awaited.borrow();
+        let target = awaited.revision();
         Self {
             wire,
             requests,
             responses,
             range,
             awaited,
+            wanted: target,
             target,
             beat: None,
             late: now,
@@ -139,10 +143,9 @@ impl Following {
                 self.expect(revision, told);
                 Ok(Heard::Nothing)
             }
-            // The sender lives as long as the store, which the watch holds, and the receiver.
-            Ok(()) = self.awaited.changed() => {
-                let awaited = *self.awaited.borrow_and_update();
-                self.expect(awaited, told);
+            wanted = self.awaited.changed(self.wanted) => {
+                self.wanted = wanted;
+                self.expect(wanted, told);
                 Ok(Heard::Nothing)
             }
             () = self.timer.as_mut(), if next.is_some() => {
@@ -226,8 +229,6 @@ fn probe_of(wire: Wire, range: Range, find_witness: bool) -> Probe {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use discovery_testbed::Etcd;
     use etcd_client::WatchOptions;
 
