@@ -120,7 +120,10 @@ pub const ELSEWHERE: [Elsewhere; 4] = [
             ("discovery-k8s/tests/cluster/main.rs", &["moving_between_slices_is_no_change_and_two_uids_hide_both"]),
             (
                 "discovery-k8s/tests/cluster/slices.rs",
-                &["no_ready_pod_leaves_a_view_while_the_controller_deals_endpoints_out_anew"],
+                &[
+                    "no_ready_pod_leaves_a_view_while_the_controller_deals_endpoints_out_anew",
+                    "no_ready_pod_leaves_a_view_whose_connection_dies_in_the_middle_of_a_move",
+                ],
             ),
             (
                 "discovery-k8s/src/readiness.rs",
