@@ -132,12 +132,10 @@ pub const ELSEWHERE: [Elsewhere; 4] = [
                     "an_endpoint_that_is_in_no_slice_for_a_moment_is_waited_for",
                 ],
             ),
+            ("discovery-k8s/src/watch/tests/handover.rs", &["who_moves_stays_and_who_is_gone_leaves_in_time"]),
             (
-                "discovery-k8s/src/watch/tests/handover.rs",
-                &[
-                    "who_moves_stays_and_who_is_gone_leaves_in_time",
-                    "a_silent_gap_in_the_middle_of_a_move_removes_nobody",
-                ],
+                "discovery-k8s/src/watch/tests/handover/gaps.rs",
+                &["a_silent_gap_in_the_middle_of_a_move_removes_nobody"],
             ),
         ],
     },

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use discovery_core::{Backoff, Error, ErrorKind, Result};
 use futures_util::future::BoxFuture;
@@ -17,6 +18,10 @@ use tokio::time::{Instant, sleep_until};
 use crate::bounds::{HANDOVER, RECOVERY};
 use crate::reflector::{self, Mark};
 use crate::source::{Census, Counted, Leg};
+
+/// How soon after one census of a leg another may be asked for: many who go one after the other are asked for together. With
+/// the time for which each is waited it leaves some of `P` for the answer.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How far it is with owners that went missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,8 @@ struct Asking {
     mark: Arc<Mark>,
     /// The number of the census that is under way.
     under_way: Option<u64>,
+    /// When the next may be asked for.
+    next: Instant,
     backoff: Backoff,
 }
 
@@ -65,6 +72,7 @@ impl Handover {
             source: Arc::clone(&leg.source),
             mark: Arc::clone(mark),
             under_way: None,
+            next: Instant::now(),
             backoff: Backoff::new(RECOVERY / 2),
         };
         let legs = legs.iter().zip(marks).map(asking).collect();
@@ -123,7 +131,7 @@ impl Handover {
     fn next(&self, broken: &BTreeMap<usize, Error>) -> Option<(Instant, usize)> {
         let may_ask = |leg: usize| self.legs[leg].under_way.is_none() && !broken.contains_key(&leg);
         let waiting = self.waits.iter().filter_map(|wait| match wait.stage {
-            Stage::Waits(until) if may_ask(wait.leg) => Some((until, wait.leg)),
+            Stage::Waits(until) if may_ask(wait.leg) => Some((until.max(self.legs[wait.leg].next), wait.leg)),
             _ => None,
         });
         waiting.min()
@@ -138,7 +146,7 @@ impl Handover {
         }
         self.number += 1;
         let (number, asking) = (self.number, &mut self.legs[leg]);
-        asking.under_way = Some(number);
+        (asking.under_way, asking.next) = (Some(number), now + PAUSE);
         let (source, mark) = (Arc::clone(&asking.source), Arc::clone(&asking.mark));
         self.asked.push(async move { (number, leg, census(&*source, &mark).await) }.boxed());
     }
