@@ -120,7 +120,10 @@ pub const ELSEWHERE: [Elsewhere; 4] = [
             ("discovery-k8s/tests/cluster/main.rs", &["moving_between_slices_is_no_change_and_two_uids_hide_both"]),
             (
                 "discovery-k8s/tests/cluster/slices.rs",
-                &["no_ready_pod_leaves_a_view_while_the_controller_deals_endpoints_out_anew"],
+                &[
+                    "no_ready_pod_leaves_a_view_while_the_controller_deals_endpoints_out_anew",
+                    "no_ready_pod_leaves_a_view_whose_connection_dies_in_the_middle_of_a_move",
+                ],
             ),
             (
                 "discovery-k8s/src/readiness.rs",
@@ -128,6 +131,11 @@ pub const ELSEWHERE: [Elsewhere; 4] = [
                     "an_endpoint_in_two_slices_moves_without_a_gap_and_terminates_everywhere",
                     "an_endpoint_that_is_in_no_slice_for_a_moment_is_waited_for",
                 ],
+            ),
+            ("discovery-k8s/src/watch/tests/handover.rs", &["who_moves_stays_and_who_is_gone_leaves_in_time"]),
+            (
+                "discovery-k8s/src/watch/tests/handover/gaps.rs",
+                &["a_silent_gap_in_the_middle_of_a_move_removes_nobody"],
             ),
         ],
     },

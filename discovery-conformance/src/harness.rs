@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use crate::backends;
 use crate::case::Case;
 use crate::cases::all;
 use crate::report::{Report, Verdict};
@@ -57,7 +58,7 @@ fn judged(
     suite: &[&'static Case],
     reports: Option<&OsStr>,
 ) -> bool {
-    let mut errors = Vec::new();
+    let (started, mut errors) = (Started::now(), Vec::new());
     let (mut sheets, mut paused, mut real, mut ignored) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for factory in factories {
         // To list the cases takes no store.
@@ -91,7 +92,8 @@ fn judged(
         }
     }
     for sheet in sheets {
-        let report = sheet.report(suite, began);
+        let again = started.again(&sheet.backend, arguments.filter.is_some());
+        let report = sheet.report(suite, began, again);
         let (expects, missing) = (sheet.expects, &sheet.missing);
         if report.cases.is_empty() {
             continue;
@@ -179,27 +181,60 @@ fn other_hooks(found: &BTreeSet<Hook>, said: &BTreeSet<Hook>) -> Option<String> 
 }
 
 impl Sheet {
-    fn report(&self, suite: &[&'static Case], began: Instant) -> Report {
+    fn report(&self, suite: &[&'static Case], began: Instant, again: String) -> Report {
         let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Cases end in any order; the contract has one.
         let place = |name| suite.iter().position(|case| case.name == name);
         ran.sort_by_key(|ran| place(ran.name));
-        Report::new(&self.backend, self.claims.clone(), ran, suite.len(), began.elapsed(), again(&self.backend))
+        Report::new(&self.backend, self.claims.clone(), ran, suite.len(), began.elapsed(), again)
     }
 }
 
-/// The command that does this run again: what was given to the test target, and which that is.
-fn again(backend: &str) -> String {
-    // Cargo tells a test which package it belongs to: the suite's own, or that of a backend.
-    let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| env!("CARGO_PKG_NAME").to_owned());
-    let mut arguments = std::env::args();
-    let target =
-        arguments.next().as_deref().and_then(target).map_or_else(String::new, |name| format!(" --test {name}"));
-    // A backend in the suite's own package may be a feature of it.
-    let feature = if package == env!("CARGO_PKG_NAME") { format!(" --features {backend}") } else { String::new() };
-    let given: Vec<_> = arguments.collect();
-    let given = if given.is_empty() { String::new() } else { format!(" -- {}", given.join(" ")) };
-    format!("DYN_DISCOVERY_BACKEND={backend} cargo test -p {package}{feature}{target}{given}")
+/// How this program was started.
+struct Started {
+    /// Its package: the suite's own, or that of a backend. Nobody but Cargo says so.
+    package: Option<String>,
+    program: String,
+    given: Vec<String>,
+    /// The backend that its environment names.
+    wanted: Option<String>,
+}
+
+impl Started {
+    fn now() -> Self {
+        let wanted = std::env::var("DYN_DISCOVERY_BACKEND").ok().filter(|wanted| !wanted.is_empty());
+        let mut arguments = std::env::args();
+        let program = arguments.next().unwrap_or_default();
+        Self { package: std::env::var("CARGO_PKG_NAME").ok(), program, given: arguments.collect(), wanted }
+    }
+
+    /// The command that does the same on this backend again. `picked`: whether what was given picks cases.
+    fn again(&self, backend: &str, picked: bool) -> String {
+        let Self { package, program, given, wanted } = self;
+        let is_own = package.as_deref() == Some(env!("CARGO_PKG_NAME"));
+        // The suite's own target runs the backends that it is told to, each of which is a feature of it.
+        let wanted = if is_own { Some(backend) } else { wanted.as_deref() };
+        let mut command = wanted.map_or_else(String::new, |wanted| format!("DYN_DISCOVERY_BACKEND={wanted} "));
+        match (package, target(program)) {
+            (Some(package), Some(target)) => {
+                command.push_str(&format!("cargo test -p {package}"));
+                if is_own && backends::is_feature(backend) {
+                    command.push_str(&format!(" --features {backend}"));
+                }
+                command.push_str(&format!(" --test {target}"));
+            }
+            // What Cargo does not run is no target that could be named.
+            _ => command.push_str(program),
+        }
+        let mut arguments = given.clone();
+        if !picked && !is_own {
+            arguments.push(format!("{backend}::"));
+        }
+        if package.is_some() && !arguments.is_empty() {
+            arguments.insert(0, "--".to_owned());
+        }
+        [vec![command], arguments].concat().join(" ")
+    }
 }
 
 /// The test target that this program is: its name without what Cargo adds to it.
@@ -352,7 +387,44 @@ mod tests {
     #[test]
     fn a_program_is_the_target_that_cargo_made_it_of() {
         assert_eq!(target("/t/debug/deps/conformance-0123456789abcdef"), Some("conformance"));
-        assert_eq!(target("/t/debug/deps/my-suite-0123456789abcdef"), Some("my-suite"));
+        assert_eq!(target("/t/debug/deps/my_suite-0123456789abcdef"), Some("my_suite"));
         assert_eq!(target("conformance"), Some("conformance"));
+    }
+
+    /// A package, a target or a feature that is not there runs nothing.
+    #[test]
+    fn a_run_is_done_again_by_a_command_that_names_what_there_is() {
+        let again = |package: Option<&str>, given: &[&str], wanted: Option<&str>, backend, picked| {
+            let started = Started {
+                package: package.map(str::to_owned),
+                program: "/t/debug/deps/conformance-0123456789abcdef".to_owned(),
+                given: given.iter().map(ToString::to_string).collect(),
+                wanted: wanted.map(str::to_owned),
+            };
+            started.again(backend, picked)
+        };
+        let other = Some("discovery-k8s");
+        let command = "cargo test -p discovery-k8s --test conformance --";
+        assert_eq!(again(other, &[], None, "kubernetes", false), format!("{command} kubernetes::"));
+        assert_eq!(again(other, &["--nocapture"], None, "k", false), format!("{command} --nocapture k::"));
+        assert_eq!(
+            again(other, &["k::reg_"], Some("k"), "k", true),
+            format!("DYN_DISCOVERY_BACKEND=k {command} k::reg_")
+        );
+        let own = Some(env!("CARGO_PKG_NAME"));
+        let command =
+            "DYN_DISCOVERY_BACKEND=memory cargo test -p discovery-conformance --features memory --test conformance";
+        assert_eq!(again(own, &[], None, "memory", false), command);
+        assert_eq!(again(own, &["reg_"], Some("mem"), "memory", true), format!("{command} -- reg_"));
+        assert!(!again(own, &[], None, "kubernetes", false).contains("--features"));
+        let program = "/t/debug/deps/conformance-0123456789abcdef";
+        assert_eq!(
+            again(None, &[], None, "kubernetes", false),
+            format!("{program} kubernetes::"),
+            "no target of Cargo's"
+        );
+        assert_eq!(again(None, &["flt_"], None, "kubernetes", true), format!("{program} flt_"));
+        let started = Started::now();
+        assert_eq!(started.package.as_deref(), own, "Cargo says which it is");
     }
 }

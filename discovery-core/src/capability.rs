@@ -81,9 +81,10 @@ pub struct Bounds {
     /// `S`: how much later than its time to live a dead owner's records may go.
     pub slack: Duration,
     /// `R`: from the end of a fault until views and records are right again. The core verifies an owner's records once in
-    /// each `R`, sooner by a tenth or two, so that what it finds is mended within `R`; again soon after a verification that
-    /// failed, and by when [its session asks](crate::backend::Session::verify_by). It reopens watches at least twice in
-    /// each `R`.
+    /// each `R`, sooner by what a repair takes, so that what it finds is mended within `R`: by twice what a verification and
+    /// a write took of late, which counts for a fiftieth of `R` at least and for a fifth at most; and by up to a fiftieth
+    /// more, so that owners do not go on in step. It does so again soon after a verification that failed, and when
+    /// [its session asks](crate::backend::Session::verify_by). It reopens watches at least twice in each `R`.
     pub recovery: Duration,
     /// How long an open watch may be silent before the core takes it for dead and opens it anew; `None` for never.
     /// A backend that sets it sends [`Progress`](crate::backend::WatchEvent::Progress) more often than this.

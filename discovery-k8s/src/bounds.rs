@@ -7,7 +7,7 @@ use discovery_core::{Bounds, Capabilities};
 /// `R`. The core reads an owner's resource once in it.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(10);
 /// `P`: from the API server's acknowledgement to the view.
-const PROPAGATION: Duration = Duration::from_millis(250);
+pub(crate) const PROPAGATION: Duration = Duration::from_millis(250);
 /// How long an owner that an EndpointSlice has dropped without a word is waited for in another one. A part of `P`.
 pub(crate) const HANDOVER: Duration = Duration::from_millis(150);
 /// The longest value in bytes. What an owner's records may take together is checked beside.

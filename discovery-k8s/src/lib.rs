@@ -10,6 +10,7 @@ mod document;
 mod doubting;
 mod explain;
 mod fault;
+mod handover;
 mod identity;
 mod join;
 mod late;

@@ -13,11 +13,10 @@ use discovery_core::{Error, ErrorKind, Result, Scope};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, future};
 use tokio::sync::watch;
-use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use crate::births::Births;
-use crate::bounds::HANDOVER;
+use crate::handover::Handover;
 use crate::join::{Join, Side};
 use crate::progress::{self, Progress};
 use crate::reflector::{self, Mark, Seen, Told};
@@ -136,8 +135,7 @@ pub(crate) fn open(
         legs: legs.to_vec(),
         scope: scope.clone(),
         join: Join::new(births.clone(), legs.iter().any(|leg| leg.is_dealt_out)),
-        waits: Vec::new(),
-        over: None,
+        handover: Handover::new(legs, &marks),
         progress: legs.iter().map(|_| None).collect(),
         counted: legs.iter().map(|_| None).collect(),
         marks,
@@ -146,26 +144,18 @@ pub(crate) fn open(
         after: after.map(progress::versions).unwrap_or_default(),
     };
     let events = stream::unfold((watch, inputs), |(mut watch, mut inputs)| async move {
-        let wait = watch.next_wait();
-        let is_overdue = watch.is_overdue(wait);
-        let given_up = async {
-            match wait {
-                Some(wait) => {
-                    sleep_until(wait.until).await;
-                    // What came while the process stood still is first taken in by the task of the connection.
-                    yield_now().await;
-                    wait
-                }
-                None => future::pending().await,
-            }
-        };
         let events = tokio::select! {
+            // There may be no end of what comes.
             biased;
-            input = inputs.next(), if !is_overdue => match input? {
-                Input::Told(leg, told) => watch.hear(leg, told),
+            (leg, census) = watch.handover.counted(&watch.broken) => watch.count(leg, &census),
+            input = inputs.next() => match input? {
+                Input::Told(leg, told) => {
+                    let mut events = watch.hear(leg, told);
+                    events.extend(watch.give_up(leg));
+                    events
+                }
                 Input::Barrier(counted) => watch.compare(&counted),
             },
-            wait = given_up => watch.give_up(&wait),
         };
         Some((stream::iter(events.into_iter().map(Ok)), (watch, inputs)))
     });
@@ -184,24 +174,11 @@ pub(crate) async fn list(legs: &[Leg]) -> Result<(Join, Position)> {
     Ok((join, position))
 }
 
-/// For owners that went missing.
-#[derive(Clone, Copy)]
-struct Wait {
-    until: Instant,
-    /// The leg that would say where they are.
-    leg: usize,
-    /// The last step in which one did.
-    step: u64,
-}
-
 struct Watch {
     legs: Vec<Leg>,
     scope: Scope,
     join: Join,
-    /// The oldest first.
-    waits: Vec<Wait>,
-    /// Since when the next of these is known to be over, and what has come already is heard before it.
-    over: Option<Instant>,
+    handover: Handover,
     /// For each leg, once it is listed.
     progress: Vec<Option<Progress>>,
     /// The newest census of each, of this history.
@@ -291,53 +268,57 @@ impl Watch {
         self.snapshot(lineage)
     }
 
-    /// Sets a time for owners that have just gone missing.
+    /// The last step in which an owner went missing whose readiness this leg tells.
+    fn missing(&self, leg: usize) -> Option<u64> {
+        let Leg { side: Side::Readiness, namespace, .. } = &self.legs[leg] else { return None };
+        self.join.missing(namespace.as_deref())
+    }
+
     fn wait(&mut self, leg: usize) {
-        let Leg { side: Side::Readiness, namespace, .. } = &self.legs[leg] else { return };
-        let known = self.waits.iter().rfind(|wait| wait.leg == leg).map(|wait| wait.step);
-        let missing = self.join.missing(namespace.as_deref());
-        if let Some(step) = missing.filter(|step| known.is_none_or(|known| known < *step)) {
-            self.waits.push(Wait { until: Instant::now() + HANDOVER, leg, step });
-        }
+        self.handover.missing(leg, self.missing(leg));
     }
 
-    /// Sets the time anew for all that are missing: nothing was heard of them, and now it is.
     fn wait_anew(&mut self, leg: usize) {
-        self.waits.retain(|wait| wait.leg != leg);
-        self.wait(leg);
+        self.handover.anew(leg, self.missing(leg));
     }
 
-    /// The oldest whose leg is in touch. One that is not cannot say that somebody has come, and removes nobody.
-    fn next_wait(&self) -> Option<Wait> {
-        self.waits.iter().find(|wait| !self.broken.contains_key(&wait.leg)).copied()
-    }
-
-    /// Whether a wait is over for so long that no more is heard before it: there may be no end of what comes.
-    fn is_overdue(&mut self, wait: Option<Wait>) -> bool {
-        let now = Instant::now();
-        let is_over = wait.is_some_and(|wait| wait.until <= now);
-        self.over = is_over.then(|| self.over.unwrap_or(now));
-        self.over.is_some_and(|over| over + HANDOVER <= now)
-    }
-
-    fn give_up(&mut self, over: &Wait) -> Vec<WatchEvent> {
-        self.waits.retain(|wait| wait.leg != over.leg || wait.step > over.step);
-        match self.join.give_up(self.legs[over.leg].namespace.as_deref(), over.step) {
+    /// Gives up who is proven to be gone.
+    fn give_up(&mut self, leg: usize) -> Vec<WatchEvent> {
+        let version = self.progress[leg].as_ref().map_or(0, Progress::version);
+        let Some(step) = self.handover.over(leg, version) else { return Vec::new() };
+        match self.join.give_up(self.legs[leg].namespace.as_deref(), step) {
             changes if changes.is_empty() => Vec::new(),
             changes => self.batch(changes),
         }
     }
 
     fn compare(&mut self, counted: &Counted) -> Vec<WatchEvent> {
-        for (leg, census) in counted.iter().enumerate() {
-            if let Some(progress) = &mut self.progress[leg] {
-                progress.compare(census);
-            }
-            self.counted[leg] = Some(Arc::clone(census));
-            self.marks[leg].counted.fetch_max(census.version, Ordering::AcqRel);
-            self.mark(leg);
+        counted.iter().enumerate().for_each(|(leg, census)| self.take(leg, census));
+        let mut events = self.batch(Vec::new());
+        for leg in 0..counted.len() {
+            events.extend(self.give_up(leg));
         }
-        self.batch(Vec::new())
+        events
+    }
+
+    /// Compares with what was counted of one leg.
+    fn count(&mut self, leg: usize, census: &Arc<Census>) -> Vec<WatchEvent> {
+        // A newer one, that a barrier waits for, holds this.
+        if self.counted[leg].as_ref().is_none_or(|counted| counted.version < census.version) {
+            self.take(leg, census);
+        }
+        let mut events = self.batch(Vec::new());
+        events.extend(self.give_up(leg));
+        events
+    }
+
+    fn take(&mut self, leg: usize, census: &Arc<Census>) {
+        if let Some(progress) = &mut self.progress[leg] {
+            progress.compare(census);
+        }
+        self.counted[leg] = Some(Arc::clone(census));
+        self.marks[leg].counted.fetch_max(census.version, Ordering::AcqRel);
+        self.mark(leg);
     }
 
     /// Answers whether the leg has heard something new.

@@ -51,8 +51,15 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("etcd", "cargo test -p discovery-etcd --test conformance"),
     ("etcd-cluster", "cargo test -p discovery-etcd --test conformance etcd-cluster"),
     ("kubernetes", "cargo test -p discovery-k8s --test conformance"),
+    ("kubernetes-containers", "cargo test -p discovery-k8s --test conformance kubernetes-containers"),
     ("redis", "cargo test -p discovery-redis --test conformance"),
 ];
+
+/// Whether this crate has a feature of this name, which builds the backend in.
+#[cfg(feature = "harness")]
+pub(crate) fn is_feature(backend: &str) -> bool {
+    KNOWN.iter().any(|known| known.names.first() == Some(&backend))
+}
 
 /// The factories that `DYN_DISCOVERY_BACKEND=<wanted>` means: that of the backend of this name, or those of all
 /// embedded backends where it is empty.
@@ -80,6 +87,16 @@ pub fn chosen(wanted: &str) -> Result<Vec<Arc<dyn Factory>>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_is_a_feature_of_its_name() {
+        let manifest = include_str!("../../Cargo.toml");
+        let features =
+            manifest.split("[features]").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap_or_default();
+        for known in KNOWN {
+            assert!(features.lines().any(|line| line.starts_with(&format!("{} = ", known.names[0]))), "{features}");
+        }
+    }
 
     #[test]
     fn who_asks_for_a_backend_with_servers_of_its_own_is_told_its_command() {

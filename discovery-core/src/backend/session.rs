@@ -154,9 +154,10 @@ pub trait Session: Send + Sync + 'static {
     /// [`Session::renew`]; else where the store cannot be asked, and the core tries again.
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>>;
 
-    /// By when this session wants to be verified, where that may be sooner than the core does it by itself; asked after
-    /// each publish. For a store without `[exclusive]`, where a write is acknowledged before its rivals show. `None`, and
-    /// a moment before the newest verification began, ask for nothing.
+    /// When this session wants to be verified, where that may be sooner than the core does it by itself; asked after each
+    /// publish and each verification, which does not do where it came before that moment. For a store without
+    /// `[exclusive]`, where a write is acknowledged before its rivals show. `None`, and a moment before the newest
+    /// verification began, ask for nothing.
     fn verify_by(&self) -> Option<Instant> {
         None
     }

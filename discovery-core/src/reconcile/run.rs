@@ -169,6 +169,8 @@ impl Reconciler {
                             tracing::info!("records can be verified again");
                         }
                         reads.done(sent);
+                        // One that came before what it is to find does not do.
+                        reads.wanted_by(session.verify_by());
                     }
                 }
             }
@@ -185,11 +187,12 @@ impl Reconciler {
                 continue;
             };
             let desired = self.ledger().desired();
-            let limit = patience * 2;
+            let (limit, sent) = (patience * 2, Instant::now());
             let results = timeout(limit, session.publish(&work.batch, &desired)).await.unwrap_or_else(|_| {
                 let error = Error::new(ErrorKind::Timeout, format!("the store did not answer within {limit:?}"));
                 vec![Err(error.with_effect(Effect::Unknown)); work.batch.writes.len()]
             });
+            reads.wrote(sent.elapsed());
             drop(desired);
             let Outcome { retry, recheck, lost, put_back } = self.ledger().settle(work, results);
             self.meter.reregistrations.increment(put_back);
@@ -211,9 +214,7 @@ impl Reconciler {
                 // What may have been written is read before it is written again.
                 reads.now();
             }
-            if let Some(by) = session.verify_by() {
-                reads.by(by);
-            }
+            reads.wanted_by(session.verify_by());
         }
     }
 

@@ -53,9 +53,9 @@ async fn what_is_stored_is_read_once_in_each_recovery_bound() {
     }
     let verified = backend.hooks.verified.lock().unwrap().clone();
     let gaps: Vec<_> = verified.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(gaps.len() > 60, "{} reads in a minute", verified.len());
+    assert!((60..=63).contains(&verified.len()), "{} reads in a minute", verified.len());
     // Sooner than R by what a repair may take, and not all owners at the same moment.
-    assert!(gaps.iter().all(|gap| (R * 79 / 100..=R * 91 / 100).contains(gap)), "{gaps:?}");
+    assert!(gaps.iter().all(|gap| (R * 95 / 100..=R * 99 / 100).contains(gap)), "{gaps:?}");
     assert!(gaps.iter().any(|gap| gap != &gaps[0]), "{gaps:?}");
 }
 
@@ -97,19 +97,23 @@ async fn a_read_that_failed_is_tried_again_soon() {
     assert!((100..=260).contains(&reads), "{reads} reads in a minute, the longest pause is half a second");
 }
 
-/// A session that knows when something may be to be found.
+/// A session that knows when something may be to be found, whenever the reads of each R come.
 #[tokio::test(start_paused = true)]
 async fn a_session_may_ask_to_be_verified_sooner() {
-    let backend = Scripted::new(&Cluster::new());
-    let handle = backend.handle().await;
-    handle.instance_id().await.unwrap();
-    let by = Instant::now() + ms(150);
-    *backend.hooks.verify_by.lock().unwrap() = Some(by);
-    let _mine = handle.register(worker("a", 1)).await.unwrap();
-    tokio::time::sleep_until(by + ms(2)).await;
-    let verified = backend.hooks.verified.lock().unwrap().clone();
-    assert!(matches!(&verified[..], [at] if *at <= by + ms(1)), "{verified:?}, asked for by {by:?}");
-    // A moment that is over asks for nothing.
-    tokio::time::sleep(ms(500)).await;
-    assert_eq!(backend.hooks.verified.lock().unwrap().len(), 1);
+    for n in 0..20 {
+        let backend = Scripted::new(&Cluster::new());
+        let handle = backend.handle().await;
+        handle.instance_id().await.unwrap();
+        tokio::time::sleep(R * n / 20).await;
+        let by = Instant::now() + R / 2;
+        *backend.hooks.verify_by.lock().unwrap() = Some(by);
+        let _mine = handle.register(worker("a", 1)).await.unwrap();
+        tokio::time::sleep_until(by + ms(2)).await;
+        let verified = backend.hooks.verified.lock().unwrap().clone();
+        let last = verified.last().expect("a read");
+        assert!((by..=by + ms(1)).contains(last), "{verified:?}, asked for by {by:?}");
+        // A moment that is over asks for nothing.
+        tokio::time::sleep(R / 2).await;
+        assert_eq!(backend.hooks.verified.lock().unwrap().len(), verified.len());
+    }
 }

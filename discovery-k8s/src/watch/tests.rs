@@ -5,19 +5,19 @@ use std::pin::pin;
 use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
-use discovery_core::{Key, Path};
-use discovery_dynamo::layout;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::{Notify, mpsc};
-use tokio::time::{advance, timeout};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::document::Document;
-use crate::join::{Object, Side, Stored};
-use crate::readiness::{Claim, Ref};
+use crate::bounds::HANDOVER;
+use crate::join::{Object, Side};
+use crate::readiness::Ref;
 use crate::reflector::{Cause, Event, Events, Failure, Page, Part, Source, Start};
 use crate::source::Counted as Count;
+
+mod handover;
 
 /// A store with one object, at version 100, and at 5 once it was set back. Watches that are open then hear nothing of it.
 struct Store {
@@ -299,210 +299,9 @@ async fn a_list_takes_no_watch_back_before_what_was_counted_while_it_was_read() 
     }
 }
 
-/// The slice `name`, with an endpoint of the pod `a` that is ready, or with none.
-fn slice(name: &str, version: u64, holds: bool) -> Event {
-    let claim = Claim { resource: "a".into(), uid: "p".into(), ready: true, terminating: false };
-    let object = Object::Ready(holds.then_some(claim).into_iter().collect());
-    Event::Put(Seen { name: Ref::new("ns", name), version, object })
-}
-
-/// The record of that pod.
-fn recorded() -> Events {
-    let key = Key::new(Path::new("item", ["x"]).unwrap(), layout::kubernetes_instance_id("a"));
-    let document = Document { entries: [(key, "1".into())].into(), unread: Vec::new() };
-    let stored = Stored { uid: "u".into(), owner: Some("p".into()), document: Some(Arc::new(document)) };
-    let records = Event::Put(Seen { name: Ref::new("ns", "a"), version: 1, object: Object::Records(stored) });
-    stream::iter([records, listed(9)].map(Ok)).chain(stream::pending()).boxed()
-}
-
-/// A watch that shows it while the slices, told by these watches, hold the pod.
-fn dealt_out(slices: impl IntoIterator<Item = Opened>) -> WatchStream {
-    let leg = |side, source| Leg { side, namespace: None, source, is_dealt_out: side == Side::Readiness };
-    let legs = [leg(Side::Records, Telling::new([opened(recorded())])), leg(Side::Readiness, Telling::new(slices))];
-    open(&legs, &Barriers::new(), &Births::default(), &Scope::all(), None)
-}
-
-/// Events that the test sends.
-fn sent() -> (mpsc::UnboundedSender<Event>, Events) {
-    let (send, receive) = mpsc::unbounded_channel();
-    let events = stream::unfold(receive, |mut receive| async move { Some((Ok(receive.recv().await?), receive)) });
-    (send, events.boxed())
-}
-
 /// The next event of a watch; none where a wait and another pass before there is one.
 async fn told(events: &mut WatchStream) -> Option<WatchEvent> {
     timeout(HANDOVER * 2, events.next()).await.ok().map(|event| event.expect("a watch goes on").unwrap())
-}
-
-fn removes(event: Option<&WatchEvent>) -> bool {
-    matches!(event, Some(WatchEvent::Batch { changes, .. }) if matches!(changes[..], [Change::Delete(_)]))
-}
-
-/// Both events of a move have come, to the watch or to the connection, and the time for it has run out before the second was
-/// looked at.
-#[tokio::test(start_paused = true)]
-async fn what_came_while_the_process_stood_still_is_heard_before_an_owner_is_given_up() {
-    for at_the_connection in [false, true] {
-        let (send, slices) = sent();
-        let slices = slices.then(move |event| async move {
-            if at_the_connection {
-                tokio::task::yield_now().await;
-            }
-            event
-        });
-        let mut events = dealt_out([opened(slices.boxed())]);
-        for event in [slice("one", 1, true), listed(9)] {
-            send.send(event).unwrap();
-        }
-        snapshot(&mut events).await;
-        send.send(slice("one", 10, false)).unwrap();
-        assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
-        send.send(slice("two", 11, true)).unwrap();
-        advance(HANDOVER * 3).await;
-        let next = told(&mut events).await;
-        assert!(matches!(next, Some(WatchEvent::Progress(_))), "it stood in the other slice: {next:?}");
-        assert!(told(&mut events).await.is_none());
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_owner_that_is_gone_leaves_though_other_events_keep_coming() {
-    let (send, slices) = sent();
-    let mut events = dealt_out([opened(slices)]);
-    for event in [slice("one", 1, true), listed(9), slice("one", 10, false)] {
-        send.send(event).unwrap();
-    }
-    snapshot(&mut events).await;
-    assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
-    let step = HANDOVER / 10;
-    let mut steps = 0_u32;
-    loop {
-        send.send(Event::Bookmark { version: 11 + u64::from(steps), complete: false }).unwrap();
-        let next = told(&mut events).await;
-        if removes(next.as_ref()) {
-            break;
-        }
-        assert!(steps < 21, "it is waited for beyond twice {HANDOVER:?}");
-        advance(step).await;
-        steps += 1;
-    }
-    assert!(steps >= 10, "it is given up after {steps} tenths");
-}
-
-/// A watch that opens when it is let.
-fn held(hold: &Arc<Notify>, events: Events) -> Opened {
-    let hold = Arc::clone(hold);
-    async move {
-        hold.notified().await;
-        Ok(events)
-    }
-    .boxed()
-}
-
-/// Nothing is known of who has gone missing before the leg is in touch again, and a time after that.
-#[tokio::test(start_paused = true)]
-async fn an_outage_in_the_middle_of_a_move_removes_nobody() {
-    for comes in [true, false] {
-        let first = [Ok(slice("one", 1, true)), Ok(listed(9)), Ok(slice("one", 10, false)), Err(failure(Cause::Other))];
-        let (hold, (send, second)) = (Arc::new(Notify::new()), sent());
-        let mut events = dealt_out([opened(stream::iter(first).boxed()), held(&hold, second)]);
-        snapshot(&mut events).await;
-        assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
-        assert!(matches!(told(&mut events).await, Some(WatchEvent::Interrupted(_))));
-        let during = told(&mut events).await;
-        assert!(during.is_none(), "while nothing is heard: {during:?}");
-        hold.notify_one();
-        assert!(matches!(told(&mut events).await, Some(WatchEvent::Recovered)));
-        let early = timeout(HANDOVER - Duration::from_millis(1), events.next()).await;
-        assert!(early.is_err(), "before the time is over: {early:?}");
-        if comes {
-            send.send(slice("two", 11, true)).unwrap();
-            assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
-            assert!(told(&mut events).await.is_none());
-        } else {
-            let began = Instant::now();
-            assert!(removes(told(&mut events).await.as_ref()), "it did not come");
-            assert!(began.elapsed() < HANDOVER / 10, "{:?} more", began.elapsed());
-        }
-    }
-}
-
-/// The list has the one slice without it, and the other is written after that.
-#[tokio::test(start_paused = true)]
-async fn a_list_in_the_middle_of_a_move_removes_nobody_at_once() {
-    for is_taken_out_before in [true, false] {
-        for comes in [true, false] {
-            let first = [Ok(slice("one", 1, true)), Ok(listed(9)), Ok(slice("one", 10, false))];
-            let first = first.into_iter().take(if is_taken_out_before { 3 } else { 2 });
-            let first = first.chain([Err(failure(Cause::Gone))]);
-            let (send, second) = sent();
-            let mut events = dealt_out([opened(stream::iter(first).boxed()), opened(second)]);
-            snapshot(&mut events).await;
-            if is_taken_out_before {
-                assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
-            }
-            for event in [slice("one", 10, false), listed(20)] {
-                send.send(event).unwrap();
-            }
-            let next = told(&mut events).await;
-            assert!(matches!(next, Some(WatchEvent::Progress(_))), "by the list: {next:?}");
-            let early = timeout(HANDOVER - Duration::from_millis(1), events.next()).await;
-            assert!(early.is_err(), "before the time is over: {early:?}");
-            if comes {
-                send.send(slice("two", 21, true)).unwrap();
-                assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
-                assert!(told(&mut events).await.is_none());
-            } else {
-                assert!(removes(told(&mut events).await.as_ref()), "it did not come");
-            }
-        }
-    }
-}
-
-/// Nobody is waited for who is missing in a store that went back: what it holds is all that is known.
-#[tokio::test(start_paused = true)]
-async fn who_is_missing_in_a_store_that_went_back_is_given_up_at_once() {
-    let first = [Ok(slice("one", 1, true)), Ok(listed(90)), Err(failure(Cause::Gone))];
-    let second = [Ok(slice("one", 2, false)), Ok(listed(5))];
-    let second = stream::iter(second).chain(stream::pending());
-    let mut events = dealt_out([stream::iter(first).boxed(), second.boxed()].map(opened));
-    snapshot(&mut events).await;
-    let mut held = 0;
-    loop {
-        match events.next().await.unwrap().unwrap() {
-            WatchEvent::SnapshotChunk(entries) => held += entries.len(),
-            WatchEvent::SnapshotEnd(_) => break,
-            _ => {}
-        }
-    }
-    assert_eq!(held, 0);
-}
-
-/// One namespace may be out of touch for ever.
-#[tokio::test(start_paused = true)]
-async fn who_is_missing_in_one_namespace_does_not_wait_for_another() {
-    let leg = |side, namespace: &str, watches: Vec<Opened>| Leg {
-        side,
-        namespace: Some(namespace.into()),
-        source: Telling::new(watches),
-        is_dealt_out: side == Side::Readiness,
-    };
-    let (send, slices) = sent();
-    let cut = stream::iter([Ok(listed(9)), Err(failure(Cause::Other))]).boxed();
-    let legs = [
-        leg(Side::Records, "ns", vec![opened(recorded())]),
-        leg(Side::Readiness, "ns", vec![opened(slices)]),
-        leg(Side::Readiness, "other", vec![opened(cut), future::pending().boxed()]),
-    ];
-    let mut events = open(&legs, &Barriers::new(), &Births::default(), &Scope::all(), None);
-    for event in [slice("one", 1, true), listed(9)] {
-        send.send(event).unwrap();
-    }
-    snapshot(&mut events).await;
-    assert!(matches!(told(&mut events).await, Some(WatchEvent::Interrupted(_))));
-    send.send(slice("one", 10, false)).unwrap();
-    assert!(matches!(told(&mut events).await, Some(WatchEvent::Progress(_))));
-    assert!(removes(told(&mut events).await.as_ref()));
 }
 
 /// What is counted and never seen is gone with the type, if that is asked for after the census.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use discovery_core::{Query, View, ViewChange};
 use discovery_k8s::DISCOVERY_LABEL;
+use discovery_testbed::Network;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -12,7 +13,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::support::cluster::{Made, Space, testbed, until};
+use crate::support::cluster::{Made, Space, State, discovery, testbed, until};
 use crate::{Item, shows, space};
 
 /// More than one slice holds, of which the controller puts a hundred endpoints into each.
@@ -134,5 +135,44 @@ async fn no_ready_pod_leaves_a_view_while_the_controller_deals_endpoints_out_ane
         .await;
     }
     shows(&view, kept).await;
+    reader.shutdown(std::time::Duration::from_secs(20)).await;
+}
+
+/// Packets get lost without a word once the first of a move's two writes was heard: nobody knows that the second is missed.
+#[tokio::test]
+async fn no_ready_pod_leaves_a_view_whose_connection_dies_in_the_middle_of_a_move() {
+    let space = space().await;
+    let (one, two) = (space.pod("one").await.unwrap(), space.pod("two").await.unwrap());
+    for (n, pod) in [(1, &one), (2, &two)] {
+        space.leave(&pod.name, Some(pod), &json!({ format!("x/{n:x}"): { "place": "x", "n": n } })).await.unwrap();
+    }
+    space.slice("a", &[(&one, State::Ready), (&two, State::Ready)]).await.unwrap();
+    let cluster = testbed().await.unwrap();
+    let network = Network::to([cluster.kubeconfig().address().await.unwrap()]).unwrap();
+    let kubeconfig = cluster.save(&cluster.kubeconfig().through(&network.proxies()[0]).unwrap()).unwrap();
+    let environment = space.environment(&space.pod("reader").await.unwrap()).with("KUBECONFIG", kubeconfig);
+    let reader = discovery(environment).await.unwrap();
+    let view = reader.view::<Item>(Query::all()).await.unwrap();
+    shows(&view, &[1, 2]).await;
+    let left = leavers(&view);
+    let mut changes = view.changes();
+    for (from, to) in [("a", "b"), ("b", "a"), ("a", "b")] {
+        let is_heard = async {
+            while view.load().len() > 1 {
+                changes.next().await.unwrap();
+            }
+        };
+        // The other pod shows that this write was heard.
+        let taken_out = async { space.slice(from, &[(&two, State::NotReady)]).await };
+        tokio::join!(is_heard, taken_out).1.unwrap();
+        network.change(|way| way.stalled = true);
+        space.slice(to, &[(&one, State::Ready), (&two, State::Ready)]).await.unwrap();
+        space.slice(from, &[]).await.unwrap();
+        until("the view is stale", || async { view.freshness().stale_for().is_some() }).await;
+        network.change(|way| way.stalled = false);
+        until("the view is live", || async { view.freshness().is_live() }).await;
+        shows(&view, &[1, 2]).await;
+        assert_eq!(*left.lock().unwrap_or_else(PoisonError::into_inner), BTreeSet::from([2]), "who left");
+    }
     reader.shutdown(std::time::Duration::from_secs(20)).await;
 }

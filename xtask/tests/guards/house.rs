@@ -60,7 +60,7 @@ fn rust() -> Vec<(String, String)> {
 }
 
 /// Name and text of what git tracks, and of what it would with the next `git add`: a breach shows before the commit.
-fn files(patterns: &[&str]) -> Vec<(String, String)> {
+pub(crate) fn files(patterns: &[&str]) -> Vec<(String, String)> {
     let mut list = Command::new("git");
     // Reading a checkout of another user's, as in a container, is no danger.
     list.args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"])

@@ -2,6 +2,7 @@
 
 mod api;
 mod boundaries;
+mod commands;
 mod contract;
 mod house;
 mod licences;

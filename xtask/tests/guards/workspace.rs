@@ -1,6 +1,6 @@
 //! The workspace as cargo and git know it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -70,14 +70,17 @@ pub(crate) struct Package {
     pub(crate) version: String,
     pub(crate) license: Option<String>,
     pub(crate) rust_version: Option<String>,
-    targets: Vec<Target>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) features: BTreeMap<String, Vec<String>>,
     /// The registries that it may go to: an empty list for a package that stays here.
     publish: Option<Vec<String>>,
 }
 
+/// One target of a package.
 #[derive(Deserialize)]
-struct Target {
-    kind: Vec<String>,
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) kind: Vec<String>,
 }
 
 impl Metadata {

@@ -1,0 +1,192 @@
+//! When owners are given up that no EndpointSlice speaks of any more.
+//!
+//! One that is dealt out anew is taken out of a slice before another one holds it, for a moment (KEY 7). So it is waited for;
+//! and then the API server is asked what there is. The answer, and a watch that has come as far, prove that nobody speaks
+//! of the owner. A watch that is behind, that missed something, or to which nothing comes any more, whether anybody has
+//! noticed that or not, does not come as far: so no failure removes anybody.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use discovery_core::{Backoff, Error, ErrorKind, Result};
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt, future};
+use tokio::time::{Instant, sleep_until};
+
+use crate::bounds::{HANDOVER, RECOVERY};
+use crate::reflector::{self, Mark};
+use crate::source::{Census, Counted, Leg};
+
+/// How soon after one census of a leg another may be asked for: many who go one after the other are asked for together. With
+/// the time for which each is waited it leaves some of `P` for the answer.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How far it is with owners that went missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// They may come until then.
+    Waits(Instant),
+    /// Their time was over before the census was asked for that is under way.
+    Asked,
+    /// The census is of this version. They are gone if the watch comes as far without them.
+    Counted(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    /// The leg that would say where they are.
+    leg: usize,
+    /// The last step in which one of them went.
+    step: u64,
+    stage: Stage,
+}
+
+/// What is asked of a leg, and how it goes.
+struct Asking {
+    source: Arc<dyn Counted>,
+    mark: Arc<Mark>,
+    /// The number of the census that is under way.
+    under_way: Option<u64>,
+    /// When the next may be asked for.
+    next: Instant,
+    backoff: Backoff,
+}
+
+/// The number of a census, its leg, and its answer.
+type Answer = (u64, usize, Result<Arc<Census>>);
+
+/// Who is waited for, of all legs of a watch.
+pub(crate) struct Handover {
+    /// The oldest first.
+    waits: Vec<Wait>,
+    legs: Vec<Asking>,
+    asked: FuturesUnordered<BoxFuture<'static, Answer>>,
+    number: u64,
+}
+
+impl Handover {
+    pub(crate) fn new(legs: &[Leg], marks: &[Arc<Mark>]) -> Self {
+        let asking = |(leg, mark): (&Leg, &Arc<Mark>)| Asking {
+            source: Arc::clone(&leg.source),
+            mark: Arc::clone(mark),
+            under_way: None,
+            next: Instant::now(),
+            backoff: Backoff::new(RECOVERY / 2),
+        };
+        let legs = legs.iter().zip(marks).map(asking).collect();
+        Self { waits: Vec::new(), legs, asked: FuturesUnordered::new(), number: 0 }
+    }
+
+    /// Owners are missing, the last of them since this step, or nobody is any more. Those that have just gone are waited for
+    /// from now on.
+    pub(crate) fn missing(&mut self, leg: usize, step: Option<u64>) {
+        let Some(step) = step else {
+            self.waits.retain(|wait| wait.leg != leg);
+            return;
+        };
+        let known = self.waits.iter().rfind(|wait| wait.leg == leg).map(|wait| wait.step);
+        if known.is_none_or(|known| known < step) {
+            self.waits.push(Wait { leg, step, stage: Stage::Waits(Instant::now() + HANDOVER) });
+        }
+    }
+
+    /// Everybody of a leg is waited for anew: nothing was heard of them, and now it is.
+    pub(crate) fn anew(&mut self, leg: usize, step: Option<u64>) {
+        self.waits.retain(|wait| wait.leg != leg);
+        self.legs[leg].under_way = None;
+        self.missing(leg, step);
+    }
+
+    /// What was counted once a time was over. Nothing is asked of a leg that is `broken`: who is out of touch removes nobody.
+    /// May be dropped at any await.
+    pub(crate) async fn counted(&mut self, broken: &BTreeMap<usize, Error>) -> (usize, Arc<Census>) {
+        loop {
+            let until = self.next(broken);
+            let over = async {
+                match until {
+                    Some((until, leg)) => {
+                        sleep_until(until).await;
+                        leg
+                    }
+                    None => future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some((number, leg, answer)) = self.asked.next() => {
+                    if self.legs[leg].under_way == Some(number)
+                        && let Some(census) = self.take(leg, answer)
+                    {
+                        return (leg, census);
+                    }
+                }
+                leg = over => self.ask(leg),
+            }
+        }
+    }
+
+    /// When a census has to be asked for, and of which leg. One at a time of each.
+    fn next(&self, broken: &BTreeMap<usize, Error>) -> Option<(Instant, usize)> {
+        let may_ask = |leg: usize| self.legs[leg].under_way.is_none() && !broken.contains_key(&leg);
+        let waiting = self.waits.iter().filter_map(|wait| match wait.stage {
+            Stage::Waits(until) if may_ask(wait.leg) => Some((until.max(self.legs[wait.leg].next), wait.leg)),
+            _ => None,
+        });
+        waiting.min()
+    }
+
+    fn ask(&mut self, leg: usize) {
+        let now = Instant::now();
+        for wait in self.waits.iter_mut().filter(|wait| wait.leg == leg) {
+            if matches!(wait.stage, Stage::Waits(until) if until <= now) {
+                wait.stage = Stage::Asked;
+            }
+        }
+        self.number += 1;
+        let (number, asking) = (self.number, &mut self.legs[leg]);
+        (asking.under_way, asking.next) = (Some(number), now + PAUSE);
+        let (source, mark) = (Arc::clone(&asking.source), Arc::clone(&asking.mark));
+        self.asked.push(async move { (number, leg, census(&*source, &mark).await) }.boxed());
+    }
+
+    /// The answer for those whose time was over before it was asked for. Where there is none they are asked for again.
+    fn take(&mut self, leg: usize, answer: Result<Arc<Census>>) -> Option<Arc<Census>> {
+        let asking = &mut self.legs[leg];
+        asking.under_way = None;
+        let stage = match &answer {
+            Ok(census) => {
+                asking.backoff.reset();
+                Stage::Counted(census.version)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "whether pods are gone that no slice speaks of cannot be asked: trying again");
+                Stage::Waits(Instant::now() + asking.backoff.next())
+            }
+        };
+        for wait in self.waits.iter_mut().filter(|wait| wait.leg == leg && wait.stage == Stage::Asked) {
+            wait.stage = stage;
+        }
+        answer.ok()
+    }
+
+    /// The step up to which owners are gone, now that the leg's watch has come as far as this version.
+    pub(crate) fn over(&mut self, leg: usize, version: u64) -> Option<u64> {
+        let is_over = |wait: &&Wait| matches!(wait.stage, Stage::Counted(counted) if counted <= version);
+        let step = self.waits.iter().filter(|wait| wait.leg == leg).filter(is_over).map(|wait| wait.step).max()?;
+        self.waits.retain(|wait| wait.leg != leg || wait.step > step);
+        Some(step)
+    }
+}
+
+/// Counts. One below what the watch had seen before it was asked for proves that the store went back, and nothing else.
+async fn census(source: &dyn Counted, mark: &Mark) -> Result<Arc<Census>> {
+    let seen = mark.version();
+    let census = reflector::count(source).await?;
+    if census.version < seen {
+        mark.back.notify_one();
+        return Err(Error::new(ErrorKind::Unavailable, "the cluster's store went back to an earlier state"));
+    }
+    Ok(Arc::new(census))
+}
