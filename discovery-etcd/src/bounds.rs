@@ -16,9 +16,10 @@ pub(crate) fn bounds(default_ttl: Duration, min_ttl: Duration) -> Bounds {
     bounds.propagation = Duration::from_millis(500);
     bounds.min_ttl = Some(min_ttl);
     bounds.default_ttl = Some(default_ttl.max(min_ttl));
-    // A lease is seen to be expired within half a second, and five hundred of them are removed in each: of those that expire
-    // together, the first fifteen hundred go in this time.
-    bounds.slack = Duration::from_secs(2);
+    // Of those that expire together etcd removes five hundred in half a second, so the first fifteen hundred in one and a half
+    // (`leaseRevokeRate` in its `lessor.go`), sixteen of them at once (`maxPendingRevokes` in `server.go`): the rest of this time
+    // is for the disk that each of those waits for.
+    bounds.slack = Duration::from_secs(3);
     bounds.recovery = Duration::from_secs(5);
     // The watch itself is quicker to find a dead connection: this is for what it does not foresee.
     bounds.silence = Some(Duration::from_secs(10));

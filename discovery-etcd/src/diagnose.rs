@@ -77,7 +77,7 @@ pub async fn diagnose(config: &Config) -> Vec<Finding> {
 
 async fn look(config: &Config, index: usize) -> Result<Member, Error> {
     let begun = Instant::now();
-    let (endpoint, mut client) = dial(config, index).await.map_err(|fault| fault.error)?;
+    let (endpoint, mut client, _) = dial(config, index).await.map_err(|fault| fault.error)?;
     let connected = begun.elapsed();
     let calling = |error: &etcd_client::Error| Fault::calling(&endpoint, config.credentials.is_some(), error).error;
     let silent = || Fault::silent(&endpoint, CALL).error;

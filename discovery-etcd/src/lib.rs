@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod alive;
 mod awaited;
 mod backend;
 mod bounds;

@@ -10,6 +10,7 @@ use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, WatchC
 use tokio::time::{Instant, timeout};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
+use crate::alive::{Received, connect};
 use crate::config::Config;
 use crate::fault::{Fault, is_without_users};
 
@@ -22,8 +23,6 @@ const SIGN_IN: Duration = Duration::from_secs(4);
 pub(crate) const LARGEST_MESSAGE: usize = 512 << 20;
 /// A caller that gives up sooner does not blame the connection.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// A connection on which nothing was heard for this long may have died unnoticed.
-const IDLE: Duration = Duration::from_secs(1);
 
 /// A connection to one member. Clones share it.
 #[derive(Clone)]
@@ -33,6 +32,7 @@ pub(crate) struct Wire {
     pub(crate) lease: LeaseClient,
     pub(crate) watch: WatchClient,
     pub(crate) client: Client,
+    pub(crate) received: Received,
     /// Whether the client has a user, be he asked for or not.
     has_user: bool,
     index: usize,
@@ -85,8 +85,6 @@ impl Wire {
 #[derive(Default)]
 struct State {
     wire: Option<Wire>,
-    /// When the last answer came over it.
-    heard: Option<Instant>,
     generation: u64,
     /// The member to try next, where it is not the one that is preferred.
     next: Option<usize>,
@@ -167,7 +165,7 @@ impl Link {
             self.state().next = Some((index + 1) % members);
             let verdicts = self.members.verdicts(index);
             match dial(&self.config, index).await {
-                Ok((endpoint, client)) => {
+                Ok((endpoint, client, received)) => {
                     let mut state = self.state();
                     state.generation += 1;
                     let wire = Wire {
@@ -176,12 +174,13 @@ impl Link {
                         lease: client.lease_client(),
                         watch: client.watch_client().max_decoding_message_size(LARGEST_MESSAGE),
                         client,
+                        received,
                         has_user: self.config.credentials.is_some(),
                         index,
                         generation: state.generation,
                         verdicts,
                     };
-                    (state.next, state.heard) = (None, Some(Instant::now()));
+                    state.next = None;
                     self.members.prefer(first, index);
                     if !state.closed {
                         state.wire = Some(wire.clone());
@@ -237,10 +236,7 @@ impl Link {
         let outcome = timeout(limit, work(wire.clone())).await;
         attempt.ended();
         let fault = match outcome {
-            Ok(Ok(answer)) => {
-                self.state().heard = Some(Instant::now());
-                return Ok(answer);
-            }
+            Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => wire.failed(&error),
             Err(_) => Fault::silent(&wire.endpoint, limit),
         };
@@ -262,16 +258,6 @@ impl Link {
                 outcome => return outcome,
             }
         }
-    }
-
-    /// Finds out, where nothing was heard for a while, whether the connection has died: before a call that is given much longer
-    /// than this takes. Reads `key`, whatever is there.
-    pub(crate) async fn awaken(&self, limit: Duration, key: &[u8]) -> Result<(), Fault> {
-        let heard = self.open()?.and_then(|_| self.state().heard);
-        if heard.is_some_and(|heard| heard.elapsed() >= IDLE) {
-            self.read(limit, |mut wire| async move { wire.kv.get(key, None).await }).await?;
-        }
-        Ok(())
     }
 
     /// Ends the connection once its last call is done, and makes none any more.
@@ -309,15 +295,15 @@ impl Drop for Attempt<'_> {
 }
 
 /// Connects to one member and signs in.
-pub(crate) async fn dial(config: &Config, index: usize) -> Result<(Arc<str>, Client), Fault> {
+pub(crate) async fn dial(config: &Config, index: usize) -> Result<(Arc<str>, Client, Received), Fault> {
     let url = config.endpoints.get(index).map(String::as_str).unwrap_or_default();
     let endpoint = endpoint(config, url).await.map_err(|error| Fault { error, broken: false })?;
-    let connecting = timeout(DIAL, endpoint.connect()).await.map_err(|_| Fault::silent(url, DIAL))?;
-    let channel = connecting.map_err(|error| Fault::connecting(url, &error))?;
+    let connecting = timeout(DIAL, connect(&endpoint, DIAL)).await.map_err(|_| Fault::silent(url, DIAL))?;
+    let (channel, received) = connecting.map_err(|error| Fault::connecting(url, &error))?;
     let signing_in = timeout(SIGN_IN, sign_in(config, channel)).await.map_err(|_| Fault::silent(url, SIGN_IN))?;
     let client = signing_in.map_err(|error| Fault::calling(url, config.credentials.is_some(), &error))?;
     tracing::debug!(endpoint = url, "connected");
-    Ok((url.into(), client))
+    Ok((url.into(), client, received))
 }
 
 async fn sign_in(config: &Config, channel: tonic::transport::Channel) -> Result<Client, etcd_client::Error> {
@@ -404,7 +390,7 @@ mod tests {
             .with(KEEPALIVE_INTERVAL_VARIABLE, interval.as_secs().to_string())
             .with(KEEPALIVE_TIMEOUT_VARIABLE, unanswered.as_secs().to_string());
         let config = Config::from_environment(&environment).unwrap();
-        let (_, client) = dial(&config, 0).await.unwrap();
+        let (_, client, _) = dial(&config, 0).await.unwrap();
         let mut watch = quiet_watch(&client).await;
         network.stall();
         let stalled = Instant::now();

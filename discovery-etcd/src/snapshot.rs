@@ -9,14 +9,19 @@ use etcd_client::{GetOptions, GetResponse, KeyValue};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, poll};
 use tokio::task::yield_now;
+use tokio::time::Instant;
 
+use crate::alive::silence;
 use crate::fault::Fault;
 use crate::link::{LARGEST_MESSAGE, Wire};
 use crate::names::Range;
 use crate::store::{CALL, Store};
 
-/// How long one page may take.
-const PAGE: Duration = Duration::from_secs(10);
+/// How long one page may take, for as long as its connection lives.
+const PAGE: Duration = Duration::from_secs(30);
+/// How long a page takes that is as fast as the one before: as much as this. The core opens a watch anew that tells nothing for
+/// 10 seconds, where it is not set otherwise.
+const SOON: Duration = Duration::from_secs(3);
 /// How many records the first page has; the next ones have as many as fill [`FULL`].
 const FIRST: i64 = 256;
 /// The size of a page in bytes, about. For each page the server counts whatever follows it in the range, so pages are to be
@@ -38,7 +43,8 @@ const OF_ONE_KIND: Pace = Pace { growth: 16, most: 20_000 };
 /// What follows may be far larger.
 const OF_ANY_KIND: Pace = Pace { growth: 4, most: 10_000 };
 
-type Fetch = BoxFuture<'static, Result<GetResponse, Fault>>;
+/// With how long the answer took.
+type Fetch = BoxFuture<'static, Result<(GetResponse, Duration), Fault>>;
 
 /// A read in progress.
 pub(crate) struct Pages {
@@ -76,7 +82,7 @@ impl Pages {
         let Some(next) = &mut self.next else { return Ok(None) };
         let fetched = next.await;
         self.next = None;
-        let mut page = fetched?;
+        let (mut page, took) = fetched?;
         if self.revision == 0 {
             self.revision = page.header().map_or(0, etcd_client::ResponseHeader::revision);
         }
@@ -84,7 +90,7 @@ impl Pages {
         let records = page.take_kvs();
         if let (true, Some(last)) = (more, records.last()) {
             let bytes: usize = records.iter().map(|record| record.key().len() + record.value().len() + 32).sum();
-            let limit = next_limit(self.pace, records.len(), bytes);
+            let limit = next_limit(self.pace, records.len(), bytes, took);
             // The successor of a key is the key with a zero byte.
             let from = [last.key(), &[0]].concat();
             let mut fetch = self.fetch(from, limit);
@@ -102,16 +108,20 @@ impl Pages {
     fn fetch(&self, from: Vec<u8>, limit: i64) -> Fetch {
         let (store, largest) = (Arc::clone(&self.store), self.largest);
         let options = GetOptions::new().with_range(self.end.clone()).with_revision(self.revision);
-        let is_first = self.revision == 0;
         async move {
-            if is_first {
-                store.bulk.awaken(CALL, &from).await?;
-            }
-            let (mut limit, mut left) = (limit, store.config.endpoints.len());
+            let (mut limit, mut left, mut patience) = (limit, store.config.endpoints.len(), CALL);
             loop {
                 let page = |wire: Wire| {
                     let (from, options) = (from.clone(), options.clone().with_limit(limit));
-                    async move { wire.kv.max_decoding_message_size(largest).get(from, Some(options)).await }
+                    async move {
+                        let mut kv = wire.kv.clone().max_decoding_message_size(largest);
+                        let begun = Instant::now();
+                        tokio::select! {
+                            biased;
+                            page = kv.get(from.clone(), Some(options)) => Ok((page?, begun.elapsed())),
+                            dead = silence(&wire, &from, patience) => Err(dead),
+                        }
+                    }
                 };
                 let fault = match store.bulk.call(PAGE, page).await {
                     Ok(page) => return Ok(page),
@@ -121,6 +131,10 @@ impl Pages {
                     ErrorKind::TooLarge if limit > 1 => {}
                     _ if fault.broken && left > 0 => left -= 1,
                     _ => return Err(fault),
+                }
+                if fault.error.kind() == ErrorKind::Timeout {
+                    // A server that has too much to do is not helped by being asked again.
+                    patience *= 2;
                 }
                 // A page that takes too long may be too large, too.
                 if matches!(fault.error.kind(), ErrorKind::TooLarge | ErrorKind::Timeout) {
@@ -132,10 +146,12 @@ impl Pages {
     }
 }
 
-/// How many records the page after one of `records` and `bytes` has.
-fn next_limit(pace: Pace, records: usize, bytes: usize) -> i64 {
+/// How many records the page after one of `records` and `bytes` has, which took so long.
+fn next_limit(pace: Pace, records: usize, bytes: usize, took: Duration) -> i64 {
     let each = (bytes / records).max(1) as i64;
-    (FULL / each).min(pace.growth * records as i64).clamp(16, pace.most)
+    let records = records as i64;
+    let soon = records * SOON.as_millis() as i64 / (took.as_millis() as i64).max(1);
+    (FULL / each).min(pace.growth * records).min(soon).clamp(16, pace.most)
 }
 
 /// All records of a range and the revision that they are of.
@@ -172,17 +188,24 @@ mod tests {
     #[test]
     fn a_page_has_few_times_as_many_records_as_the_one_before() {
         // Endpoints, which may be followed by cards of models that are hundreds of times as large.
-        let next = |records, bytes| next_limit(OF_ANY_KIND, records, bytes);
+        let next = |records, bytes| next_limit(OF_ANY_KIND, records, bytes, Duration::from_millis(100));
         assert_eq!(next(256, 256 * 230), 1_024);
         assert_eq!(next(1_024, 1_024 * 230), 4_096);
         assert_eq!(next(4_096, 4_096 * 230), 10_000);
         assert_eq!(next(9_118, 9_118 * 60_000), 69);
         assert_eq!((next(16, 16 << 20), next(1, 0)), (16, 16));
         // Endpoints alone.
-        let next = |records, bytes| next_limit(OF_ONE_KIND, records, bytes);
+        let next = |records, bytes| next_limit(OF_ONE_KIND, records, bytes, Duration::from_millis(100));
         assert_eq!(next(256, 256 * 230), 4_096);
         assert_eq!(next(4_096, 4_096 * 230), 18_236);
         assert_eq!(next(18_236, 18_236 * 60), 20_000);
+    }
+
+    #[test]
+    fn a_page_after_a_slow_one_is_as_small_as_can_be_here_soon() {
+        let next = |records, seconds| next_limit(OF_ONE_KIND, records, records * 230, Duration::from_secs(seconds));
+        assert_eq!([1, 2, 3, 6, 600].map(|seconds| next(4_096, seconds)), [12_288, 6_144, 4_096, 2_048, 20]);
+        assert_eq!(next(16, 600), 16);
     }
 
     #[tokio::test]

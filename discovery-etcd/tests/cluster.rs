@@ -115,9 +115,12 @@ async fn a_member_that_lags_is_left(
 ) {
     let network = Network::to(cluster.members().iter().map(|member| (Ipv4Addr::LOCALHOST, member.port()).into()));
     let network = network.unwrap();
-    let list =
-        network.proxies().iter().map(|proxy| format!("http://{}", proxy.address())).collect::<Vec<_>>().join(",");
-    let reader = Discovery::builder().environment(environment(&list)).backend("etcd").build().await.unwrap();
+    let reader = Discovery::builder()
+        .environment(environment(&behind(network.proxies())))
+        .backend("etcd")
+        .build()
+        .await
+        .unwrap();
     let query = Query::kind("endpoint").segment("dynamo");
     let view = reader.entries(query, ViewOptions::default()).await.unwrap();
     let used: Vec<_> = network.proxies().iter().map(|proxy| proxy.connections() > 0).collect();

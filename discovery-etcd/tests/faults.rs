@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use discovery_core::backend::{Backend, Lineage, Watcher};
-use discovery_core::{Discovery, ErrorKind, InstanceId, Key, Path, Scope};
+use discovery_core::{Discovery, ErrorKind, Scope};
 use discovery_testbed::{Direction, Etcd, Proxy};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -14,8 +14,7 @@ use futures_util::future::join_all;
 #[tokio::test]
 async fn a_watch_resumes_where_it_was_and_repeats_nothing() {
     let etcd = Etcd::start().await.unwrap();
-    let network = Proxy::to_port(etcd.port()).unwrap();
-    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&format!("http://{}", network.address())).await);
+    let (owner, (network, reader)) = (backend(&etcd.endpoint()).await, backend_behind_a_network(&etcd).await);
     let session = session(&owner).await;
     put(&*session, &key(1), "1").await.unwrap();
     let mut fold = Fold::open(&reader, &endpoints(), None).await;
@@ -107,19 +106,6 @@ async fn a_wiped_store_is_another_history_however_far_it_has_come() {
     // From there on it goes on as usual.
     let resumed = open(further.position.as_ref()).await;
     assert!(resumed.resumed);
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 /// A store goes back to a backup, and then further than a watch had come, which holds a record from before the backup. Whoever
@@ -243,8 +229,7 @@ async fn a_half_open_connection_is_found_in_time() {
     let dumb: fn(&Proxy) = |network| network.stall_only(Direction::ToServer);
     let deaf: fn(&Proxy) = |network| network.stall_only(Direction::ToClient);
     join_all([deaf_and_dumb, dumb, deaf].map(async |harm| {
-        let network = Proxy::to_port(etcd.port()).unwrap();
-        let reader = backend(&format!("http://{}", network.address())).await;
+        let (network, reader) = backend_behind_a_network(&etcd).await;
         let mut fold = Fold::open(&reader, &endpoints(), None).await;
         harm(&network);
         let start = Instant::now();
@@ -258,8 +243,7 @@ async fn a_half_open_connection_is_found_in_time() {
 async fn a_half_open_connection_that_was_idle_is_left_by_the_call_that_finds_it() {
     let etcd = Etcd::start().await.unwrap();
     let networks = [Proxy::to_port(etcd.port()).unwrap(), Proxy::to_port(etcd.port()).unwrap()];
-    let list = networks.iter().map(|network| format!("http://{}", network.address())).collect::<Vec<_>>().join(",");
-    let reader = with_first(&list).await;
+    let reader = with_first(&behind(&networks)).await;
     reader.barrier(&endpoints()).await.unwrap();
     assert_eq!(networks.each_ref().map(Proxy::connections), [1, 0]);
     networks[0].stall();
@@ -270,97 +254,9 @@ async fn a_half_open_connection_that_was_idle_is_left_by_the_call_that_finds_it(
 }
 
 #[tokio::test]
-async fn a_half_open_connection_that_was_idle_holds_up_no_read_of_a_set() {
-    let etcd = Etcd::start().await.unwrap();
-    let networks = [Proxy::to_port(etcd.port()).unwrap(), Proxy::to_port(etcd.port()).unwrap()];
-    let list = networks.iter().map(|network| format!("http://{}", network.address())).collect::<Vec<_>>().join(",");
-    let (reader, watcher) = (with_first(&list).await, with_first(&list).await);
-    for handle in [&reader, &watcher] {
-        listed(handle, &endpoints()).await;
-    }
-    assert_eq!(networks.each_ref().map(Proxy::connections), [2, 0]);
-    // Between two reads there may be anything.
-    tokio::time::sleep(reader.bounds().recovery).await;
-    networks[0].stall();
-    let (scope, start) = (endpoints(), Instant::now());
-    tokio::join!(listed(&reader, &scope), Fold::open(&watcher, &scope, None));
-    assert!(start.elapsed() < reader.bounds().recovery, "{:?}", start.elapsed());
-}
-
-#[tokio::test]
-async fn a_bulk_read_delays_no_watch() {
-    // Together less than what a server sends before the client has to take it: all of it is ahead of what the server
-    // says later on the same connection.
-    const RECORDS: u64 = 100;
-    const SIZE: usize = 15_000;
-    // So that the read takes five seconds.
-    const BYTES_PER_SECOND: u64 = 300_000;
-    let etcd = Etcd::start().await.unwrap();
-    let network = Proxy::to_port(etcd.port()).unwrap();
-    let (owner, reader) = (backend(&etcd.endpoint()).await, backend(&format!("http://{}", network.address())).await);
-    let session = session(&owner).await;
-    put(&*session, &key(1), "1").await.unwrap();
-    let bulk = Scope::new("endpoint", ["bulk"]).unwrap();
-    let value = format!("\"{}\"", "x".repeat(SIZE));
-    for id in 1..=RECORDS {
-        let path = Path::new("endpoint", ["bulk", "backend", "generate"]).unwrap();
-        put(&*session, &Key::new(path, InstanceId(id)), &value).await.unwrap();
-    }
-    let mut fold = Fold::open(&reader, &endpoints(), None).await;
-    network.limit(Direction::ToClient, BYTES_PER_SECOND);
-    let before = network.received(Direction::ToClient);
-    let sent = until("the answer to be on its way", || async {
-        network.received(Direction::ToClient) - before > RECORDS * SIZE as u64
-    });
-    let mut reading = std::pin::pin!(reader.list(&bulk));
-    tokio::select! {
-        biased;
-        read = &mut reading => panic!("read at once: {:?}", read.map(|(entries, _)| entries.len())),
-        () = sent => {}
-    }
-    put(&*session, &key(1), "2").await.unwrap();
-    tokio::select! {
-        biased;
-        read = &mut reading => panic!("the change waits behind what is read: {:?}", read.map(|(entries, _)| entries.len())),
-        () = fold.until("the change", |fold| fold.values()[&key(1)] == "2") => {}
-    }
-    assert_eq!(within("what is read", reading).await.unwrap().0.len(), RECORDS as usize);
-}
-
-#[tokio::test]
-async fn a_slow_call_makes_nobody_else_connect_anew_where_there_is_one_member() {
-    let etcd = Etcd::start().await.unwrap();
-    let network = Proxy::to_port(etcd.port()).unwrap();
-    let handle = backend(&format!("http://{}", network.address())).await;
-    let session = session(&handle).await;
-    within("a renewal", session.renew()).await.unwrap();
-    listed(&handle, &endpoints()).await;
-    assert_eq!(network.connections(), 2, "what is written and renewed, and what is read");
-    // A connection that was silent for a while is asked for a sign of life before it is read over, and gets two seconds.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    network.delay_only(Direction::ToClient, Duration::from_secs(5));
-    {
-        let scope = endpoints();
-        let mut slow = std::pin::pin!(handle.list(&scope));
-        let left = until("the slow connection to be left", || async { network.connections() > 2 });
-        tokio::select! {
-            read = &mut slow => panic!("read at once: {:?}", read.map(|(entries, _)| entries.len())),
-            () = left => {}
-        }
-    }
-    network.heal();
-    let connections = network.connections();
-    for _ in 0..3 {
-        within("a renewal", session.renew()).await.unwrap();
-    }
-    assert_eq!(network.connections(), connections, "renewals go on over the connection that they had");
-}
-
-#[tokio::test]
 async fn many_watches_of_a_handle_share_one_connection() {
     let etcd = Etcd::start().await.unwrap();
-    let network = Proxy::to_port(etcd.port()).unwrap();
-    let handle = backend(&format!("http://{}", network.address())).await;
+    let (network, handle) = backend_behind_a_network(&etcd).await;
     let session = session(&handle).await;
     put(&*session, &key(1), "1").await.unwrap();
     assert_eq!(network.connections(), 1, "what is written and renewed");
@@ -469,8 +365,7 @@ async fn a_start_up_time_that_is_set_outlasts_the_handles_own_patience() {
     let etcd = Etcd::start().await.unwrap();
     let network = Proxy::to_port(etcd.port()).unwrap();
     network.cut();
-    let environment =
-        environment(&format!("http://{}", network.address())).with("ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS", "50");
+    let environment = environment(&behind([&network])).with("ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS", "50");
     let patience = Duration::from_millis(300);
     let building = Discovery::builder().environment(environment).backend("etcd").connect_timeout(patience).build();
     let mut building = std::pin::pin!(building);

@@ -2,17 +2,15 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex};
+use std::fs;
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 use common::*;
 use discovery_core::backend::{Backend, Registrar, SessionRequest, Watcher};
 use discovery_core::{Discovery, Environment, Error, ErrorKind, InstanceId, Query};
 use discovery_dynamo::Endpoint;
 use discovery_etcd::EtcdBackend;
-use discovery_testbed::{Authority, Certificate, Etcd, EtcdOptions, EtcdTls, Proxy};
-use tracing_subscriber::fmt::MakeWriter;
+use discovery_testbed::{Authority, CapturedLog, Certificate, Etcd, EtcdOptions, EtcdTls, Proxy};
 
 const PASSWORD: &str = "correct-horse-battery";
 
@@ -20,35 +18,6 @@ async fn with_tls(authority: &Authority, demands_clients: bool) -> Etcd {
     let Certificate { certificate, key } = authority.server().unwrap();
     let tls = EtcdTls { authority: authority.certificate(), certificate, key, demands_clients };
     Etcd::start_with(EtcdOptions { tls: Some(tls), ..Default::default() }).await.unwrap()
-}
-
-/// What is logged, kept.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
 }
 
 /// Every kind of call.
@@ -334,13 +303,7 @@ async fn a_client_certificate_is_shown_and_demanded_together_with_a_password() {
     assert_eq!(connect(with_client(&stranger)).await.unwrap_err().kind(), ErrorKind::InvalidConfig);
 
     // All of it at once, and nothing of it in the most talkative log.
-    let log = Log::default();
-    // With one subscriber alone, what a test beside this one comes to first would be silent here, too.
-    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
-    let told = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).finish();
-    // Where there is one subscriber alone, a place in the code that another test's thread comes to first stays silent for all.
-    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).finish());
-    let _told = tracing::subscriber::set_default(told);
+    let log = CapturedLog::of_this_thread(tracing::Level::TRACE);
     etcd.demand_password("root-secret").await.unwrap();
     add_worker(&etcd).await;
     let both = with_client(&client).with("ETCD_AUTH_USERNAME", "worker").with("ETCD_AUTH_PASSWORD", PASSWORD);

@@ -134,7 +134,7 @@ async fn a_creation_that_arrives_late_does_not_bring_a_withdrawn_record_back() {
     let slow = Proxy::to_port(etcd.port()).unwrap();
     let backend = with_first(&format!("http://{},{}", slow.address(), etcd.endpoint())).await;
     let session = session(&backend).await;
-    let mut witness = etcd_client::Client::connect([format!("http://{}", slow.address())], None).await.unwrap();
+    let mut witness = etcd_client::Client::connect([behind([&slow])], None).await.unwrap();
     let mut fold = Fold::open(&common::backend(&etcd.endpoint()).await, &endpoints(), None).await;
     slow.delay_only(Direction::ToServer, Duration::from_secs(5));
     let error = put(&*session, &key(1), "late").await.unwrap_err();
@@ -170,10 +170,10 @@ async fn a_late_write_has_no_effect_after(hindrance: Hindrance) {
     const UNDER_WAY: Duration = Duration::from_secs(8);
     let etcd = Etcd::start().await.unwrap();
     let (slow, other) = (Proxy::to_port(etcd.port()).unwrap(), Proxy::to_port(etcd.port()).unwrap());
-    let backend = with_first(&format!("http://{},http://{}", slow.address(), other.address())).await;
+    let backend = with_first(&behind([&slow, &other])).await;
     let session = backend.open(&SessionRequest::new(Some(Duration::from_secs(60)), None)).await.unwrap();
     put(&*session, &key(1), "first").await.unwrap();
-    let mut witness = etcd_client::Client::connect([format!("http://{}", slow.address())], None).await.unwrap();
+    let mut witness = etcd_client::Client::connect([behind([&slow])], None).await.unwrap();
     slow.delay_only(Direction::ToServer, UNDER_WAY);
     let error = put(&*session, &key(1), "late").await.unwrap_err();
     assert_eq!(error.effect(), Effect::Unknown, "{error}");
@@ -215,8 +215,7 @@ async fn a_batch_that_is_refused_before_it_is_sent_settles_nothing() {
 #[tokio::test]
 async fn a_write_whose_answer_was_lost_is_found_and_written_again() {
     let etcd = Etcd::start().await.unwrap();
-    let network = Proxy::to_port(etcd.port()).unwrap();
-    let backend = backend(&format!("http://{}", network.address())).await;
+    let (network, backend) = backend_behind_a_network(&etcd).await;
     let session = session(&backend).await;
     network.stall_only(Direction::ToClient);
     let error = put(&*session, &key(1), "1").await.unwrap_err();
@@ -231,8 +230,7 @@ async fn a_write_whose_answer_was_lost_is_found_and_written_again() {
 #[tokio::test]
 async fn a_silent_connection_is_found_by_renewals_and_left() {
     let etcd = Etcd::start().await.unwrap();
-    let network = Proxy::to_port(etcd.port()).unwrap();
-    let backend = backend(&format!("http://{}", network.address())).await;
+    let (network, backend) = backend_behind_a_network(&etcd).await;
     let session = session(&backend).await;
     session.renew().await.unwrap();
     network.stall();
@@ -266,7 +264,7 @@ async fn nothing_of_a_handle_goes_on_after_its_shutdown() {
     let network = Proxy::to_port(etcd.port()).unwrap();
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = alive();
-    let environment = environment(&format!("http://{}", network.address()));
+    let environment = environment(&behind([&network]));
     let building = Discovery::builder().environment(environment).backend("etcd").executor(ExecutorKind::Current);
     let handle = building.build().await.unwrap();
     handle.health().await.unwrap();
@@ -320,20 +318,6 @@ async fn what_a_backup_brings_back_is_found_by_the_first_verification() {
     }
 }
 
-/// Copies a directory with all that is in it.
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_closed_session_leaves_nothing_and_closes_twice() {
     let etcd = Etcd::start().await.unwrap();
@@ -350,8 +334,7 @@ async fn a_closed_session_leaves_nothing_and_closes_twice() {
 #[tokio::test]
 async fn a_session_that_is_given_up_while_it_opens_leaves_no_lease() {
     let etcd = Etcd::start().await.unwrap();
-    let network = Proxy::to_port(etcd.port()).unwrap();
-    let backend = backend(&format!("http://{}", network.address())).await;
+    let (network, backend) = backend_behind_a_network(&etcd).await;
     backend.health().await.unwrap();
     let direct = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
     let leases = || async { direct.lease_client().leases().await.unwrap().leases().len() };

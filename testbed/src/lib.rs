@@ -56,6 +56,7 @@
 //! that started them, by whatever that ends: a shell over each holds a pipe that closes then, and kills it, also when it is
 //! stopped. Those of [`standing`] are held by a process in the background.
 
+mod captured;
 mod client;
 mod debian;
 mod error;
@@ -75,6 +76,7 @@ pub mod standing;
 mod supervised;
 mod tls;
 
+pub use self::captured::CapturedLog;
 pub use self::error::{Error, Result};
 pub use self::etcd::{Etcd, EtcdCluster, EtcdOptions, EtcdTls};
 pub use self::kubernetes::{ApiServer, Cluster, ControlPlane, ControlPlaneOptions, Kubeconfig, Node, NodeOptions};

@@ -20,7 +20,7 @@ const WATCHERS: usize = 5;
 /// Short, for the sake of the test's time; above the smallest and above the bound of recovery, for that of a busy machine.
 const TTL: Duration = Duration::from_secs(6);
 /// What the backend declares: see `discovery doctor`.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(3);
 const RECOVERY: Duration = Duration::from_secs(5);
 /// Sixty processes start anew on two cores that have other work: the bounds are those of a machine with time for them.
 const PATIENCE: u32 = 3;

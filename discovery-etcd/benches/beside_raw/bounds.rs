@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use discovery_core::{Bounds, Discovery, Environment, ViewChange};
+use discovery_core::{Bounds, Discovery, Environment, Key, ViewChange};
 use discovery_dynamo::Endpoint;
 use discovery_testbed::Etcd;
 use discovery_testbed::sides::{self, Side, millis, quantile, ready};
@@ -21,7 +21,7 @@ const ROUNDS: usize = 6;
 /// The time to live of owners that are killed, in seconds: the least that etcd grants by default.
 const TTL: u64 = 2;
 /// Far above each bound: what takes longer is not measured.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn measure(etcd: &Etcd, picked: impl Fn(&str) -> bool) -> Outcome {
     let reader = discovery(&etcd.endpoint()).await?;
@@ -39,17 +39,22 @@ pub(crate) async fn measure(etcd: &Etcd, picked: impl Fn(&str) -> bool) -> Outco
     Ok(())
 }
 
-fn report(name: &str, times: &[f64], bound: Duration) {
+pub(crate) fn report(name: &str, times: &[f64], bound: Duration) {
     let [median, p99, most] = [0.5, 0.99, 1.0].map(|part| quantile(times, part));
     let (count, bound) = (times.len(), millis(bound));
     println!("{name:<52} {median:>9.2} ms  p99 {p99:.2}  max {most:.2}  of {count}  (declared {bound:.0})");
 }
 
+/// What an endpoint is called, whose number is part of that.
+pub(crate) fn name(key: &Key) -> String {
+    key.path().segments().last().unwrap_or_default().into_owned()
+}
+
 /// What the view tells from now on, each with when it did, whatever this thread waits for meanwhile.
-struct Seen(mpsc::UnboundedReceiver<(Duration, ViewChange<Endpoint>)>);
+pub(crate) struct Seen(mpsc::UnboundedReceiver<(Duration, ViewChange<Endpoint>)>);
 
 impl Seen {
-    async fn by(reader: &Discovery) -> Outcome<Self> {
+    pub(crate) async fn by(reader: &Discovery) -> Outcome<Self> {
         let view = reader.view::<Endpoint>(all()).await?;
         let mut known = view.load().len();
         let mut changes = view.changes();
@@ -70,7 +75,7 @@ impl Seen {
         Ok(Self(seen))
     }
 
-    async fn next(&mut self) -> Outcome<(Duration, ViewChange<Endpoint>)> {
+    pub(crate) async fn next(&mut self) -> Outcome<(Duration, ViewChange<Endpoint>)> {
         Ok(timeout(PATIENCE, self.0.recv()).await?.ok_or("the view ended")?)
     }
 }
@@ -110,8 +115,7 @@ async fn slack(etcd: &Etcd, reader: &Discovery, bounds: &Bounds) -> Outcome {
         while !killed.is_empty() {
             let (now, change) = seen.next().await?;
             let ViewChange::Removed(gone) = change else { continue };
-            let name = gone.key().path().segments().last().unwrap_or_default().into_owned();
-            if let Some(died) = killed.remove(&name) {
+            if let Some(died) = killed.remove(&name(gone.key())) {
                 times.push(millis(now) - millis(died + Duration::from_secs(TTL)));
             }
         }

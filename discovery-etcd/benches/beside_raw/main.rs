@@ -10,6 +10,7 @@ mod idle;
 mod raw;
 mod records;
 mod register;
+mod storm;
 mod sync;
 mod watch;
 
@@ -73,6 +74,9 @@ async fn compare(wanted: &[&str]) -> Outcome {
         idle::measure(&etcd).await?;
     }
     bounds::measure(&etcd, picked).await?;
+    if picked("storm") {
+        storm::measure().await?;
+    }
     if picked("first_sync_100000") {
         sync::compare(&etcd).await?;
     }

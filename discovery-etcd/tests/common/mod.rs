@@ -13,6 +13,7 @@ use discovery_core::backend::{
 };
 use discovery_core::{BackendContext, Environment, InstanceId, Key, Path, Result, Scope, TaskScope};
 use discovery_etcd::{Config, EtcdBackend};
+use discovery_testbed::{Etcd, Proxy};
 use futures_util::StreamExt;
 
 /// Far above every bound that is declared, so that it only ends what hangs.
@@ -24,6 +25,18 @@ pub fn environment(endpoints: &str) -> Environment {
 
 pub async fn backend(endpoints: &str) -> EtcdBackend {
     connect(environment(endpoints)).await.unwrap()
+}
+
+/// What clients of a server behind these networks are given.
+pub fn behind<'a>(networks: impl IntoIterator<Item = &'a Proxy>) -> String {
+    networks.into_iter().map(|network| format!("http://{}", network.address())).collect::<Vec<_>>().join(",")
+}
+
+/// A network to a server, and a handle behind it.
+pub async fn backend_behind_a_network(etcd: &Etcd) -> (Proxy, EtcdBackend) {
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    let backend = backend(&behind([&network])).await;
+    (network, backend)
 }
 
 pub async fn connect(environment: Environment) -> Result<EtcdBackend> {
@@ -118,6 +131,20 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -
         }
     };
     within(what, asking).await;
+}
+
+/// Copies a directory with all that is in it.
+pub fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
 }
 
 /// A watch, folded.

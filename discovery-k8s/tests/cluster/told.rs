@@ -1,52 +1,14 @@
 //! What is told of records that are lost (LIV 6): by their registrations, in the log, and by the counters.
 
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use discovery_core::{Discovery, ErrorKind, ExecutorKind, Registration, RegistrationState};
-use discovery_testbed::Network;
+use discovery_testbed::{CapturedLog, Network};
 use kube::api::DeleteParams;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::support::cluster::{backend, kubeconfig_of, testbed, until};
 use crate::{Item, item, space};
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
-    }
-
-    /// What was written since the last time.
-    fn news(&self) -> String {
-        let text = self.text();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..text.len());
-        text
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
 
 /// Sessions that were lost, and records that were put back, since the last look.
 fn counted(snapshotter: &Snapshotter) -> [u64; 2] {
@@ -72,12 +34,8 @@ async fn lost(one: &Registration<Item>) -> discovery_core::Error {
 /// All of it on this thread, whose log and counters are the test's.
 #[tokio::test]
 async fn what_is_lost_and_put_back_is_told_by_state_log_and_counters() {
-    let (log, recorder) = (Log::default(), DebuggingRecorder::new());
+    let (log, recorder) = (CapturedLog::of_this_thread(tracing::Level::INFO), DebuggingRecorder::new());
     let snapshotter = recorder.snapshotter();
-    let told = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false);
-    let _told = tracing::subscriber::set_default(told.with_writer(log.clone()).finish());
-    // Beside a single subscriber, what another test's thread, which has none, comes by first counts as wanted by nobody.
-    let _none = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let _counted = metrics::set_default_local_recorder(&recorder);
     let space = space().await;
     let pod = space.ready_pod("one").await.unwrap();
@@ -90,7 +48,7 @@ async fn what_is_lost_and_put_back_is_told_by_state_log_and_counters() {
     let (x, y) = tokio::join!(owner.register(item("x", 1)), owner.register(item("y", 2)));
     let (x, y) = (x.unwrap(), y.unwrap());
     assert_eq!(counted(&snapshotter), [0, 0]);
-    let said = log.news();
+    let said = log.taken();
     assert!(said.contains("session open") && !said.contains("WARN"), "{said}");
 
     // Others delete the resource.
@@ -105,7 +63,7 @@ async fn what_is_lost_and_put_back_is_told_by_state_log_and_counters() {
     }
     assert!(space.resource("one").await.unwrap().is_some(), "said to be registered, and not stored");
     assert_eq!(counted(&snapshotter), [0, 2]);
-    let said = log.news();
+    let said = log.taken();
     for line in ["WARN", "records were deleted or overwritten by others", "records put back records=2"] {
         assert!(said.contains(line), "{line}: {said}");
     }
@@ -116,7 +74,7 @@ async fn what_is_lost_and_put_back_is_told_by_state_log_and_counters() {
     assert!(x.state().is_registered() && y.state().is_registered(), "the cluster decides");
     network.change(|way| way.cut = false);
     until("its end is told", || async { log.text().contains("records can be verified again") }).await;
-    let said = log.news();
+    let said = log.taken();
     assert_eq!(said.matches("records cannot be verified").count(), 1, "{said}");
     assert_eq!(counted(&snapshotter), [0, 0]);
 
@@ -127,10 +85,10 @@ async fn what_is_lost_and_put_back_is_told_by_state_log_and_counters() {
         assert_eq!(cause.kind(), ErrorKind::SessionLost, "{cause}");
     }
     assert_eq!(counted(&snapshotter), [1, 0]);
-    let said = log.news();
+    let said = log.taken();
     assert!(said.contains("session lost: its records are put back under a new one"), "{said}");
     let failed = owner.register(item("z", 3)).await.map(|one| one.state());
     assert!(failed.is_err() && !x.state().is_registered() && !y.state().is_registered(), "{failed:?}");
-    assert!(log.news().contains("no session: trying again"), "{said}");
+    assert!(log.taken().contains("no session: trying again"), "{said}");
     owner.shutdown(Duration::from_secs(1)).await;
 }
