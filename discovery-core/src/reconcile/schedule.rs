@@ -79,10 +79,10 @@ impl Schedule {
         self.sent = sent;
         self.backoff.reset();
         self.read = slowest(self.read, sent.elapsed());
-        self.write = slowest(self.write, Duration::ZERO);
-        let next = if std::mem::take(&mut self.failed) { self.part_of_period() } else { self.period() };
-        // A store whose answers take that long is not asked without a pause.
-        self.at = (sent + next).max(Instant::now() + self.pause());
+        let next = sent + if std::mem::take(&mut self.failed) { self.part_of_period() } else { self.period() };
+        let now = Instant::now();
+        // A store whose answers take that long is not asked without a pause. Those that it kept waiting were answered together.
+        self.at = if next < now + self.pause() { now + self.part_of_period() } else { next };
     }
 
     /// What a read that failed was to find is still to be found within R.
@@ -118,7 +118,7 @@ impl Schedule {
     }
 }
 
-/// The slowest of late: each is forgotten by an eighth with every one that follows.
+/// The slowest of late: each is forgotten by an eighth with every one of its kind that follows.
 fn slowest(known: Duration, took: Duration) -> Duration {
     took.max(known - known / 8)
 }
@@ -180,11 +180,34 @@ mod tests {
             let repair = (read * 2 + write).min(R / MOST);
             assert!(gap + repair <= R, "{read:?}, {write:?}: {gap:?}");
         }
-        // What was slow once is forgotten.
+        // What was slow once is forgotten by those that follow.
         let mut schedule = schedule(1);
         schedule.wrote(R);
-        let gaps = gaps(&reads(&mut schedule, 60, Duration::from_millis(5)).await);
-        assert!(gaps[0] < R.mul_f64(0.81) && gaps[58] > R.mul_f64(0.95), "{gaps:?}");
+        let first = gaps(&reads(&mut schedule, 2, Duration::from_millis(5)).await);
+        (0..60).for_each(|_| schedule.wrote(Duration::from_millis(5)));
+        let later = gaps(&reads(&mut schedule, 3, Duration::from_millis(5)).await);
+        assert!(first[0] < R.mul_f64(0.81) && later[1] > R.mul_f64(0.95), "{first:?}, then {later:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_write_takes_is_not_forgotten_for_want_of_writes() {
+        let (read, write) = (Duration::from_millis(10), Duration::from_millis(300));
+        let mut schedule = schedule(1);
+        schedule.wrote(write);
+        let gaps = gaps(&reads(&mut schedule, 100, read).await);
+        assert!(gaps.iter().all(|gap| *gap + read * 2 + write <= R), "{gaps:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_were_held_up_together_do_not_go_on_together() {
+        let mut fleet: Vec<_> = (0..1000).map(schedule).collect();
+        let sent = Instant::now();
+        // All reads are answered at once when nearly all of R is over.
+        advance(R.mul_f64(0.95)).await;
+        let answered = Instant::now();
+        fleet.iter_mut().for_each(|schedule| schedule.done(sent));
+        let next = fullest(fleet.iter().map(|schedule| schedule.at() - answered));
+        assert!(next < 160, "{next} of 1000 in a tenth of R");
     }
 
     /// How many of a fleet's reads fall into the fullest tenth of an R.
