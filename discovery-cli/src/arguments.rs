@@ -15,7 +15,7 @@ use crate::register::probe::{Interval, ProbeUrl};
 ///
 /// The backend is chosen by DYN_DISCOVERY_BACKEND; see `discovery backends`.
 #[derive(Debug, Parser)]
-#[command(name = "discovery", version, disable_help_subcommand = true)]
+#[command(name = "discovery", version)]
 pub(crate) struct Arguments {
     /// Use this backend, whatever DYN_DISCOVERY_BACKEND says.
     #[arg(long, global = true, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]

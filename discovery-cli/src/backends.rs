@@ -1,5 +1,6 @@
 //! The backends that are linked in, and handles on the one in force.
 
+use std::future::Future;
 use std::time::Duration;
 
 use discovery_core::{BACKEND_VARIABLE, Discovery, Environment, Registry, Selection, select};
@@ -12,12 +13,16 @@ use discovery_k8s as _;
 #[cfg(feature = "memory")]
 use discovery_memory as _;
 use serde::Serialize;
+use tokio::time::timeout;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, tell};
 use crate::output::{Format, Table, json_line};
 
 /// How long withdrawing and closing may take.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long a person is left without a word.
+const SILENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Serialize)]
 struct BackendLine {
@@ -76,6 +81,17 @@ pub(crate) async fn connect(backend: Option<&str>) -> Outcome<Discovery> {
         environment = environment.with(BACKEND_VARIABLE, name);
     }
     Ok(Discovery::builder().environment(environment).build().await?)
+}
+
+/// Does what needs the store, and says so where that takes long: a store that is away is waited for, and nothing moves.
+pub(crate) async fn patiently<T>(discovery: &Discovery, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    if let Ok(done) = timeout(SILENCE, &mut work).await {
+        return done;
+    }
+    let name = discovery.backend_name();
+    tell(format!("no answer from {name} yet, still trying: `discovery doctor` looks for the cause"));
+    work.await
 }
 
 /// Withdraws what is held and closes the handle; says what could not be withdrawn.

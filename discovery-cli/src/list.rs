@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use bytes::Bytes;
 use discovery_core::{Discovery, Query, Registered};
 
-use crate::backends::{close, connect};
+use crate::backends::{close, connect, patiently};
 use crate::failure::{Failure, Outcome, tell};
 use crate::output::{Format, RecordLine, Table, clean, json_line, summary};
 
@@ -27,7 +27,7 @@ pub(crate) async fn list(backend: Option<&str>, query: &str, format: Format) -> 
 pub(crate) async fn get(backend: Option<&str>, key: &str, format: Format) -> Outcome {
     let query = around(key)?;
     let discovery = connect(backend).await?;
-    let found = discovery.list_entries(query).await?;
+    let found = patiently(&discovery, discovery.list_entries(query)).await?;
     let mut found = found.iter().filter(|record| record.key().to_string() == key);
     let missing = || {
         Failure::failed(format!(
@@ -66,7 +66,7 @@ fn around(key: &str) -> Outcome<Query> {
 
 /// The records of a query. What is no JSON is told and left out.
 async fn read(discovery: &Discovery, query: Query) -> Outcome<Vec<RecordLine>> {
-    let records = discovery.list_entries(query).await?;
+    let records = patiently(discovery, discovery.list_entries(query)).await?;
     Ok(records.iter().filter_map(|record| readable(None, record)).collect())
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use common::Place;
+use common::{Place, Running};
 use serde_json::Value;
 
 #[test]
@@ -196,4 +196,22 @@ fn the_doctor_changes_nothing_not_even_what_has_expired() {
     for told in ["2 expired", "2 endpoint", "1 cannot be read", "1 files are no records"] {
         assert!(ended.stdout.contains(told), "{told}: {}", ended.stdout);
     }
+}
+
+#[test]
+fn a_store_that_is_away_is_not_waited_for_in_silence() {
+    let place = Place::new();
+    for arguments in [&["watch"][..], &["list"], &["register", "endpoint", "a/b/c", "--tcp", "127.0.0.1:1"]] {
+        let mut command = place.command(&[&["--backend", "etcd"], arguments].concat());
+        command.env("ETCD_ENDPOINTS", "http://127.0.0.1:1");
+        let told = Running::start(command).told();
+        assert!(told.starts_with("discovery: no answer from etcd yet") && told.contains("discovery doctor"), "{told}");
+    }
+}
+
+#[test]
+fn help_is_a_command_too() {
+    let place = Place::new();
+    let help = place.run(&["help"]);
+    assert!(help.code == Some(0) && help.stdout.contains("watch"), "{help:?}");
 }

@@ -259,8 +259,17 @@ impl fmt::Display for Error {
     }
 }
 
+/// What a `main` that returns an error and an `unwrap` print: the line for a person, and then what a program goes by.
+/// `{:#?}` tells every part.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            write!(f, "{self} ({:?}", self.inner.kind)?;
+            if self.inner.effect != Effect::None {
+                write!(f, ", effect {:?}", self.inner.effect)?;
+            }
+            return f.write_str(if self.inner.temporary { ", temporary)" } else { ")" });
+        }
         f.debug_struct("Error")
             .field("kind", &self.inner.kind)
             .field("effect", &self.inner.effect)
@@ -289,5 +298,14 @@ mod tests {
         let cause = Error::new(ErrorKind::Unavailable, "no answer").with_source("connection refused");
         let error = Error::new(ErrorKind::Timeout, "not done").with_source(cause);
         assert_eq!(error.to_string(), "not done: no answer: connection refused");
+    }
+
+    #[test]
+    fn a_main_that_returns_an_error_prints_a_line_for_a_person() {
+        let error = Error::new(ErrorKind::InvalidConfig, "no backend \"etcd\"").with_temporary(false);
+        assert_eq!(format!("{error:?}"), "no backend \"etcd\" (InvalidConfig)");
+        let error = Error::new(ErrorKind::Timeout, "no answer").with_effect(Effect::Unknown).with_temporary(true);
+        assert_eq!(format!("{error:?}"), "no answer (Timeout, effect Unknown, temporary)");
+        assert!(format!("{error:#?}").contains("message: \"no answer\""));
     }
 }

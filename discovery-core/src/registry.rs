@@ -144,7 +144,8 @@ impl Registry {
             "kubernetes" => "; add `use discovery_k8s as _;` to the program".to_owned(),
             "etcd" | "file" | "memory" => format!("; add `use discovery_{name} as _;` to the program"),
             "mem" => "; add `use discovery_memory as _;` to the program".to_owned(),
-            _ => "; add the crate that brings it and `use that_crate as _;`".to_owned(),
+            _ if self.factories.is_empty() => "; add the crate that brings it and `use that_crate as _;`".to_owned(),
+            _ => "; choose one of these, or add the crate that brings it and `use that_crate as _;`".to_owned(),
         };
         if self.factories.is_empty() {
             return format!("no backend {name:?}: this program has none linked in{hint}");

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::arguments::{Hold, KnownKind, Register};
-use crate::backends::{close, connect};
+use crate::backends::{close, connect, patiently};
 use crate::failure::{Failure, Outcome, tell};
 use crate::output::line;
 use crate::signals::StopSignals;
@@ -120,7 +120,7 @@ impl Holder<'_> {
 
     /// Registers; answers whether to try again.
     async fn register(&mut self, probed: bool) -> Outcome<bool> {
-        let guard = match self.registrant.register(self.discovery).await {
+        let guard = match patiently(self.discovery, self.registrant.register(self.discovery)).await {
             Ok(guard) => guard,
             // The first failure is told by the exit code; a server that was registered before is not given up.
             Err(error) if self.announced && error.is_temporary() => {

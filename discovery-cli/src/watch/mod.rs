@@ -9,7 +9,7 @@ use bytes::Bytes;
 use discovery_core::{Batch, Freshness, Query, ViewChange, ViewOptions};
 use serde::Serialize;
 
-use crate::backends::{close, connect};
+use crate::backends::{close, connect, patiently};
 use crate::failure::Outcome;
 use crate::list::readable;
 use crate::output::{Format, clean, json_line, line, summary, terminal_size};
@@ -20,7 +20,7 @@ pub(crate) async fn watch(backend: Option<&str>, query: &str, format: Format) ->
     let mut stop = StopSignals::listen()?;
     let follow = async {
         let discovery = connect(backend).await?;
-        let view = discovery.entries(parsed, ViewOptions::default()).await?;
+        let view = patiently(&discovery, discovery.entries(parsed, ViewOptions::default())).await?;
         let mut changes = view.changes();
         if format == Format::Table && terminal_size().is_some() {
             let title =

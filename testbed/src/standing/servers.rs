@@ -95,7 +95,14 @@ impl Servers {
             }
             _ => {
                 let endpoints = self.etcds().iter().map(Etcd::endpoint).collect::<Vec<_>>().join(",");
-                (named([("ETCD_ENDPOINTS", endpoints.as_str()), ("DYN_DISCOVERY_BACKEND", "etcd")]), None)
+                let endpoints = endpoints.as_str();
+                // The third is what etcdctl goes by.
+                let environment = [
+                    ("ETCD_ENDPOINTS", endpoints),
+                    ("DYN_DISCOVERY_BACKEND", "etcd"),
+                    ("ETCDCTL_ENDPOINTS", endpoints),
+                ];
+                (named(environment), None)
             }
         };
         Report { servers, environment, pods }
