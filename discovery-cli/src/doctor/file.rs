@@ -1,6 +1,7 @@
 //! What can go wrong with a shared directory. Reads only: files that have expired are counted and left alone.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use discovery_core::Environment;
@@ -41,12 +42,24 @@ fn directory(root: &Path) -> Finding {
         Ok(system) => match lacking(&system) {
             Some(what) => Finding::wrong(DIRECTORY, format!("{shown}: the file system {what}")),
             None if root.is_dir() => Finding::good(DIRECTORY, shown.to_string()),
-            None if fs::symlink_metadata(root).is_ok() => Finding::wrong(
-                DIRECTORY,
-                format!("{shown} is no directory: move it away, or set {DIRECTORY_VARIABLE} elsewhere"),
-            ),
-            None => Finding::good(DIRECTORY, format!("{shown} does not exist yet: the first registration makes it")),
+            None => absent(root, existing),
         },
+    }
+}
+
+/// What is where no directory can be seen.
+fn absent(root: &Path, existing: &Path) -> Finding {
+    let shown = root.display();
+    match fs::symlink_metadata(root) {
+        Ok(_) => Finding::wrong(
+            DIRECTORY,
+            format!("{shown} is no directory: move it away, or set {DIRECTORY_VARIABLE} elsewhere"),
+        ),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Finding::wrong(
+            DIRECTORY,
+            format!("{shown} cannot be looked at: give this user permission to enter {}", existing.display()),
+        ),
+        Err(_) => Finding::good(DIRECTORY, format!("{shown} does not exist yet: the first registration makes it")),
     }
 }
 
