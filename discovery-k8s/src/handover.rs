@@ -23,6 +23,9 @@ use crate::source::{Census, Counted, Leg};
 /// the time for which each is waited it leaves some of `P` for the answer.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Over how long the requests are spread of all who hear of one event in the same instant, as every router of a cluster does.
+pub(crate) const SPREAD: Duration = Duration::from_millis(25);
+
 /// How far it is with owners that went missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -51,6 +54,8 @@ struct Asking {
     under_way: Option<u64>,
     /// When the next may be asked for.
     next: Instant,
+    /// How long after the time of those who are missing it is.
+    spread: Duration,
     backoff: Backoff,
 }
 
@@ -64,19 +69,22 @@ pub(crate) struct Handover {
     legs: Vec<Asking>,
     asked: FuturesUnordered<BoxFuture<'static, Answer>>,
     number: u64,
+    random: fastrand::Rng,
 }
 
 impl Handover {
     pub(crate) fn new(legs: &[Leg], marks: &[Arc<Mark>]) -> Self {
+        let mut random = fastrand::Rng::new();
         let asking = |(leg, mark): (&Leg, &Arc<Mark>)| Asking {
             source: Arc::clone(&leg.source),
             mark: Arc::clone(mark),
             under_way: None,
             next: Instant::now(),
+            spread: spread(&mut random),
             backoff: Backoff::new(RECOVERY / 2),
         };
         let legs = legs.iter().zip(marks).map(asking).collect();
-        Self { waits: Vec::new(), legs, asked: FuturesUnordered::new(), number: 0 }
+        Self { waits: Vec::new(), legs, asked: FuturesUnordered::new(), number: 0, random }
     }
 
     /// Owners are missing, the last of them since this step, or nobody is any more. Those that have just gone are waited for
@@ -131,7 +139,10 @@ impl Handover {
     fn next(&self, broken: &BTreeMap<usize, Error>) -> Option<(Instant, usize)> {
         let may_ask = |leg: usize| self.legs[leg].under_way.is_none() && !broken.contains_key(&leg);
         let waiting = self.waits.iter().filter_map(|wait| match wait.stage {
-            Stage::Waits(until) if may_ask(wait.leg) => Some((until.max(self.legs[wait.leg].next), wait.leg)),
+            Stage::Waits(until) if may_ask(wait.leg) => {
+                let asking = &self.legs[wait.leg];
+                Some(((until + asking.spread).max(asking.next), wait.leg))
+            }
             _ => None,
         });
         waiting.min()
@@ -147,6 +158,7 @@ impl Handover {
         self.number += 1;
         let (number, asking) = (self.number, &mut self.legs[leg]);
         (asking.under_way, asking.next) = (Some(number), now + PAUSE);
+        asking.spread = spread(&mut self.random);
         let (source, mark) = (Arc::clone(&asking.source), Arc::clone(&asking.mark));
         self.asked.push(async move { (number, leg, census(&*source, &mark).await) }.boxed());
     }
@@ -162,7 +174,10 @@ impl Handover {
             }
             Err(error) => {
                 tracing::debug!(%error, "whether pods are gone that no slice speaks of cannot be asked: trying again");
-                Stage::Waits(Instant::now() + asking.backoff.next())
+                // For those, too, whose time is over only later: whoever goes missing makes nobody ask sooner.
+                let now = Instant::now();
+                asking.next = now + asking.backoff.next();
+                Stage::Waits(now)
             }
         };
         for wait in self.waits.iter_mut().filter(|wait| wait.leg == leg && wait.stage == Stage::Asked) {
@@ -178,6 +193,10 @@ impl Handover {
         self.waits.retain(|wait| wait.leg != leg || wait.step > step);
         Some(step)
     }
+}
+
+fn spread(random: &mut fastrand::Rng) -> Duration {
+    SPREAD.mul_f64(random.f64())
 }
 
 /// Counts. One below what the watch had seen before it was asked for proves that the store went back, and nothing else.
