@@ -19,8 +19,7 @@ use crate::bounds::{HANDOVER, RECOVERY};
 use crate::reflector::{self, Mark};
 use crate::source::{Census, Counted, Leg};
 
-/// How soon after one census of a leg another may be asked for: many who go one after the other are asked for together. With
-/// the time for which each is waited it leaves some of `P` for the answer.
+/// How soon after one census of a leg another may be asked for: many who go one after the other are asked for together.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Over how long the requests are spread of all who hear of one event in the same instant, as every router of a cluster does.

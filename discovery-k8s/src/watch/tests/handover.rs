@@ -19,6 +19,8 @@ mod gaps;
 /// How long a census takes.
 const ANSWER: Duration = Duration::from_millis(20);
 
+/// How long one may take from an API server that asks whether its cache is fresh.
+const FRESH: Duration = Duration::from_millis(100);
 /// What tokio's clock rounds up to.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -205,6 +207,23 @@ async fn who_moves_stays_and_who_is_gone_leaves_in_time() {
     let (left, after) = leave(&mut events, "it is gone").await;
     assert_eq!((left, slices.counted()), (1, 1));
     assert!((HANDOVER..=PROPAGATION).contains(&after), "{after:?}");
+}
+
+/// The API server answers from its cache once that is known to be fresh, which it asks etcd for each 100 ms.
+#[tokio::test(start_paused = true)]
+async fn who_is_gone_leaves_in_time_though_the_server_waits_for_its_cache() {
+    let (slices, send, mut events) = begun(&["a"], []).await;
+    slices.answers(Answer::After(FRESH));
+    for spread in 0..20 {
+        let pods: &[&str] = if spread % 2 == 0 { &[] } else { &["a"] };
+        send.send(Ok(slices.write("one", 10 + spread, pods))).unwrap();
+        if pods.is_empty() {
+            let (_, after) = leave(&mut events, "it is gone").await;
+            assert!((HANDOVER + FRESH..PROPAGATION).contains(&after), "{after:?}");
+        } else {
+            assert!(matches!(told(&mut events).await, Some(WatchEvent::Batch { .. })), "it is back");
+        }
+    }
 }
 
 /// Both events of a move have come, to the watch or to the connection, and the time for it has run out before the second was
