@@ -7,12 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use discovery_core::{Backoff, Error, ErrorKind, Result};
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt, future};
+use futures_util::{FutureExt, future};
 use tokio::time::{Instant, sleep_until};
 
 use crate::bounds::{HANDOVER, RECOVERY};
@@ -49,8 +49,8 @@ struct Wait {
 struct Asking {
     source: Arc<dyn Counted>,
     mark: Arc<Mark>,
-    /// The number of the census that is under way.
-    under_way: Option<u64>,
+    /// The census that is under way.
+    under_way: Option<BoxFuture<'static, Result<Arc<Census>>>>,
     /// When the next may be asked for.
     next: Instant,
     /// How long after the time of those who are missing it is.
@@ -58,16 +58,11 @@ struct Asking {
     backoff: Backoff,
 }
 
-/// The number of a census, its leg, and its answer.
-type Answer = (u64, usize, Result<Arc<Census>>);
-
 /// Who is waited for, of all legs of a watch.
 pub(crate) struct Handover {
     /// The oldest first.
     waits: Vec<Wait>,
     legs: Vec<Asking>,
-    asked: FuturesUnordered<BoxFuture<'static, Answer>>,
-    number: u64,
     random: fastrand::Rng,
 }
 
@@ -83,7 +78,7 @@ impl Handover {
             backoff: Backoff::new(RECOVERY / 2),
         };
         let legs = legs.iter().zip(marks).map(asking).collect();
-        Self { waits: Vec::new(), legs, asked: FuturesUnordered::new(), number: 0, random }
+        Self { waits: Vec::new(), legs, random }
     }
 
     /// Owners are missing, the last of them since this step, or nobody is any more. Those that have just gone are waited for
@@ -99,7 +94,8 @@ impl Handover {
         }
     }
 
-    /// Everybody of a leg is waited for anew: nothing was heard of them, and now it is.
+    /// Everybody of a leg is waited for anew: nothing was heard of them, and now it is. What is being asked is dropped: its answer
+    /// may be of a history that is gone, and would say of this one that it went back.
     pub(crate) fn anew(&mut self, leg: usize, step: Option<u64>) {
         self.waits.retain(|wait| wait.leg != leg);
         self.legs[leg].under_way = None;
@@ -122,10 +118,8 @@ impl Handover {
             };
             tokio::select! {
                 biased;
-                Some((number, leg, answer)) = self.asked.next() => {
-                    if self.legs[leg].under_way == Some(number)
-                        && let Some(census) = self.take(leg, answer)
-                    {
+                (leg, answer) = answered(&mut self.legs) => {
+                    if let Some(census) = self.take(leg, answer) {
                         return (leg, census);
                     }
                 }
@@ -154,18 +148,15 @@ impl Handover {
                 wait.stage = Stage::Asked;
             }
         }
-        self.number += 1;
-        let (number, asking) = (self.number, &mut self.legs[leg]);
-        (asking.under_way, asking.next) = (Some(number), now + PAUSE);
-        asking.spread = spread(&mut self.random);
+        let asking = &mut self.legs[leg];
         let (source, mark) = (Arc::clone(&asking.source), Arc::clone(&asking.mark));
-        self.asked.push(async move { (number, leg, census(&*source, &mark).await) }.boxed());
+        asking.under_way = Some(async move { census(&*source, &mark).await }.boxed());
+        (asking.next, asking.spread) = (now + PAUSE, spread(&mut self.random));
     }
 
     /// The answer for those whose time was over before it was asked for. Where there is none they are asked for again.
     fn take(&mut self, leg: usize, answer: Result<Arc<Census>>) -> Option<Arc<Census>> {
         let asking = &mut self.legs[leg];
-        asking.under_way = None;
         let stage = match &answer {
             Ok(census) => {
                 asking.backoff.reset();
@@ -192,6 +183,21 @@ impl Handover {
         self.waits.retain(|wait| wait.leg != leg || wait.step > step);
         Some(step)
     }
+}
+
+/// The next answer, and of which leg it is.
+async fn answered(legs: &mut [Asking]) -> (usize, Result<Arc<Census>>) {
+    let next = |context: &mut Context<'_>| {
+        for (leg, asking) in legs.iter_mut().enumerate() {
+            let Some(census) = &mut asking.under_way else { continue };
+            if let Poll::Ready(answer) = census.poll_unpin(context) {
+                asking.under_way = None;
+                return Poll::Ready((leg, answer));
+            }
+        }
+        Poll::Pending
+    };
+    future::poll_fn(next).await
 }
 
 fn spread(random: &mut fastrand::Rng) -> Duration {

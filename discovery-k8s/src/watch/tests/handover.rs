@@ -36,6 +36,8 @@ struct Slices {
 #[derive(Clone, Copy)]
 enum Answer {
     After(Duration),
+    /// Of what there is by then.
+    Late(Duration),
     Fails,
     Never,
 }
@@ -103,6 +105,10 @@ impl Count for Slices {
         let answer = *self.answer.lock().unwrap();
         match answer {
             Answer::After(time) => sleep(time).await,
+            Answer::Late(time) => {
+                sleep(time).await;
+                return Ok(self.stored.lock().unwrap().clone());
+            }
             Answer::Fails => return Err(failure(Cause::Other)),
             Answer::Never => future::pending().await,
         }
@@ -114,8 +120,8 @@ impl Count for Slices {
 const PODS: [&str; 20] =
     ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t"];
 
-/// Their records.
-fn recorded() -> Events {
+/// What a watch of their records is told first.
+fn recorded_events() -> impl Iterator<Item = Event> {
     let record = |(pod, version): (&str, u64)| {
         let key = Key::new(Path::new("item", ["x"]).unwrap(), layout::kubernetes_instance_id(pod));
         let document = Document { entries: [(key, "1".into())].into(), unread: Vec::new() };
@@ -123,13 +129,21 @@ fn recorded() -> Events {
         Event::Put(Seen { name: Ref::new("ns", pod), version, object: Object::Records(stored) })
     };
     let records = PODS.into_iter().zip(1..).map(record);
-    stream::iter(records.chain([listed(90)]).map(Ok)).chain(stream::pending()).boxed()
+    records.chain([listed(90)])
+}
+
+/// Their records.
+fn recorded() -> Events {
+    stream::iter(recorded_events().map(Ok)).chain(stream::pending()).boxed()
 }
 
 /// A watch that shows them while the slices hold the pods.
 fn dealt_out(slices: &Arc<Slices>) -> WatchStream {
+    dealt_out_beside(Telling::new([opened(recorded())]), slices)
+}
+
+fn dealt_out_beside(records: Arc<Telling>, slices: &Arc<Slices>) -> WatchStream {
     let leg = |side, source| Leg { side, namespace: None, source, is_dealt_out: side == Side::Readiness };
-    let records = Telling::new([opened(recorded())]);
     let legs = [leg(Side::Records, records as Arc<dyn Count>), leg(Side::Readiness, Arc::clone(slices) as _)];
     open(&legs, &Barriers::new(), &Births::default(), &Scope::all(), None)
 }
@@ -144,6 +158,16 @@ fn sent() -> (Sender, Events) {
         Some((event.map_err(failure), receive))
     });
     (send, events.boxed())
+}
+
+/// A watch that opens when it is let.
+fn held(hold: &Arc<Notify>, events: Events) -> Opened {
+    let hold = Arc::clone(hold);
+    async move {
+        hold.notified().await;
+        Ok(events)
+    }
+    .boxed()
 }
 
 /// A watch of slices of which `one` holds these pods, and what it is told next.
