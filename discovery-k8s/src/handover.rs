@@ -56,6 +56,22 @@ struct Asking {
     /// How long after the time of those who are missing it is.
     spread: Duration,
     backoff: Backoff,
+    asked: Instant,
+    /// Since the first of those that failed was asked for, if the last one did.
+    failing: Option<Failing>,
+}
+
+struct Failing {
+    since: Instant,
+    error: Error,
+    is_told: bool,
+}
+
+impl Failing {
+    /// When it has to be told. What is not allowed does not pass by itself; anything else may, for as long as recovery may take.
+    fn due(&self) -> Instant {
+        if self.error.kind() == ErrorKind::PermissionDenied { self.since } else { self.since + RECOVERY }
+    }
 }
 
 /// Who is waited for, of all legs of a watch.
@@ -76,6 +92,8 @@ impl Handover {
             next: Instant::now(),
             spread: spread(&mut random),
             backoff: Backoff::new(RECOVERY / 2),
+            asked: Instant::now(),
+            failing: None,
         };
         let legs = legs.iter().zip(marks).map(asking).collect();
         Self { waits: Vec::new(), legs, random }
@@ -86,6 +104,7 @@ impl Handover {
     pub(crate) fn missing(&mut self, leg: usize, step: Option<u64>) {
         let Some(step) = step else {
             self.waits.retain(|wait| wait.leg != leg);
+            self.legs[leg].failing = None;
             return;
         };
         let known = self.waits.iter().rfind(|wait| wait.leg == leg).map(|wait| wait.step);
@@ -98,29 +117,31 @@ impl Handover {
     /// may be of a history that is gone, and would say of this one that it went back.
     pub(crate) fn anew(&mut self, leg: usize, step: Option<u64>) {
         self.waits.retain(|wait| wait.leg != leg);
-        self.legs[leg].under_way = None;
+        let asking = &mut self.legs[leg];
+        asking.under_way = None;
+        asking.failing.take_if(|failing| !failing.is_told);
         self.missing(leg, step);
     }
 
-    /// What was counted once a time was over. Nothing is asked of a leg that is `broken`: who is out of touch removes nobody.
-    /// May be dropped at any await.
-    pub(crate) async fn counted(&mut self, broken: &BTreeMap<usize, Error>) -> (usize, Arc<Census>) {
+    /// What was counted of a leg once a time was over, or why that is not to be had, which is told once until it is. Nothing is
+    /// asked of a leg that is `broken`: who is out of touch removes nobody. May be dropped at any await.
+    pub(crate) async fn counted(&mut self, broken: &BTreeMap<usize, Error>) -> (usize, Result<Arc<Census>>) {
         loop {
-            let until = self.next(broken);
-            let over = async {
-                match until {
-                    Some((until, leg)) => {
-                        sleep_until(until).await;
-                        leg
-                    }
-                    None => future::pending().await,
-                }
-            };
+            let over = at(self.next(broken));
+            let due = at(self.due(broken));
             tokio::select! {
                 biased;
                 (leg, answer) = answered(&mut self.legs) => {
                     if let Some(census) = self.take(leg, answer) {
-                        return (leg, census);
+                        return (leg, Ok(census));
+                    }
+                }
+                leg = due => {
+                    if let Some(failing) = &mut self.legs[leg].failing {
+                        failing.is_told = true;
+                        let error = failing.error.clone();
+                        tracing::warn!(%error, "whether pods are gone that no slice speaks of cannot be asked: they stay");
+                        return (leg, Err(error));
                     }
                 }
                 leg = over => self.ask(leg),
@@ -141,6 +162,18 @@ impl Handover {
         waiting.min()
     }
 
+    /// When it has to be told of which leg that it cannot be counted.
+    fn due(&self, broken: &BTreeMap<usize, Error>) -> Option<(Instant, usize)> {
+        let legs = self.legs.iter().enumerate().filter(|(leg, _)| !broken.contains_key(leg));
+        let untold = legs.filter_map(|(leg, asking)| Some((leg, asking.failing.as_ref()?)));
+        untold.filter(|(_, failing)| !failing.is_told).map(|(leg, failing)| (failing.due(), leg)).min()
+    }
+
+    /// Whether it was told that this leg cannot be counted, and is so still.
+    pub(crate) fn is_failing(&self, leg: usize) -> bool {
+        self.legs[leg].failing.as_ref().is_some_and(|failing| failing.is_told)
+    }
+
     fn ask(&mut self, leg: usize) {
         let now = Instant::now();
         for wait in self.waits.iter_mut().filter(|wait| wait.leg == leg) {
@@ -151,7 +184,7 @@ impl Handover {
         let asking = &mut self.legs[leg];
         let (source, mark) = (Arc::clone(&asking.source), Arc::clone(&asking.mark));
         asking.under_way = Some(async move { census(&*source, &mark).await }.boxed());
-        (asking.next, asking.spread) = (now + PAUSE, spread(&mut self.random));
+        (asking.asked, asking.next, asking.spread) = (now, now + PAUSE, spread(&mut self.random));
     }
 
     /// The answer for those whose time was over before it was asked for. Where there is none they are asked for again.
@@ -160,12 +193,16 @@ impl Handover {
         let stage = match &answer {
             Ok(census) => {
                 asking.backoff.reset();
+                asking.failing = None;
                 Stage::Counted(census.version)
             }
             Err(error) => {
                 tracing::debug!(%error, "whether pods are gone that no slice speaks of cannot be asked: trying again");
                 // For those, too, whose time is over only later: whoever goes missing makes nobody ask sooner.
-                let now = Instant::now();
+                let (now, since) = (Instant::now(), asking.asked);
+                let failing =
+                    asking.failing.get_or_insert_with(|| Failing { since, error: error.clone(), is_told: false });
+                failing.error = error.clone();
                 asking.next = now + asking.backoff.next();
                 Stage::Waits(now)
             }
@@ -182,6 +219,17 @@ impl Handover {
         let step = self.waits.iter().filter(|wait| wait.leg == leg).filter(is_over).map(|wait| wait.step).max()?;
         self.waits.retain(|wait| wait.leg != leg || wait.step > step);
         Some(step)
+    }
+}
+
+/// What has its time, at that time.
+async fn at(next: Option<(Instant, usize)>) -> usize {
+    match next {
+        Some((until, leg)) => {
+            sleep_until(until).await;
+            leg
+        }
+        None => future::pending().await,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::join::Stored;
 use crate::readiness::Claim;
 
 mod gaps;
+mod refused;
 
 /// How long a census takes.
 const ANSWER: Duration = Duration::from_millis(20);
@@ -39,6 +40,7 @@ enum Answer {
     /// Of what there is by then.
     Late(Duration),
     Fails,
+    Refused,
     Never,
 }
 
@@ -110,6 +112,10 @@ impl Count for Slices {
                 return Ok(self.stored.lock().unwrap().clone());
             }
             Answer::Fails => return Err(failure(Cause::Other)),
+            Answer::Refused => {
+                let error = Error::new(ErrorKind::PermissionDenied, "not allowed to list");
+                return Err(Failure { cause: Cause::Other, error });
+            }
             Answer::Never => future::pending().await,
         }
         Ok(stored)
