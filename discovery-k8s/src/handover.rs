@@ -56,6 +56,7 @@ struct Asking {
     /// How long after the time of those who are missing it is.
     spread: Duration,
     backoff: Backoff,
+    /// When the last one was asked for.
     asked: Instant,
     /// Since the first of those that failed was asked for, if the last one did.
     failing: Option<Failing>,
@@ -203,7 +204,7 @@ impl Handover {
                 let failing =
                     asking.failing.get_or_insert_with(|| Failing { since, error: error.clone(), is_told: false });
                 failing.error = error.clone();
-                asking.next = now + asking.backoff.next();
+                asking.next = asking.next.max(now + asking.backoff.next());
                 Stage::Waits(now)
             }
         };
