@@ -8,8 +8,12 @@ use discovery_core::{Bounds, Capabilities};
 pub(crate) const RECOVERY: Duration = Duration::from_secs(10);
 /// `P`: from the API server's acknowledgement to the view.
 pub(crate) const PROPAGATION: Duration = Duration::from_millis(250);
-/// How long an owner that an EndpointSlice has dropped without a word is waited for in another one. A part of `P`.
-pub(crate) const HANDOVER: Duration = Duration::from_millis(150);
+/// How long an owner that an EndpointSlice has dropped without a word is waited for in another one: the controller writes the
+/// two a few milliseconds one after the other. A part of `P`. The rest of it are the spread of the requests, 25 ms, and what
+/// the API server takes to answer from its cache: it asks etcd how fresh that is each 100 ms while somebody waits for it
+/// (`progressRequestPeriod` in k8s.io/apiserver, `pkg/storage/cacher/progress/watch_progress.go`). So 225 ms and a round trip
+/// are the usual worst; docs/kubernetes.md says when it is more.
+pub(crate) const HANDOVER: Duration = Duration::from_millis(100);
 /// The longest value in bytes. What an owner's records may take together is checked beside.
 pub(crate) const MAX_VALUE: usize = 1 << 20;
 /// The largest batch. One apply holds all of an owner's records, so their size is the limit.

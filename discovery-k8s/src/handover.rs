@@ -7,21 +7,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use discovery_core::{Backoff, Error, ErrorKind, Result};
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt, future};
+use futures_util::{FutureExt, future};
 use tokio::time::{Instant, sleep_until};
 
 use crate::bounds::{HANDOVER, RECOVERY};
 use crate::reflector::{self, Mark};
 use crate::source::{Census, Counted, Leg};
 
-/// How soon after one census of a leg another may be asked for: many who go one after the other are asked for together. With
-/// the time for which each is waited it leaves some of `P` for the answer.
+/// How soon after one census of a leg another may be asked for: many who go one after the other are asked for together.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Over how long the requests are spread of all who hear of one event in the same instant, as every router of a cluster does.
+pub(crate) const SPREAD: Duration = Duration::from_millis(25);
 
 /// How far it is with owners that went missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,36 +49,55 @@ struct Wait {
 struct Asking {
     source: Arc<dyn Counted>,
     mark: Arc<Mark>,
-    /// The number of the census that is under way.
-    under_way: Option<u64>,
+    /// The census that is under way.
+    under_way: Option<BoxFuture<'static, Result<Arc<Census>>>>,
     /// When the next may be asked for.
     next: Instant,
+    /// How long after the time of those who are missing it is.
+    spread: Duration,
     backoff: Backoff,
+    /// When the last one was asked for.
+    asked: Instant,
+    /// Since the first of those that failed was asked for, if the last one did.
+    failing: Option<Failing>,
 }
 
-/// The number of a census, its leg, and its answer.
-type Answer = (u64, usize, Result<Arc<Census>>);
+struct Failing {
+    since: Instant,
+    error: Error,
+    is_told: bool,
+}
+
+impl Failing {
+    /// When it has to be told. What is not allowed does not pass by itself; anything else may, for as long as recovery may take.
+    fn due(&self) -> Instant {
+        if self.error.kind() == ErrorKind::PermissionDenied { self.since } else { self.since + RECOVERY }
+    }
+}
 
 /// Who is waited for, of all legs of a watch.
 pub(crate) struct Handover {
     /// The oldest first.
     waits: Vec<Wait>,
     legs: Vec<Asking>,
-    asked: FuturesUnordered<BoxFuture<'static, Answer>>,
-    number: u64,
+    random: fastrand::Rng,
 }
 
 impl Handover {
     pub(crate) fn new(legs: &[Leg], marks: &[Arc<Mark>]) -> Self {
+        let mut random = fastrand::Rng::new();
         let asking = |(leg, mark): (&Leg, &Arc<Mark>)| Asking {
             source: Arc::clone(&leg.source),
             mark: Arc::clone(mark),
             under_way: None,
             next: Instant::now(),
+            spread: spread(&mut random),
             backoff: Backoff::new(RECOVERY / 2),
+            asked: Instant::now(),
+            failing: None,
         };
         let legs = legs.iter().zip(marks).map(asking).collect();
-        Self { waits: Vec::new(), legs, asked: FuturesUnordered::new(), number: 0 }
+        Self { waits: Vec::new(), legs, random }
     }
 
     /// Owners are missing, the last of them since this step, or nobody is any more. Those that have just gone are waited for
@@ -84,6 +105,7 @@ impl Handover {
     pub(crate) fn missing(&mut self, leg: usize, step: Option<u64>) {
         let Some(step) = step else {
             self.waits.retain(|wait| wait.leg != leg);
+            self.legs[leg].failing = None;
             return;
         };
         let known = self.waits.iter().rfind(|wait| wait.leg == leg).map(|wait| wait.step);
@@ -92,34 +114,35 @@ impl Handover {
         }
     }
 
-    /// Everybody of a leg is waited for anew: nothing was heard of them, and now it is.
+    /// Everybody of a leg is waited for anew: nothing was heard of them, and now it is. What is being asked is dropped: its answer
+    /// may be of a history that is gone, and would say of this one that it went back.
     pub(crate) fn anew(&mut self, leg: usize, step: Option<u64>) {
         self.waits.retain(|wait| wait.leg != leg);
-        self.legs[leg].under_way = None;
+        let asking = &mut self.legs[leg];
+        asking.under_way = None;
+        asking.failing.take_if(|failing| !failing.is_told);
         self.missing(leg, step);
     }
 
-    /// What was counted once a time was over. Nothing is asked of a leg that is `broken`: who is out of touch removes nobody.
-    /// May be dropped at any await.
-    pub(crate) async fn counted(&mut self, broken: &BTreeMap<usize, Error>) -> (usize, Arc<Census>) {
+    /// What was counted of a leg once a time was over, or why that is not to be had, which is told once until it is. Nothing is
+    /// asked of a leg that is `broken`: who is out of touch removes nobody. May be dropped at any await.
+    pub(crate) async fn counted(&mut self, broken: &BTreeMap<usize, Error>) -> (usize, Result<Arc<Census>>) {
         loop {
-            let until = self.next(broken);
-            let over = async {
-                match until {
-                    Some((until, leg)) => {
-                        sleep_until(until).await;
-                        leg
-                    }
-                    None => future::pending().await,
-                }
-            };
+            let over = at(self.next(broken));
+            let due = at(self.due(broken));
             tokio::select! {
                 biased;
-                Some((number, leg, answer)) = self.asked.next() => {
-                    if self.legs[leg].under_way == Some(number)
-                        && let Some(census) = self.take(leg, answer)
-                    {
-                        return (leg, census);
+                (leg, answer) = answered(&mut self.legs) => {
+                    if let Some(census) = self.take(leg, answer) {
+                        return (leg, Ok(census));
+                    }
+                }
+                leg = due => {
+                    if let Some(failing) = &mut self.legs[leg].failing {
+                        failing.is_told = true;
+                        let error = failing.error.clone();
+                        tracing::warn!(%error, "whether pods are gone that no slice speaks of cannot be asked: they stay");
+                        return (leg, Err(error));
                     }
                 }
                 leg = over => self.ask(leg),
@@ -131,10 +154,25 @@ impl Handover {
     fn next(&self, broken: &BTreeMap<usize, Error>) -> Option<(Instant, usize)> {
         let may_ask = |leg: usize| self.legs[leg].under_way.is_none() && !broken.contains_key(&leg);
         let waiting = self.waits.iter().filter_map(|wait| match wait.stage {
-            Stage::Waits(until) if may_ask(wait.leg) => Some((until.max(self.legs[wait.leg].next), wait.leg)),
+            Stage::Waits(until) if may_ask(wait.leg) => {
+                let asking = &self.legs[wait.leg];
+                Some(((until + asking.spread).max(asking.next), wait.leg))
+            }
             _ => None,
         });
         waiting.min()
+    }
+
+    /// When it has to be told of which leg that it cannot be counted.
+    fn due(&self, broken: &BTreeMap<usize, Error>) -> Option<(Instant, usize)> {
+        let legs = self.legs.iter().enumerate().filter(|(leg, _)| !broken.contains_key(leg));
+        let untold = legs.filter_map(|(leg, asking)| Some((leg, asking.failing.as_ref()?)));
+        untold.filter(|(_, failing)| !failing.is_told).map(|(leg, failing)| (failing.due(), leg)).min()
+    }
+
+    /// Whether it was told that this leg cannot be counted, and is so still.
+    pub(crate) fn is_failing(&self, leg: usize) -> bool {
+        self.legs[leg].failing.as_ref().is_some_and(|failing| failing.is_told)
     }
 
     fn ask(&mut self, leg: usize) {
@@ -144,25 +182,30 @@ impl Handover {
                 wait.stage = Stage::Asked;
             }
         }
-        self.number += 1;
-        let (number, asking) = (self.number, &mut self.legs[leg]);
-        (asking.under_way, asking.next) = (Some(number), now + PAUSE);
+        let asking = &mut self.legs[leg];
         let (source, mark) = (Arc::clone(&asking.source), Arc::clone(&asking.mark));
-        self.asked.push(async move { (number, leg, census(&*source, &mark).await) }.boxed());
+        asking.under_way = Some(async move { census(&*source, &mark).await }.boxed());
+        (asking.asked, asking.next, asking.spread) = (now, now + PAUSE, spread(&mut self.random));
     }
 
     /// The answer for those whose time was over before it was asked for. Where there is none they are asked for again.
     fn take(&mut self, leg: usize, answer: Result<Arc<Census>>) -> Option<Arc<Census>> {
         let asking = &mut self.legs[leg];
-        asking.under_way = None;
         let stage = match &answer {
             Ok(census) => {
                 asking.backoff.reset();
+                asking.failing = None;
                 Stage::Counted(census.version)
             }
             Err(error) => {
                 tracing::debug!(%error, "whether pods are gone that no slice speaks of cannot be asked: trying again");
-                Stage::Waits(Instant::now() + asking.backoff.next())
+                // For those, too, whose time is over only later: whoever goes missing makes nobody ask sooner.
+                let (now, since) = (Instant::now(), asking.asked);
+                let failing =
+                    asking.failing.get_or_insert_with(|| Failing { since, error: error.clone(), is_told: false });
+                failing.error = error.clone();
+                asking.next = asking.next.max(now + asking.backoff.next());
+                Stage::Waits(now)
             }
         };
         for wait in self.waits.iter_mut().filter(|wait| wait.leg == leg && wait.stage == Stage::Asked) {
@@ -178,6 +221,36 @@ impl Handover {
         self.waits.retain(|wait| wait.leg != leg || wait.step > step);
         Some(step)
     }
+}
+
+/// What has its time, at that time.
+async fn at(next: Option<(Instant, usize)>) -> usize {
+    match next {
+        Some((until, leg)) => {
+            sleep_until(until).await;
+            leg
+        }
+        None => future::pending().await,
+    }
+}
+
+/// The next answer, and of which leg it is.
+async fn answered(legs: &mut [Asking]) -> (usize, Result<Arc<Census>>) {
+    let next = |context: &mut Context<'_>| {
+        for (leg, asking) in legs.iter_mut().enumerate() {
+            let Some(census) = &mut asking.under_way else { continue };
+            if let Poll::Ready(answer) = census.poll_unpin(context) {
+                asking.under_way = None;
+                return Poll::Ready((leg, answer));
+            }
+        }
+        Poll::Pending
+    };
+    future::poll_fn(next).await
+}
+
+fn spread(random: &mut fastrand::Rng) -> Duration {
+    SPREAD.mul_f64(random.f64())
 }
 
 /// Counts. One below what the watch had seen before it was asked for proves that the store went back, and nothing else.

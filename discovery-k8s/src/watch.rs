@@ -140,14 +140,21 @@ pub(crate) fn open(
         counted: legs.iter().map(|_| None).collect(),
         marks,
         broken: BTreeMap::new(),
+        uncounted: BTreeMap::new(),
         synced: false,
         after: after.map(progress::versions).unwrap_or_default(),
     };
     let events = stream::unfold((watch, inputs), |(mut watch, mut inputs)| async move {
-        let events = tokio::select! {
+        let mut events = tokio::select! {
             // There may be no end of what comes.
             biased;
-            (leg, census) = watch.handover.counted(&watch.broken) => watch.count(leg, &census),
+            (leg, answer) = watch.handover.counted(&watch.broken) => match answer {
+                Ok(census) => watch.count(leg, &census),
+                Err(error) => {
+                    watch.uncounted.insert(leg, error.clone());
+                    vec![WatchEvent::Interrupted(error)]
+                }
+            },
             input = inputs.next() => match input? {
                 Input::Told(leg, told) => {
                     let mut events = watch.hear(leg, told);
@@ -157,6 +164,7 @@ pub(crate) fn open(
                 Input::Barrier(counted) => watch.compare(&counted),
             },
         };
+        events.extend(watch.counts_again());
         Some((stream::iter(events.into_iter().map(Ok)), (watch, inputs)))
     });
     events.flatten().boxed()
@@ -186,6 +194,8 @@ struct Watch {
     marks: Marks,
     /// Legs that are out of touch, and why.
     broken: BTreeMap<usize, Error>,
+    /// Legs that are in touch, and keep owners who may be gone since that cannot be asked, and why.
+    uncounted: BTreeMap<usize, Error>,
     synced: bool,
     /// The position that the caller had reached, leg by leg.
     after: Vec<u64>,
@@ -225,9 +235,21 @@ impl Watch {
             Told::Recovered => {
                 self.broken.remove(&leg);
                 self.wait_anew(leg);
-                if self.broken.is_empty() { vec![WatchEvent::Recovered] } else { Vec::new() }
+                self.recovered()
             }
         }
+    }
+
+    /// Where nothing else is amiss: a leg has two things that may be, and each ends by itself.
+    fn recovered(&self) -> Vec<WatchEvent> {
+        if self.broken.is_empty() && self.uncounted.is_empty() { vec![WatchEvent::Recovered] } else { Vec::new() }
+    }
+
+    /// Takes note of legs that have been counted, or have nobody left to ask for.
+    fn counts_again(&mut self) -> Vec<WatchEvent> {
+        let before = self.uncounted.len();
+        self.uncounted.retain(|leg, _| self.handover.is_failing(*leg));
+        if self.uncounted.len() == before { Vec::new() } else { self.recovered() }
     }
 
     fn hear_all(&mut self, leg: usize, objects: Vec<Seen>, version: u64, reset: bool) -> Vec<WatchEvent> {
@@ -360,7 +382,8 @@ impl Watch {
         entries.retain(|entry| self.scope.contains(&entry.key));
         let mut events = vec![WatchEvent::SnapshotStart { lineage }];
         // Else the end of the snapshot would say that every leg is in touch.
-        events.extend(self.broken.values().next().cloned().map(WatchEvent::Interrupted));
+        let mut troubles = self.broken.values().chain(self.uncounted.values());
+        events.extend(troubles.next().cloned().map(WatchEvent::Interrupted));
         while !entries.is_empty() {
             let rest = entries.split_off(entries.len().min(CHUNK));
             events.push(WatchEvent::SnapshotChunk(std::mem::replace(&mut entries, rest)));

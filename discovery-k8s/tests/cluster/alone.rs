@@ -200,6 +200,36 @@ async fn who_registers_asks_little_and_who_views_has_two_watches() {
     }
 }
 
+/// Its watches go on, and what it would have to ask is not allowed any more: it keeps the pod, and says that it may be wrong.
+#[tokio::test]
+async fn a_view_that_may_not_ask_whether_a_pod_is_gone_is_stale_until_it_may() {
+    let (plane, space) = plane(CRD, &[]).await;
+    let (one, two) = (space.ready_pod("one").await.unwrap(), space.ready_pod("two").await.unwrap());
+    let (writer, reader) = (space.discovery(&one).await.unwrap(), as_account(&plane, &space, &two).await);
+    let view = reader.view::<Item>(Query::all()).await.unwrap();
+    let held = writer.register(item("x", 1)).await.unwrap();
+    shows(&view, &[1]).await;
+    let allowed = rbac(Some(&space.namespace), Some("two"), Mode::Pod);
+    let slices = "resources: [endpointslices]\n    verbs: [";
+    assert!(allowed.contains(&format!("{slices}list, watch]")), "{allowed}");
+    plane.apply(&allowed.replace(&format!("{slices}list, watch]"), &format!("{slices}watch]"))).await.unwrap();
+    let account = format!("--as=system:serviceaccount:{}:two", space.namespace);
+    let asks = ["auth", "can-i", "list", "endpointslices.discovery.k8s.io", "--namespace", &space.namespace, &account];
+    until("it may not list the slices", || async { plane.kubectl(asks).await.is_err() }).await;
+    space.delete_slice("slice-one").await.unwrap();
+    until("the view is stale", || async { !view.freshness().is_live() }).await;
+    let freshness = format!("{:?}", view.freshness());
+    assert!(freshness.contains("PermissionDenied") && freshness.contains("not allowed to list"), "{freshness}");
+    assert_eq!(view.load().len(), 1, "nothing proves that it is gone");
+    plane.apply(&allowed).await.unwrap();
+    shows(&view, &[]).await;
+    until("the view is live", || async { view.freshness().is_live() }).await;
+    drop(held);
+    for handle in [writer, reader] {
+        handle.shutdown(Duration::from_secs(20)).await;
+    }
+}
+
 /// Nothing but time is measured here, and on a control plane that does nothing else.
 #[tokio::test]
 async fn what_others_delete_is_back_within_r() {
