@@ -1,4 +1,4 @@
-//! Whether a connection lives while a large answer is on its way: what comes over it is counted.
+//! Whether a member answers while a large answer is on its way: what comes over its connection is counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,8 +8,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::time::{sleep, timeout};
 use tokio_util::io::InspectReader;
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Error};
+use tonic::{Code, Status};
 use tower::ServiceExt;
 
 use crate::link::Wire;
@@ -46,9 +46,14 @@ pub(crate) async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<(Cha
     Ok((endpoint.connect_with_connector(connector).await?, received))
 }
 
-/// Waits until the connection is found to be dead: nothing comes over it, and then within `patience` neither the answer to a
-/// read of `key`, whatever is there, nor anything else. On a slow link that answer is behind the large one, whose parts are
-/// signs of life as good.
+/// What comes over a connection though nothing is answered: a server's transport acknowledges the bytes of each request, and
+/// asks how far away the client is (`handleData` in grpc-go's `http2_server.go`), and pings are answered. The parts of a large
+/// answer are far more.
+const CONTROL: u64 = 1_024;
+
+/// Waits until the member is found to answer nothing: nothing comes over its connection, and then within `patience` neither
+/// the answer to a read of `key`, whatever is there, nor a part of another. On a slow link that answer is behind the large
+/// one, whose parts are signs of life as good. Or until it says that it cannot answer.
 pub(crate) async fn silence(wire: &Wire, key: &[u8], patience: Duration) -> etcd_client::Error {
     loop {
         let before = wire.received.count();
@@ -56,11 +61,21 @@ pub(crate) async fn silence(wire: &Wire, key: &[u8], patience: Duration) -> etcd
         if wire.received.count() > before {
             continue;
         }
-        // An answer of whatever kind, also one that refuses, came over it.
-        let _ = timeout(patience, wire.kv.clone().get(key, None)).await;
-        if wire.received.count() == before {
-            let text = format!("nothing came over the connection for {:?}", QUIET + patience);
-            return Status::deadline_exceeded(text).into();
+        match timeout(patience, wire.kv.clone().get(key, None)).await {
+            Ok(Err(error)) if says_that_it_cannot(&error) => return error,
+            // An answer of another kind says that the member reads, also one that refuses.
+            Ok(_) => {}
+            Err(_) if wire.received.count() - before < CONTROL => {
+                let text = format!("no answer came for {:?}", QUIET + patience);
+                return Status::deadline_exceeded(text).into();
+            }
+            Err(_) => {}
         }
     }
+}
+
+/// Without a leader, for example: a read that waits already would go on waiting for the server's own limit of seven seconds.
+fn says_that_it_cannot(error: &etcd_client::Error) -> bool {
+    let cannot = [Code::Unavailable, Code::DeadlineExceeded, Code::FailedPrecondition];
+    matches!(error, etcd_client::Error::GRpcStatus(status) if cannot.contains(&status.code()))
 }

@@ -27,6 +27,8 @@ const FIRST: i64 = 256;
 /// The size of a page in bytes, about. For each page the server counts whatever follows it in the range, so pages are to be
 /// few; and small enough for several processes to be sent some at once.
 const FULL: i64 = 4 << 20;
+/// A page of which so much takes too long is not made smaller.
+const LEAST: i64 = 256 << 10;
 /// How often a read begins again because what it reads is compacted meanwhile.
 pub(crate) const RESTARTS: usize = 5;
 
@@ -109,7 +111,8 @@ impl Pages {
         let (store, largest) = (Arc::clone(&self.store), self.largest);
         let options = GetOptions::new().with_range(self.end.clone()).with_revision(self.revision);
         async move {
-            let (mut limit, mut left, mut patience) = (limit, store.config.endpoints.len(), CALL);
+            let members = store.config.endpoints.len();
+            let (mut limit, mut left, mut patience) = (limit, members, CALL);
             loop {
                 let page = |wire: Wire| {
                     let (from, options) = (from.clone(), options.clone().with_limit(limit));
@@ -132,8 +135,8 @@ impl Pages {
                     _ if fault.broken && left > 0 => left -= 1,
                     _ => return Err(fault),
                 }
-                if fault.error.kind() == ErrorKind::Timeout {
-                    // A server that has too much to do is not helped by being asked again.
+                if fault.error.kind() == ErrorKind::Timeout && left == 0 {
+                    // All were asked: a server that has too much to do is not helped by being asked again.
                     patience *= 2;
                 }
                 // A page that takes too long may be too large, too.
@@ -150,7 +153,8 @@ impl Pages {
 fn next_limit(pace: Pace, records: usize, bytes: usize, took: Duration) -> i64 {
     let each = (bytes / records).max(1) as i64;
     let records = records as i64;
-    let soon = records * SOON.as_millis() as i64 / (took.as_millis() as i64).max(1);
+    // Not all that a page takes is for its records: for each the server counts all that follows.
+    let soon = (records * SOON.as_millis() as i64 / (took.as_millis() as i64).max(1)).max(LEAST / each);
     (FULL / each).min(pace.growth * records).min(soon).clamp(16, pace.most)
 }
 
@@ -204,8 +208,8 @@ mod tests {
     #[test]
     fn a_page_after_a_slow_one_is_as_small_as_can_be_here_soon() {
         let next = |records, seconds| next_limit(OF_ONE_KIND, records, records * 230, Duration::from_secs(seconds));
-        assert_eq!([1, 2, 3, 6, 600].map(|seconds| next(4_096, seconds)), [12_288, 6_144, 4_096, 2_048, 20]);
-        assert_eq!(next(16, 600), 16);
+        assert_eq!([1, 2, 3, 6, 600].map(|seconds| next(4_096, seconds)), [12_288, 6_144, 4_096, 2_048, 1_139]);
+        assert_eq!(next(16, 600), 256);
     }
 
     #[tokio::test]

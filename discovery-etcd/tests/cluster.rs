@@ -219,3 +219,19 @@ async fn what_a_member_without_a_majority_has_stored_verifies_nothing() {
     }
     until("the cluster to answer", || async { session.verify(&wanted).await.is_ok() }).await;
 }
+
+/// Its connections live, and the server's transport answers each request's bytes at once: its reads alone get no answer.
+#[tokio::test]
+async fn a_member_that_has_lost_its_leader_holds_up_no_read_of_a_set() {
+    let cluster = EtcdCluster::start_divisible().await.unwrap();
+    let cut_off = (cluster.leader().await.unwrap() + 1) % 3;
+    let mut members: Vec<_> = cluster.members().iter().map(Etcd::endpoint).collect();
+    members.swap(0, cut_off);
+    let reader = with_first(&members.join(",")).await;
+    within("a list", reader.list(&endpoints())).await.unwrap();
+    // The connection for sets alone, so that no other call finds out first.
+    cluster.isolate(cut_off).unwrap();
+    let start = Instant::now();
+    within("a list", reader.list(&endpoints())).await.unwrap();
+    assert!(start.elapsed() < reader.bounds().recovery, "{:?}", start.elapsed());
+}
