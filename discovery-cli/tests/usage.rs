@@ -204,7 +204,7 @@ fn a_store_that_is_away_is_not_waited_for_in_silence() {
     for arguments in [&["watch"][..], &["list"], &["register", "endpoint", "a/b/c", "--tcp", "127.0.0.1:1"]] {
         let mut command = place.command(&[&["--backend", "etcd"], arguments].concat());
         command.env("ETCD_ENDPOINTS", "http://127.0.0.1:1");
-        let told = Running::start(command).told();
+        let told = Running::start(command).waits();
         assert!(told.starts_with("discovery: no answer from etcd yet") && told.contains("discovery doctor"), "{told}");
     }
 }

@@ -107,14 +107,16 @@ pub(crate) struct Running {
     pub(crate) child: Child,
     stdout: Receiver<String>,
     stderr: Receiver<String>,
+    /// What it says of a store that it waits for, which depends on how busy the machine is, and is not in `stderr`.
+    waits: Receiver<String>,
 }
 
 impl Running {
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let stdout = lines(child.stdout.take());
-        let stderr = lines(child.stderr.take());
-        Self { child, stdout, stderr }
+        let (stdout, _) = lines(child.stdout.take());
+        let (stderr, waits) = lines(child.stderr.take());
+        Self { child, stdout, stderr, waits }
     }
 
     /// The next line on standard output.
@@ -135,6 +137,11 @@ impl Running {
     /// The next line on standard error.
     pub(crate) fn told(&self) -> String {
         self.stderr.recv_timeout(DEADLINE).expect("a line on standard error in time")
+    }
+
+    /// What it says once it has waited for the store for some time.
+    pub(crate) fn waits(&self) -> String {
+        self.waits.recv_timeout(DEADLINE).expect("a word on the store in time")
     }
 
     /// What is on standard error by now and was not read yet.
@@ -172,18 +179,21 @@ impl Drop for Running {
     }
 }
 
-fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
-    let (sender, receiver) = channel();
+/// What comes line by line, and apart from it what is said of waiting for a store.
+fn lines(pipe: Option<impl Read + Send + 'static>) -> (Receiver<String>, Receiver<String>) {
+    let ((sender, receiver), (waits, waited)) = (channel(), channel());
     if let Some(pipe) = pipe {
         thread::spawn(move || {
             for line in BufReader::new(pipe).lines() {
-                if line.map_or(true, |line| sender.send(line).is_err()) {
+                let Ok(line) = line else { return };
+                let to = if line.starts_with("discovery: no answer from ") { &waits } else { &sender };
+                if to.send(line).is_err() {
                     return;
                 }
             }
         });
     }
-    receiver
+    (receiver, waited)
 }
 
 /// Waits until a condition holds.
