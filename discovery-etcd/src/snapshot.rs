@@ -1,6 +1,7 @@
 //! Reading a range in pages, all at one revision.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use discovery_core::ErrorKind;
@@ -48,6 +49,49 @@ const OF_ANY_KIND: Pace = Pace { growth: 4, most: 10_000 };
 /// With how long the answer took.
 type Fetch = BoxFuture<'static, Result<(GetResponse, Duration), Fault>>;
 
+/// How many records the first page of a read has: fewer where a page has taken so long that it was given up, by its time
+/// limit or by whoever read, who would ask for the same again and again.
+pub(crate) struct FirstPage(AtomicI64);
+
+impl Default for FirstPage {
+    fn default() -> Self {
+        Self(AtomicI64::new(FIRST))
+    }
+}
+
+impl FirstPage {
+    fn limit(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn given_up(&self, limit: i64) {
+        self.0.fetch_min((limit / 4).max(1), Ordering::Relaxed);
+    }
+
+    fn answered(&self, limit: i64) {
+        self.0.fetch_max((limit * 2).min(FIRST), Ordering::Relaxed);
+    }
+}
+
+/// A page that is asked for. Takes note of it where nobody waits for the answer any more.
+struct Asked<'a> {
+    first_page: &'a FirstPage,
+    limit: i64,
+    begun: Instant,
+    answered: bool,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed();
+        if self.answered && took < SOON {
+            self.first_page.answered(self.limit);
+        } else if !self.answered && took > SOON {
+            self.first_page.given_up(self.limit);
+        }
+    }
+}
+
 /// A read in progress.
 pub(crate) struct Pages {
     store: Arc<Store>,
@@ -70,7 +114,7 @@ impl Pages {
         let pace = if range.start == store.names.root() { OF_ANY_KIND } else { OF_ONE_KIND };
         let mut pages =
             Self { store: Arc::clone(store), end: range.end.clone(), next: None, revision: 0, largest, pace };
-        pages.next = Some(pages.fetch(range.start.clone(), FIRST));
+        pages.next = Some(pages.fetch(range.start.clone(), store.first_page.limit()));
         pages
     }
 
@@ -126,7 +170,12 @@ impl Pages {
                         }
                     }
                 };
-                let fault = match store.bulk.call(PAGE, page).await {
+                let first_page = &store.first_page;
+                let mut asked = Asked { first_page, limit, begun: Instant::now(), answered: false };
+                let answer = store.bulk.call(PAGE, page).await;
+                asked.answered = answer.is_ok();
+                drop(asked);
+                let fault = match answer {
                     Ok(page) => return Ok(page),
                     Err(fault) => fault,
                 };

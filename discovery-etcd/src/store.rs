@@ -15,6 +15,7 @@ use crate::fault::Fault;
 use crate::link::{Link, Wire};
 use crate::names::Names;
 use crate::place::{Place, incarnation};
+use crate::snapshot::FirstPage;
 
 /// How long one small call may take.
 pub(crate) const CALL: Duration = Duration::from_millis(2_000);
@@ -34,6 +35,8 @@ pub(crate) struct Store {
     /// Tells places of this handle from those of every other one.
     handle: u64,
     epochs: Epochs,
+    /// How many records the first page of a read has.
+    pub(crate) first_page: FirstPage,
     /// How many stored keys were passed over because they are no records.
     pub(crate) skipped: AtomicU64,
 }
@@ -54,6 +57,7 @@ impl Store {
             awaited: Awaited::default(),
             handle: fastrand::u64(..),
             epochs: Epochs::default(),
+            first_page: FirstPage::default(),
             skipped: AtomicU64::new(0),
         }
     }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use discovery_core::Scope;
-use discovery_core::backend::{Backend, Watcher};
+use discovery_core::backend::{Backend, WatchEvent, Watcher};
 use discovery_testbed::{Direction, Etcd, Proxy};
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 
 /// How many records there are, and how large each is. Together less than what a server sends before the client has to take
@@ -71,6 +72,26 @@ async fn a_page_on_a_slow_link_is_waited_for() {
     network.limit(Direction::ToClient, TOGETHER / 15);
     let (entries, _) = within("what is read", reader.list(&bulk())).await.unwrap();
     assert_eq!((entries.len() as u64, network.connections()), (RECORDS, 1));
+}
+
+/// The core gives the opening of a watch a while, and then opens it anew.
+#[tokio::test]
+async fn a_page_that_nobody_could_wait_for_is_asked_for_in_parts_by_the_next_read() {
+    let etcd = filled().await;
+    let (network, reader) = backend_behind_a_network(&etcd).await;
+    let scope = bulk();
+    // So that all of it takes twenty seconds.
+    network.limit(Direction::ToClient, TOGETHER / 20);
+    let first_part = async || {
+        let mut watch = reader.watch(&scope, None).await.unwrap();
+        while !matches!(watch.next().await.expect("an event").unwrap(), WatchEvent::SnapshotChunk(_)) {}
+    };
+    let mut tries = 1;
+    while tokio::time::timeout(Duration::from_secs(6), first_part()).await.is_err() {
+        tries += 1;
+        assert!(tries < 4, "the same page is asked for again and again");
+    }
+    assert!(tries > 1, "the first try was to take too long");
 }
 
 #[tokio::test]
