@@ -133,6 +133,7 @@ impl Sky {
         if self.world.inject(fault).await.is_ok() {
             sleep(lasts).await;
         }
+        self.recorder.ending(harm);
         // The checkpoint ends it again where this fails.
         let _ = self.world.inject(end).await;
         self.recorder.healed(harm);

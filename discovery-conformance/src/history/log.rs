@@ -193,6 +193,8 @@ pub(super) struct Harm {
     pub(super) target: Option<usize>,
     pub(super) key: Option<Id>,
     pub(super) from: Seq,
+    /// When somebody began to end it, which may take its time: a server that starts again serves before all of it is up.
+    pub(super) ending: Option<Seq>,
     pub(super) to: Option<Seq>,
 }
 
@@ -364,8 +366,14 @@ impl Recorder {
     pub(super) fn harm(&self, hook: Hook, target: Option<usize>, key: Option<&Key>) -> usize {
         let mut log = self.log();
         let (key, from) = (key.map(|key| log.id(key)), self.tick_in(&mut log));
-        log.harms.push(Harm { hook, target, key, from, to: None });
+        log.harms.push(Harm { hook, target, key, from, ending: None, to: None });
         log.harms.len() - 1
+    }
+
+    pub(super) fn ending(&self, harm: usize) {
+        let mut log = self.log();
+        let ending = self.tick_in(&mut log);
+        log.harms[harm].ending = Some(ending);
     }
 
     pub(super) fn healed(&self, harm: usize) {

@@ -179,7 +179,7 @@ impl Evidence<'_> {
                 hooks.contains(&harm.hook)
                     && harm.target.is_none_or(|target| target == handle)
                     && self.log.time(harm.from) + limit < now
-                    && harm.to.is_none_or(|to| to > at)
+                    && harm.ending.or(harm.to).is_none_or(|ending| ending > at)
             });
             // Another fault of the same handle may have been ended and have healed this one with it.
             let healed = |from: Seq| {
