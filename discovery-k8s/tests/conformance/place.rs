@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use discovery_k8s::{KubernetesBackend, MODE_VARIABLE, PODINFO_VARIABLE};
 use discovery_testbed::{Cluster, ControlPlane, Network, Way};
 use futures_util::future::try_join_all;
 use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
 
 use super::Servers;
 use super::namespace::{CONTAINER, Made, Namespace};
@@ -144,7 +146,7 @@ impl World for Place {
             // The kernel closes its connections, and the kubelet sees it.
             Fault::Crash(n) => {
                 self.way(n, |way| way.dead = true)?;
-                self.namespace.report(&self.the(n)?.pod, false).await
+                self.report_dead(n).await
             }
             Fault::Outage => self.plane()?.api().kill().await.map_err(|error| failed("the API server", error)),
             Fault::Restore => {
@@ -174,5 +176,21 @@ impl World for Place {
 
     async fn close(&self) {
         self.namespace.delete().await;
+    }
+}
+
+/// For how long a kubelet tries to tell an API server that is away what became of a container.
+const KUBELET: Duration = Duration::from_secs(60);
+
+impl Place {
+    /// As the kubelet does: an API server that is away hears of it once it is back.
+    async fn report_dead(&self, n: usize) -> Result<()> {
+        let deadline = Instant::now() + KUBELET;
+        loop {
+            match self.namespace.report(&self.the(n)?.pod, false).await {
+                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(100)).await,
+                outcome => return outcome,
+            }
+        }
     }
 }
