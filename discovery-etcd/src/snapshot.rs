@@ -155,8 +155,7 @@ impl Pages {
         let (store, largest) = (Arc::clone(&self.store), self.largest);
         let options = GetOptions::new().with_range(self.end.clone()).with_revision(self.revision);
         async move {
-            let members = store.config.endpoints.len();
-            let (mut limit, mut left, mut patience) = (limit, members, CALL);
+            let (mut limit, mut left, mut patience) = (limit, store.config.endpoints.len(), CALL);
             loop {
                 let page = |wire: Wire| {
                     let (from, options) = (from.clone(), options.clone().with_limit(limit));

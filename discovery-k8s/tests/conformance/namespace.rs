@@ -259,7 +259,7 @@ fn read<T: DeserializeOwned>(object: Value) -> Result<T> {
 }
 
 /// Asks again and again. A failure may pass.
-async fn until<F>(what: &str, mut holds: impl FnMut() -> F) -> Result<()>
+pub(super) async fn until<F>(what: &str, mut holds: impl FnMut() -> F) -> Result<()>
 where
     F: Future<Output = Result<bool>>,
 {

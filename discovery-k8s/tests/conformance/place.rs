@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,10 +13,9 @@ use discovery_k8s::{KubernetesBackend, MODE_VARIABLE, PODINFO_VARIABLE};
 use discovery_testbed::{Cluster, ControlPlane, Network, Way};
 use futures_util::future::try_join_all;
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep};
 
 use super::Servers;
-use super::namespace::{CONTAINER, Made, Namespace};
+use super::namespace::{CONTAINER, Made, Namespace, until};
 use super::resources::Resources;
 use crate::client::{connect, failed};
 
@@ -146,7 +144,10 @@ impl World for Place {
             // The kernel closes its connections, and the kubelet sees it.
             Fault::Crash(n) => {
                 self.way(n, |way| way.dead = true)?;
-                self.report_dead(n).await
+                let owner = self.the(n)?;
+                // As the kubelet does: an API server that is away hears of it once it is back.
+                let report = || async { self.namespace.report(&owner.pod, false).await.map(|()| true) };
+                until("a crash is reported", report).await
             }
             Fault::Outage => self.plane()?.api().kill().await.map_err(|error| failed("the API server", error)),
             Fault::Restore => {
@@ -176,21 +177,5 @@ impl World for Place {
 
     async fn close(&self) {
         self.namespace.delete().await;
-    }
-}
-
-/// For how long a kubelet tries to tell an API server that is away what became of a container.
-const KUBELET: Duration = Duration::from_secs(60);
-
-impl Place {
-    /// As the kubelet does: an API server that is away hears of it once it is back.
-    async fn report_dead(&self, n: usize) -> Result<()> {
-        let deadline = Instant::now() + KUBELET;
-        loop {
-            match self.namespace.report(&self.the(n)?.pod, false).await {
-                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(100)).await,
-                outcome => return outcome,
-            }
-        }
     }
 }
