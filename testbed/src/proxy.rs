@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub enum Direction {
 /// What the network does now.
 #[derive(Clone, Debug, Default)]
 struct Weather {
+    /// How often it changed.
+    changes: u64,
     cut: bool,
     /// How often every connection was reset.
     resets: u64,
@@ -58,9 +61,16 @@ struct Traffic {
     bytes: [AtomicU64; 2],
 }
 
+/// Which changes of the weather the proxy's thread has put in force.
+#[derive(Debug)]
+struct Done {
+    latest: u64,
+    told: Receiver<u64>,
+}
+
 /// A port of 127.0.0.1 whose connections go on to a server, until it is told to break them.
 ///
-/// What it is told is in force for every byte that arrives after the method returned. It runs on a thread of its own, so
+/// What it is told is in force for every byte and every connection that arrives after the method returned. It runs on a thread of its own, so
 /// what the test's runtime does neither slows nor stops it. When it is dropped, its connections are reset and the thread
 /// has ended.
 #[derive(Debug)]
@@ -68,6 +78,7 @@ pub struct Proxy {
     port: Port,
     /// Dropped first, which ends the thread.
     weather: Option<watch::Sender<Weather>>,
+    done: Mutex<Done>,
     traffic: Arc<Traffic>,
     thread: Option<JoinHandle<()>>,
 }
@@ -109,9 +120,11 @@ impl Proxy {
         let (weather, told) = watch::channel(Weather::default());
         let traffic = Arc::<Traffic>::default();
         let counted = Arc::clone(&traffic);
-        let work = move || runtime.block_on(serve(listener, address, server, admits, told, counted));
+        let (tells, done) = channel();
+        let work = move || runtime.block_on(serve(listener, address, server, admits, told, tells, counted));
         let thread = thread::Builder::new().name("proxy".to_owned()).spawn(work).map_err(failed)?;
-        Ok(Self { port, weather: Some(weather), traffic, thread: Some(thread) })
+        let done = Mutex::new(Done { latest: 0, told: done });
+        Ok(Self { port, weather: Some(weather), done, traffic, thread: Some(thread) })
     }
 
     /// The port that clients connect to.
@@ -166,7 +179,9 @@ impl Proxy {
 
     /// Everything passes again, at once. Connections that were reset stay so.
     pub fn heal(&self) {
-        self.change(|weather| *weather = Weather { resets: weather.resets, ..Weather::default() });
+        self.change(|weather| {
+            *weather = Weather { changes: weather.changes, resets: weather.resets, ..Weather::default() };
+        });
     }
 
     /// How many connections it has accepted since it began.
@@ -180,8 +195,19 @@ impl Proxy {
     }
 
     fn change(&self, change: impl FnOnce(&mut Weather)) {
-        if let Some(weather) = &self.weather {
-            weather.send_modify(change);
+        let Some(weather) = &self.weather else { return };
+        let mut number = 0;
+        weather.send_modify(|weather| {
+            change(weather);
+            weather.changes += 1;
+            number = weather.changes;
+        });
+        // The thread opens and closes the port. It does nothing that takes long, and if it has ended, so has the port.
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        while done.latest < number
+            && let Ok(latest) = done.told.recv()
+        {
+            done.latest = latest;
         }
     }
 }
@@ -210,6 +236,7 @@ async fn serve(
     server: SocketAddr,
     admits: impl Fn(SocketAddr, SocketAddr) -> bool,
     mut told: watch::Receiver<Weather>,
+    done: Sender<u64>,
     traffic: Arc<Traffic>,
 ) {
     let mut listener = Some(listener);
@@ -233,6 +260,7 @@ async fn serve(
                     // The port is ours alone, so only a want of resources can refuse it; then clients are refused.
                     listener = listen(address).ok();
                 }
+                let _ = done.send(weather.changes);
             }
             Some((client, from)) = accept(listener.as_ref()) => {
                 if !admits(from, address) {
