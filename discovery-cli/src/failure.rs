@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use discovery_core::{Error, ErrorKind};
+use tokio::signal::unix::SignalKind;
 
 /// What a command comes to.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
@@ -17,6 +18,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// Something did not work.
     Failed(String),
+    /// A signal ended it before it was done.
+    Stopped(String, SignalKind),
     /// Another process has said it, and ended with this code.
     Told(u8),
     /// Whoever read the output has gone: nothing is left to be said.
@@ -51,6 +54,8 @@ impl Failure {
         let (message, code) = match self {
             Self::Usage(message) => (message, 2),
             Self::Failed(message) => (message, 1),
+            // As shells count a program that a signal ended.
+            Self::Stopped(message, by) => (message, 128 | by.as_raw_value() as u8),
             Self::Told(code) => return ExitCode::from(*code),
             Self::OutputClosed => return ExitCode::SUCCESS,
         };

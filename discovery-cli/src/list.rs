@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use bytes::Bytes;
-use discovery_core::{Discovery, Query, Registered};
+use discovery_core::{Discovery, Query, Record, Registered, Scope};
+use discovery_dynamo::{Endpoint, EventChannel, EventSource, Model};
 
 use crate::backends::{close, connect, patiently};
 use crate::failure::{Failure, Outcome, tell};
@@ -12,10 +13,13 @@ use crate::output::{Format, RecordLine, Table, clean, json_line, summary};
 pub(crate) async fn list(backend: Option<&str>, query: &str, format: Format) -> Outcome {
     let query: Query = query.parse()?;
     let discovery = connect(backend).await?;
-    let records = read(&discovery, query).await?;
+    let records = read(&discovery, query.clone()).await?;
     match format {
         Format::Json => json_line(&mut io::stdout().lock(), &records)?,
         Format::Table => table(&records)?,
+    }
+    if records.is_empty() {
+        hint(&query);
     }
     #[cfg(feature = "kubernetes")]
     if records.is_empty() {
@@ -50,6 +54,15 @@ pub(crate) async fn get(backend: Option<&str>, key: &str, format: Format) -> Out
         }
     }
     close(&discovery).await
+}
+
+/// What whoever asked for a kind and found nothing may have meant. Kinds of one's own are asked for in the same way.
+pub(crate) fn hint(query: &Query) {
+    let known = [Endpoint::KIND, Model::KIND, EventChannel::KIND, EventSource::KIND];
+    let scope = query.scope(None).ok();
+    if let Some(kind) = scope.as_ref().and_then(Scope::kind).filter(|kind| !known.contains(kind)) {
+        tell(format!("nothing matches: {kind} is none of Dynamo's kinds, which are {}", known.join(", ")));
+    }
 }
 
 /// A query that holds the record of this name, whether its last segment is an instance or a suffix.

@@ -22,12 +22,12 @@ impl StopSignals {
         })
     }
 
-    /// Resolves at the next one. Cancel-safe.
-    pub(crate) async fn stop(&mut self) {
+    /// Resolves to the next one. Cancel-safe.
+    pub(crate) async fn stop(&mut self) -> SignalKind {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.hang_up.recv() => SignalKind::hangup(),
         }
     }
 }

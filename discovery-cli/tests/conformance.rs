@@ -66,7 +66,7 @@ fn file_is_judged_within_its_directory_and_what_was_made_there_is_gone_after_it(
     assert_eq!((own.count(), inside.len()), (1, 2), "{inside:?}");
     running.signal(Signal::INT);
     let ended = running.ended();
-    assert!(ended.code == Some(1) && ended.stderr.contains("no verdict"), "{ended:?}");
+    assert!(ended.code == Some(130) && ended.stderr.contains("no verdict"), "{ended:?}");
     assert_eq!(entries(&place.kv()), ["theirs"]);
 }
 
@@ -98,7 +98,7 @@ async fn etcd_is_judged_below_a_prefix_that_is_erased_after_it() {
     }
     running.signal(Signal::INT);
     let ended = running.ended();
-    assert!(ended.code == Some(1) && ended.stderr.contains("no verdict"), "{ended:?}");
+    assert!(ended.code == Some(130) && ended.stderr.contains("no verdict"), "{ended:?}");
     assert_eq!(keys().await, ["theirs"], "{ended:?}");
 }
 
@@ -132,7 +132,7 @@ fn a_report_that_cannot_be_written_is_told_before_anything_runs() {
     let running = place.start(&["conformance", "--report", &report]);
     running.told();
     running.signal(Signal::TERM);
-    assert_eq!(running.ended().code, Some(1));
+    assert_eq!(running.ended().code, Some(143));
     assert_eq!(std::fs::read_to_string(report).unwrap(), "earlier");
 }
 

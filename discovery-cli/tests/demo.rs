@@ -63,7 +63,7 @@ fn is_interrupted(demo: Running) {
     let id = demo.child.id();
     demo.signal(Signal::INT);
     let ended = demo.ended();
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.code, Some(130), "{ended:?}");
     assert!(ended.stderr.contains("interrupted") && ended.stderr.matches('\n').count() == 1, "{ended:?}");
     assert!(!has_children(id));
 }

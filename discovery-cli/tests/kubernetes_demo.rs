@@ -77,7 +77,7 @@ async fn on_kubernetes_the_demo_needs_a_node_and_clears_up_when_it_is_interrupte
     assert!(namespaces(&plane).await.contains("discovery-demo-"));
     demo.signal(Signal::INT);
     let interrupted = ended(demo);
-    assert_eq!(interrupted.code, Some(1), "{interrupted:?}");
+    assert_eq!(interrupted.code, Some(130), "{interrupted:?}");
     assert!(
         interrupted.stderr.contains("interrupted") && interrupted.stderr.matches('\n').count() == 1,
         "{interrupted:?}"

@@ -108,6 +108,17 @@ fn logs_come_when_asked_for_and_on_standard_error() {
 }
 
 #[test]
+fn a_kind_that_may_be_misspelt_is_pointed_out() {
+    let place = Place::new();
+    let misspelt = place.run(&["list", "endpont/dynamo"]);
+    assert_eq!((misspelt.code, misspelt.stdout.as_str()), (Some(0), "no records\n"));
+    for told in ["endpont is none of", "endpoint, model, event_channel, event_source"] {
+        assert!(misspelt.stderr.contains(told), "{misspelt:?}");
+    }
+    assert_eq!(place.run(&["list", "endpoint/dynamo"]).stderr, "");
+}
+
+#[test]
 fn backends_are_listed() {
     let place = Place::new();
     let ended = place.run(&["backends", "--output", "json"]);

@@ -35,13 +35,13 @@ async fn suite(within: std::ffi::OsString) -> Outcome {
         .spawn()
         .map_err(|error| failed("not started", error))?;
     let ended = tokio::select! {
-        ended = suite.wait() => ended.map(Some),
-        () = signals.stop() => suite.kill().await.map(|()| None),
+        ended = suite.wait() => ended.map(Ok),
+        by = signals.stop() => suite.kill().await.map(|()| Err(by)),
     };
     match ended.map_err(|error| failed("not ended", error))? {
-        None => Err(Failure::failed(STOPPED)),
-        Some(status) if status.success() => Ok(()),
-        Some(status) => match status.code().and_then(|code| u8::try_from(code).ok()) {
+        Err(by) => Err(Failure::Stopped(STOPPED.to_owned(), by)),
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => match status.code().and_then(|code| u8::try_from(code).ok()) {
             Some(code) => Err(Failure::Told(code)),
             None => Err(Failure::failed(STOPPED)),
         },

@@ -174,14 +174,14 @@ pub(crate) async fn conformance(backend: Option<&str>, verbose: u8, arguments: A
     }
     let run = tokio::task::spawn_blocking(move || suite::run(&*factory, &selected, arguments.seed, again));
     let report = tokio::select! {
-        report = run => Some(report.unwrap_or_else(|error| Err(Failure::failed(format!("the suite: {error}"))))),
-        () = signals.stop() => None,
+        report = run => report.unwrap_or_else(|error| Err(Failure::failed(format!("the suite: {error}")))),
+        by = signals.stop() => Err(Failure::Stopped(STOPPED.to_owned(), by)),
     };
     let withdrawn = match linked {
         Some(linked) => linked.withdraw().await,
         None => Ok(()),
     };
-    let report = report.unwrap_or_else(|| Err(Failure::failed(STOPPED)))?;
+    let report = report?;
     if let Some(copy) = copy {
         copy.write(&report)?;
     }

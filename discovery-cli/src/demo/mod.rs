@@ -33,13 +33,13 @@ const MODEL: &str = "demo/echo-1";
 
 pub(crate) async fn demo(backend: Option<&str>) -> Outcome {
     let mut stop = StopSignals::listen()?;
-    let interrupted = || Failure::failed("demo: interrupted: nothing is left behind");
+    let interrupted = |by| Failure::Stopped("demo: interrupted: nothing is left behind".to_owned(), by);
     // Not what else a process here would choose: the demo is for a machine on which nothing is set up, too.
     let named = Environment::process().get(BACKEND_VARIABLE)?.map(str::to_owned);
     let backend = backend.map(str::to_owned).or(named).unwrap_or_else(|| "file".to_owned());
     let store = tokio::select! {
         store = Store::open(&backend) => store?,
-        () = stop.stop() => return Err(interrupted()),
+        by = stop.stop() => return Err(interrupted(by)),
     };
     // No process may be writing there any more when the place goes.
     let outcome = match &store {
@@ -48,7 +48,7 @@ pub(crate) async fn demo(backend: Option<&str>) -> Outcome {
             let mut rollout = kubernetes::Rollout::new(space);
             let outcome = tokio::select! {
                 outcome = rollout.play(&store) => outcome,
-                () = stop.stop() => Err(interrupted()),
+                by = stop.stop() => Err(interrupted(by)),
             };
             rollout.clear().await;
             outcome
@@ -57,7 +57,7 @@ pub(crate) async fn demo(backend: Option<&str>) -> Outcome {
             let mut script = Script::new(&store);
             let outcome = tokio::select! {
                 outcome = script.play() => outcome,
-                () = stop.stop() => Err(interrupted()),
+                by = stop.stop() => Err(interrupted(by)),
             };
             script.clear().await;
             outcome

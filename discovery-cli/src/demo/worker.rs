@@ -65,7 +65,7 @@ pub(crate) async fn worker(arguments: WorkerArguments) -> Outcome {
         None => listen(not_port).await?,
     };
     let discovery = tokio::select! {
-        () = stop.stop() => return Ok(()),
+        _ = stop.stop() => return Ok(()),
         discovery = Discovery::from_env() => discovery?,
     };
     let asked = Moment::now();
@@ -103,7 +103,7 @@ pub(crate) async fn worker(arguments: WorkerArguments) -> Outcome {
     {
         let told = async {
             tokio::select! {
-                () = stop.stop() => {}
+                _ = stop.stop() => {}
                 // The end of standard input: whoever started it is gone.
                 () = gone(parent.as_mut()) => orphaned = true,
             }

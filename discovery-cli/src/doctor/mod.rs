@@ -86,7 +86,7 @@ pub(crate) async fn doctor(backend: Option<&str>, format: Format) -> Outcome {
     let (name, reason) = chosen(backend)?;
     let mut closed = Ok(());
     match connect(backend).await {
-        Err(gone @ (Failure::OutputClosed | Failure::Told(_))) => return Err(gone),
+        Err(gone @ (Failure::OutputClosed | Failure::Told(_) | Failure::Stopped(..))) => return Err(gone),
         Err(Failure::Usage(cause) | Failure::Failed(cause)) => {
             tell(vec![Finding::wrong("backend", format!("{name} ({reason}): {cause}"))])?;
             // Which endpoint it is matters most where none could be used.

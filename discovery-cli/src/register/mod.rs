@@ -41,7 +41,7 @@ pub(crate) async fn register(backend: Option<&str>, arguments: Register) -> Outc
         None => HealthServer::from_env(readiness.clone()).await?,
     };
     let discovery = tokio::select! {
-        () = stop.stop() => return Ok(()),
+        _ = stop.stop() => return Ok(()),
         discovery = connect(backend) => discovery?,
     };
     let mut holder = Holder {
@@ -53,7 +53,7 @@ pub(crate) async fn register(backend: Option<&str>, arguments: Register) -> Outc
         announced: false,
     };
     let held = tokio::select! {
-        () = stop.stop() => Ok(()),
+        _ = stop.stop() => Ok(()),
         held = holder.hold(hold) => held,
     };
     readiness.not_ready("ending");

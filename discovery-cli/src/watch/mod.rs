@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::backends::{close, connect, patiently};
 use crate::failure::Outcome;
-use crate::list::readable;
+use crate::list::{hint, readable};
 use crate::output::{Format, clean, json_line, line, summary, terminal_size};
 use crate::signals::StopSignals;
 
@@ -20,7 +20,7 @@ pub(crate) async fn watch(backend: Option<&str>, query: &str, format: Format) ->
     let mut stop = StopSignals::listen()?;
     let follow = async {
         let discovery = connect(backend).await?;
-        let view = patiently(&discovery, discovery.entries(parsed, ViewOptions::default())).await?;
+        let view = patiently(&discovery, discovery.entries(parsed.clone(), ViewOptions::default())).await?;
         let mut changes = view.changes();
         if format == Format::Table && terminal_size().is_some() {
             let title =
@@ -30,6 +30,9 @@ pub(crate) async fn watch(backend: Option<&str>, query: &str, format: Format) ->
             let mut lines = Lines { format, live: true };
             while let Some(batch) = changes.next().await {
                 lines.print(&batch)?;
+                if batch.is_synced() && view.load().is_empty() {
+                    hint(&parsed);
+                }
             }
         }
         match view.ended() {
@@ -38,7 +41,7 @@ pub(crate) async fn watch(backend: Option<&str>, query: &str, format: Format) ->
         }
     };
     tokio::select! {
-        () = stop.stop() => Ok(()),
+        _ = stop.stop() => Ok(()),
         outcome = follow => outcome,
     }
 }
