@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// A pod of the API, without a process.
 #[derive(Clone, Debug)]
-pub(super) struct Made {
+pub(crate) struct Made {
     pub(super) name: String,
     pub(super) uid: String,
 }
@@ -48,7 +48,7 @@ pub(super) enum Said {
     Terminating,
 }
 
-pub(super) struct Namespace {
+pub(crate) struct Namespace {
     client: Client,
     pub(super) name: String,
     pub(super) mode: Mode,
@@ -77,7 +77,7 @@ impl Namespace {
         let _ = namespaces.delete(&self.name, &DeleteParams::background()).await;
     }
 
-    pub(super) fn all<K>(&self) -> Api<K>
+    pub(crate) fn all<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
@@ -153,7 +153,7 @@ impl Namespace {
     }
 
     /// A pod that runs under an account of its own name, if it has one, and is not ready.
-    pub(super) async fn pod(&self, name: &str, account: Option<&str>) -> Result<Made> {
+    pub(crate) async fn pod(&self, name: &str, account: Option<&str>) -> Result<Made> {
         let pod = json!({
             "metadata": { "name": name, "labels": { "app": SERVICE, DISCOVERY_LABEL: "true" } },
             "spec": {

@@ -29,12 +29,14 @@ struct Owner {
     environment: Environment,
 }
 
-pub(super) struct Place {
+pub(crate) struct Place {
     servers: Servers,
-    namespace: Namespace,
+    pub(crate) namespace: Namespace,
     resources: Resources,
     owners: Mutex<BTreeMap<usize, Owner>>,
     stranger: OnceCell<()>,
+    /// Held while the API server is ended or started: an outage lasts until it is ended, whoever else strikes.
+    serving: tokio::sync::Mutex<()>,
 }
 
 impl Place {
@@ -43,7 +45,14 @@ impl Place {
         let client = connect(cluster(&servers)?.kubeconfig_path()).await?;
         let namespace = Namespace::create(client, mode).await?;
         let resources = Resources::of(&namespace);
-        let place = Self { servers, namespace, resources, owners: Mutex::default(), stranger: OnceCell::new() };
+        let place = Self {
+            servers,
+            namespace,
+            resources,
+            owners: Mutex::default(),
+            stranger: OnceCell::new(),
+            serving: tokio::sync::Mutex::default(),
+        };
         try_join_all((0..owners).map(|n| place.prepare(n))).await?;
         Ok(place)
     }
@@ -58,7 +67,7 @@ impl Place {
         Ok(())
     }
 
-    fn plane(&self) -> Result<&ControlPlane> {
+    pub(crate) fn plane(&self) -> Result<&ControlPlane> {
         let shared = || Error::new(ErrorKind::Unsupported, "the control plane of this world serves others too");
         self.servers.plane().ok_or_else(shared)
     }
@@ -89,6 +98,20 @@ impl Place {
         let owner = Owner { pod, network: Arc::new(network), environment };
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(n, owner.clone());
         Ok(owner)
+    }
+
+    /// Does to the API server what nobody else does anything to it beside.
+    async fn harm(&self, plane: &ControlPlane, fault: Fault) -> Result<()> {
+        let harmed = match fault {
+            Fault::Outage => plane.api().kill().await,
+            Fault::Restore => plane.restart_api().await,
+            // To compact is to start anew, which would end the outage.
+            _ if plane.api().pid().is_none() => {
+                return Err(Error::new(ErrorKind::Unavailable, "the API server does not run"));
+            }
+            _ => plane.forget().await,
+        };
+        harmed.map_err(|error| failed("the API server", error))
     }
 
     /// Writes a record into the resource that holds it, or else into one that is nobody's here.
@@ -149,12 +172,10 @@ impl World for Place {
                 let report = || async { self.namespace.report(&owner.pod, false).await.map(|()| true) };
                 until("a crash is reported", report).await
             }
-            Fault::Outage => self.plane()?.api().kill().await.map_err(|error| failed("the API server", error)),
-            Fault::Restore => {
-                let plane = self.plane()?;
-                plane.restart_api().await.map_err(|error| failed("the API server", error))
+            Fault::Outage | Fault::Restore | Fault::Compact => {
+                let _serving = self.serving.lock().await;
+                self.harm(self.plane()?, fault).await
             }
-            Fault::Compact => self.plane()?.forget().await.map_err(|error| failed("the control plane", error)),
             Fault::Delete(key) => match self.resources.holder(&key).await? {
                 Some(holder) => self.resources.delete(&holder, &key).await,
                 None => Ok(()),
