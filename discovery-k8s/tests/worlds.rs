@@ -20,6 +20,20 @@ fn pid(place: &Place) -> Result<Option<u32>> {
     Ok(place.plane()?.api().pid())
 }
 
+/// Else each checkpoint would have every view opened anew before it compares them, and so mend what they have missed.
+#[tokio::test]
+async fn no_server_that_runs_is_ended_to_end_an_outage() -> Result<()> {
+    let place = place().await?;
+    let before = pid(&place)?;
+    place.inject(Fault::Restore).await?;
+    assert_eq!(pid(&place)?, before, "nothing was down");
+    place.inject(Fault::Outage).await?;
+    assert_eq!(pid(&place)?, None);
+    place.inject(Fault::Restore).await?;
+    assert!(pid(&place)?.is_some(), "it serves again");
+    Ok(())
+}
+
 /// An outage lasts until it is ended, whatever else strikes meanwhile: a view that said it was live would be told wrong.
 #[tokio::test]
 async fn no_server_that_is_down_is_started_to_compact_it() -> Result<()> {

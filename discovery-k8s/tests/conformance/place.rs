@@ -104,6 +104,8 @@ impl Place {
     async fn harm(&self, plane: &ControlPlane, fault: Fault) -> Result<()> {
         let harmed = match fault {
             Fault::Outage => plane.api().kill().await,
+            // One that runs goes on: to start it anew would open every view anew, and mend what it has missed.
+            Fault::Restore if plane.api().pid().is_some() => plane.wait().await,
             Fault::Restore => plane.restart_api().await,
             // To compact is to start anew, which would end the outage.
             _ if plane.api().pid().is_none() => {
