@@ -8,6 +8,7 @@ mod worlds;
 use discovery_conformance::{Fault, Hook, World};
 use discovery_core::{ErrorKind, Result};
 use discovery_deploy::Mode;
+use k8s_openapi::api::core::v1::Pod;
 use worlds::{OnKubernetes, Place};
 
 /// A world whose control plane serves no other.
@@ -18,6 +19,13 @@ async fn place() -> Result<Place> {
 
 fn pid(place: &Place) -> Result<Option<u32>> {
     Ok(place.plane()?.api().pid())
+}
+
+/// What the pod's own object says of it.
+async fn is_ready(place: &Place, pod: &str) -> Result<bool> {
+    let pod = place.namespace.all::<Pod>().get(pod).await.map_err(|error| client::failed("the pod", error))?;
+    let conditions = pod.status.and_then(|status| status.conditions).unwrap_or_default();
+    Ok(conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
 }
 
 /// Else each checkpoint would have every view opened anew before it compares them, and so mend what they have missed.
@@ -44,4 +52,19 @@ async fn no_server_that_is_down_is_started_to_compact_it() -> Result<()> {
     assert_eq!(pid(&place)?, None, "the outage goes on");
     place.inject(Fault::Restore).await?;
     place.inject(Fault::Compact).await
+}
+
+/// Whoever said that it would be ready again may say so after its process has died.
+#[tokio::test]
+async fn a_dead_pod_does_not_become_ready_again() -> Result<()> {
+    let place = place().await?;
+    place.inject(Fault::Ready(1, false)).await?;
+    place.inject(Fault::Crash(1)).await?;
+    place.inject(Fault::Ready(1, true)).await?;
+    assert!(!is_ready(&place, "owner-1").await?);
+    // Two that speak of one pod at a time do not wait for what the other one denies.
+    let (ready, dead) = tokio::join!(place.inject(Fault::Ready(2, true)), place.inject(Fault::Crash(2)));
+    ready.and(dead)?;
+    assert!(!is_ready(&place, "owner-2").await?);
+    Ok(())
 }

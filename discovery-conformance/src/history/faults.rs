@@ -92,7 +92,10 @@ impl Sky {
             Hook::Pause => self.during(Fault::Pause(anyone), Fault::Resume(anyone), Some(anyone), lasts).await,
             Hook::Deny => self.during(Fault::Deny(anyone), Fault::Allow(anyone), Some(anyone), lasts).await,
             Hook::Outage => self.during(Fault::Outage, Fault::Restore, None, lasts).await,
-            Hook::Ready => self.during(Fault::Ready(owner, false), Fault::Ready(owner, true), Some(owner), lasts).await,
+            // Of the dead nobody says that it is ready again.
+            Hook::Ready if !dead.load(Ordering::Acquire) => {
+                self.during(Fault::Ready(owner, false), Fault::Ready(owner, true), Some(owner), lasts).await;
+            }
             Hook::DropAcks => {
                 self.during(Fault::DropAcks(owner, true), Fault::DropAcks(owner, false), Some(owner), lasts).await;
             }

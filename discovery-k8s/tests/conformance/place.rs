@@ -1,6 +1,7 @@
 //! A world: a namespace, and owners that each have a pod, an account and a network of their own.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -27,6 +28,9 @@ struct Owner {
     pod: Made,
     network: Arc<Network>,
     environment: Environment,
+    dead: Arc<AtomicBool>,
+    /// Held while something is said of the pod, which whoever says it waits for.
+    said: Arc<tokio::sync::Mutex<()>>,
 }
 
 pub(crate) struct Place {
@@ -95,9 +99,17 @@ impl Place {
             ("CONTAINER_NAME", CONTAINER),
         ];
         let environment = settings.into_iter().collect();
-        let owner = Owner { pod, network: Arc::new(network), environment };
+        let (dead, said) = Default::default();
+        let owner = Owner { pod, network: Arc::new(network), environment, dead, said };
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(n, owner.clone());
         Ok(owner)
+    }
+
+    /// What the kubelet says of an owner's pod. Whose process is dead is not ready, whoever says so: its records would show.
+    async fn report(&self, n: usize, ready: bool) -> Result<()> {
+        let owner = self.the(n)?;
+        let _said = owner.said.lock().await;
+        self.namespace.report(&owner.pod, ready && !owner.dead.load(Ordering::Acquire)).await
     }
 
     /// Does to the API server what nobody else does anything to it beside.
@@ -169,10 +181,9 @@ impl World for Place {
             // The kernel closes its connections, and the kubelet sees it.
             Fault::Crash(n) => {
                 self.way(n, |way| way.dead = true)?;
-                let owner = self.the(n)?;
+                self.the(n)?.dead.store(true, Ordering::Release);
                 // As the kubelet does: an API server that is away hears of it once it is back.
-                let report = || async { self.namespace.report(&owner.pod, false).await.map(|()| true) };
-                until("a crash is reported", report).await
+                until("a crash is reported", || async { self.report(n, false).await.map(|()| true) }).await
             }
             Fault::Outage | Fault::Restore | Fault::Compact => {
                 let _serving = self.serving.lock().await;
@@ -191,7 +202,7 @@ impl World for Place {
                 Ok(())
             }
             Fault::Allow(n) => self.namespace.permit(&self.the(n)?.pod.name, true).await,
-            Fault::Ready(n, ready) => self.namespace.report(&self.the(n)?.pod, ready).await,
+            Fault::Ready(n, ready) => self.report(n, ready).await,
             Fault::Terminate(n) => self.namespace.terminate(&self.the(n)?.pod).await,
             Fault::Impostor(key, value) => self.impostor(&key, &value).await,
             other => Err(Error::new(ErrorKind::Unsupported, format!("nothing like {}", other.hook()))),
