@@ -16,7 +16,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::OnceCell;
 
 use super::Servers;
-use super::namespace::{CONTAINER, Made, Namespace, until};
+use super::namespace::{CONTAINER, Made, Namespace};
 use super::resources::Resources;
 use crate::client::{connect, failed};
 
@@ -29,7 +29,7 @@ struct Owner {
     network: Arc<Network>,
     environment: Environment,
     dead: Arc<AtomicBool>,
-    /// Held while something is said of the pod, which whoever says it waits for.
+    /// Held while something is said of the pod or its account, which whoever says it waits for.
     said: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -112,6 +112,11 @@ impl Place {
         self.namespace.report(&owner.pod, ready && !owner.dead.load(Ordering::Acquire)).await
     }
 
+    async fn permit(&self, owner: &Owner, may: bool) -> Result<()> {
+        let _said = owner.said.lock().await;
+        self.namespace.permit(&owner.pod.name, may).await
+    }
+
     /// Does to the API server what nobody else does anything to it beside.
     async fn harm(&self, plane: &ControlPlane, fault: Fault) -> Result<()> {
         let harmed = match fault {
@@ -182,8 +187,7 @@ impl World for Place {
             Fault::Crash(n) => {
                 self.way(n, |way| way.dead = true)?;
                 self.the(n)?.dead.store(true, Ordering::Release);
-                // As the kubelet does: an API server that is away hears of it once it is back.
-                until("a crash is reported", || async { self.report(n, false).await.map(|()| true) }).await
+                self.report(n, false).await
             }
             Fault::Outage | Fault::Restore | Fault::Compact => {
                 let _serving = self.serving.lock().await;
@@ -196,12 +200,12 @@ impl World for Place {
             Fault::Write(key, value) => self.write(&key, &value).await,
             Fault::Deny(n) => {
                 let owner = self.the(n)?;
-                self.namespace.permit(&owner.pod.name, false).await?;
+                self.permit(&owner, false).await?;
                 // The API server asks when a watch is opened and never again: what is open ends now, not in minutes.
                 owner.network.reset();
                 Ok(())
             }
-            Fault::Allow(n) => self.namespace.permit(&self.the(n)?.pod.name, true).await,
+            Fault::Allow(n) => self.permit(&self.the(n)?, true).await,
             Fault::Ready(n, ready) => self.report(n, ready).await,
             Fault::Terminate(n) => self.namespace.terminate(&self.the(n)?.pod).await,
             Fault::Impostor(key, value) => self.impostor(&key, &value).await,
