@@ -13,7 +13,7 @@ use discovery_deploy::{ADMISSION, CRD, Mode};
 use discovery_testbed::{Cluster, ControlPlane, ControlPlaneOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::place::Place;
+pub(crate) use self::place::Place;
 use crate::client::failed;
 
 /// Faults that harm everybody on a control plane.
@@ -38,6 +38,23 @@ impl OnKubernetes {
     pub(crate) fn in_modes<const N: usize>(modes: [Mode; N]) -> [Self; N] {
         let (idle, permits) = (Arc::default(), Arc::new(Semaphore::new(PLANES)));
         modes.map(|mode| Self { mode, idle: Arc::clone(&idle), permits: Arc::clone(&permits) })
+    }
+
+    /// See [`Factory::world_for`].
+    pub(crate) async fn place(&self, faults: &[Hook]) -> Result<Place> {
+        if !faults.iter().any(|fault| HARMFUL.contains(fault)) {
+            let shared = Cluster::shared(options).await.map_err(|error| failed("the shared control plane", error))?;
+            return Place::new(Servers::Shared(shared), self.mode, 0).await;
+        }
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|error| failed("a permit", error))?;
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let plane = match idle {
+            Some(plane) => plane,
+            None => ControlPlane::start_with(options()).await.map_err(|error| failed("a control plane", error))?,
+        };
+        let lent = Lent { plane: Some(plane), idle: Arc::clone(&self.idle), _permit: permit };
+        // Who starts while the API server is down has a pod already.
+        Place::new(Servers::Own(Box::new(lent)), self.mode, 4).await
     }
 }
 
@@ -102,8 +119,11 @@ impl Factory for OnKubernetes {
         }
     }
 
-    // What is missing here: nobody restores etcd under a cluster whose pods run, and only the machine's administrator moves
-    // its clock.
+    // Nobody restores etcd under a cluster whose pods run, and only the machine's administrator moves its clock.
+    fn missing(&self) -> Option<Vec<Hook>> {
+        Some(vec![Hook::LoseData, Hook::RollBack, Hook::WallClock])
+    }
+
     fn hooks(&self) -> Vec<Hook> {
         vec![
             Hook::Cut,
@@ -128,18 +148,6 @@ impl Factory for OnKubernetes {
     }
 
     async fn world_for(&self, faults: &[Hook]) -> Result<Box<dyn World>> {
-        if !faults.iter().any(|fault| HARMFUL.contains(fault)) {
-            let shared = Cluster::shared(options).await.map_err(|error| failed("the shared control plane", error))?;
-            return Ok(Box::new(Place::new(Servers::Shared(shared), self.mode, 0).await?));
-        }
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|error| failed("a permit", error))?;
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let plane = match idle {
-            Some(plane) => plane,
-            None => ControlPlane::start_with(options()).await.map_err(|error| failed("a control plane", error))?,
-        };
-        let lent = Lent { plane: Some(plane), idle: Arc::clone(&self.idle), _permit: permit };
-        // Who starts while the API server is down has a pod already.
-        Ok(Box::new(Place::new(Servers::Own(Box::new(lent)), self.mode, 4).await?))
+        Ok(Box::new(self.place(faults).await?))
     }
 }

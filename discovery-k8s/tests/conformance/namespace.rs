@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// A pod of the API, without a process.
 #[derive(Clone, Debug)]
-pub(super) struct Made {
+pub(crate) struct Made {
     pub(super) name: String,
     pub(super) uid: String,
 }
@@ -48,7 +48,7 @@ pub(super) enum Said {
     Terminating,
 }
 
-pub(super) struct Namespace {
+pub(crate) struct Namespace {
     client: Client,
     pub(super) name: String,
     pub(super) mode: Mode,
@@ -77,13 +77,14 @@ impl Namespace {
         let _ = namespaces.delete(&self.name, &DeleteParams::background()).await;
     }
 
-    pub(super) fn all<K>(&self) -> Api<K>
+    pub(crate) fn all<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), &self.name)
     }
 
+    /// What is there already is what an earlier try made, which an outage ended.
     async fn make<K>(&self, object: &K) -> Result<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -92,10 +93,12 @@ impl Namespace {
             + DeserializeOwned
             + std::fmt::Debug,
     {
-        let made = self.all::<K>().create(&PostParams::default(), object).await;
-        made.map_err(|error| {
-            failed(&format!("{} {}", K::kind(&()), object.meta().name.as_deref().unwrap_or("")), error)
-        })
+        let (all, name) = (self.all::<K>(), object.meta().name.as_deref().unwrap_or(""));
+        let made = match all.create(&PostParams::default(), object).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => all.get(name).await,
+            made => made,
+        };
+        made.map_err(|error| failed(&format!("{} {name}", K::kind(&())), error))
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -129,16 +132,22 @@ impl Namespace {
 
     /// Withdraws what an account may do, or gives it back, and waits until that holds.
     pub(super) async fn permit(&self, account: &str, may: bool) -> Result<()> {
-        if may {
-            for object in self.permissions(account)? {
-                if object["kind"] == "RoleBinding" {
-                    self.make(&read::<RoleBinding>(object)?).await?;
-                }
+        let bindings = self.all::<RoleBinding>();
+        let binding = self.permissions(account)?.into_iter().find(|object| object["kind"] == "RoleBinding");
+        let binding: RoleBinding = read(binding.unwrap_or_default())?;
+        until("the RoleBinding is as it should be", || async {
+            let changed = if may {
+                bindings.create(&PostParams::default(), &binding).await.map(drop)
+            } else {
+                bindings.delete(account, &DeleteParams::default()).await.map(drop)
+            };
+            match changed {
+                // It is so already: an answer was lost, or somebody else did it.
+                Err(kube::Error::Api(status)) if status.code == if may { 409 } else { 404 } => Ok(true),
+                changed => changed.map(|()| true).map_err(|error| failed("RoleBinding", error)),
             }
-        } else {
-            let deleted = self.all::<RoleBinding>().delete(account, &DeleteParams::default()).await;
-            deleted.map_err(|error| failed("RoleBinding", error))?;
-        }
+        })
+        .await?;
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
         let review: SubjectAccessReview = read(json!({ "spec": {
             "user": format!("system:serviceaccount:{}:{account}", self.name),
@@ -153,7 +162,7 @@ impl Namespace {
     }
 
     /// A pod that runs under an account of its own name, if it has one, and is not ready.
-    pub(super) async fn pod(&self, name: &str, account: Option<&str>) -> Result<Made> {
+    pub(crate) async fn pod(&self, name: &str, account: Option<&str>) -> Result<Made> {
         let pod = json!({
             "metadata": { "name": name, "labels": { "app": SERVICE, DISCOVERY_LABEL: "true" } },
             "spec": {
@@ -167,7 +176,8 @@ impl Namespace {
         Ok(Made { name: name.to_owned(), uid: made.metadata.uid.unwrap_or_default() })
     }
 
-    /// Says of a pod what its kubelet would, and waits until its endpoint follows.
+    /// Says of a pod what its kubelet would, which an API server that is away hears once it is back, and waits until its
+    /// endpoint follows.
     pub(super) async fn report(&self, pod: &Made, ready: bool) -> Result<()> {
         let [a, b, ..] = pod.uid.as_bytes() else { return Err(Error::new(ErrorKind::Internal, "a pod without a uid")) };
         let address = format!("10.1.{a}.{b}");
@@ -181,8 +191,12 @@ impl Namespace {
                 "name": CONTAINER, "image": "none", "imageID": "", "restartCount": 0, "started": true, "ready": ready,
             }],
         } });
-        let patched = self.all::<Pod>().patch_status(&pod.name, &PatchParams::default(), &Patch::Merge(&status)).await;
-        patched.map_err(|error| failed("the pod's status", error))?;
+        let pods = self.all::<Pod>();
+        until("the pod's status is told", || async {
+            let told = pods.patch_status(&pod.name, &PatchParams::default(), &Patch::Merge(&status)).await;
+            told.map(|_| true).map_err(|error| failed("the pod's status", error))
+        })
+        .await?;
         self.said(pod, if ready { Said::Ready } else { Said::NotReady }).await
     }
 
@@ -259,7 +273,7 @@ fn read<T: DeserializeOwned>(object: Value) -> Result<T> {
 }
 
 /// Asks again and again. A failure may pass.
-pub(super) async fn until<F>(what: &str, mut holds: impl FnMut() -> F) -> Result<()>
+async fn until<F>(what: &str, mut holds: impl FnMut() -> F) -> Result<()>
 where
     F: Future<Output = Result<bool>>,
 {

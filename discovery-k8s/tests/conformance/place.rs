@@ -1,6 +1,7 @@
 //! A world: a namespace, and owners that each have a pod, an account and a network of their own.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::OnceCell;
 
 use super::Servers;
-use super::namespace::{CONTAINER, Made, Namespace, until};
+use super::namespace::{CONTAINER, Made, Namespace};
 use super::resources::Resources;
 use crate::client::{connect, failed};
 
@@ -27,14 +28,19 @@ struct Owner {
     pod: Made,
     network: Arc<Network>,
     environment: Environment,
+    dead: Arc<AtomicBool>,
+    /// Held while something is said of the pod or its account, which whoever says it waits for.
+    said: Arc<tokio::sync::Mutex<()>>,
 }
 
-pub(super) struct Place {
+pub(crate) struct Place {
     servers: Servers,
-    namespace: Namespace,
+    pub(crate) namespace: Namespace,
     resources: Resources,
     owners: Mutex<BTreeMap<usize, Owner>>,
     stranger: OnceCell<()>,
+    /// Held while the API server is ended or started: an outage lasts until it is ended, whoever else strikes.
+    serving: tokio::sync::Mutex<()>,
 }
 
 impl Place {
@@ -43,7 +49,14 @@ impl Place {
         let client = connect(cluster(&servers)?.kubeconfig_path()).await?;
         let namespace = Namespace::create(client, mode).await?;
         let resources = Resources::of(&namespace);
-        let place = Self { servers, namespace, resources, owners: Mutex::default(), stranger: OnceCell::new() };
+        let place = Self {
+            servers,
+            namespace,
+            resources,
+            owners: Mutex::default(),
+            stranger: OnceCell::new(),
+            serving: tokio::sync::Mutex::default(),
+        };
         try_join_all((0..owners).map(|n| place.prepare(n))).await?;
         Ok(place)
     }
@@ -58,7 +71,7 @@ impl Place {
         Ok(())
     }
 
-    fn plane(&self) -> Result<&ControlPlane> {
+    pub(crate) fn plane(&self) -> Result<&ControlPlane> {
         let shared = || Error::new(ErrorKind::Unsupported, "the control plane of this world serves others too");
         self.servers.plane().ok_or_else(shared)
     }
@@ -86,9 +99,38 @@ impl Place {
             ("CONTAINER_NAME", CONTAINER),
         ];
         let environment = settings.into_iter().collect();
-        let owner = Owner { pod, network: Arc::new(network), environment };
+        let (dead, said) = Default::default();
+        let owner = Owner { pod, network: Arc::new(network), environment, dead, said };
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(n, owner.clone());
         Ok(owner)
+    }
+
+    /// What the kubelet says of an owner's pod. Whose process is dead is not ready, whoever says so: its records would show.
+    async fn report(&self, n: usize, ready: bool) -> Result<()> {
+        let owner = self.the(n)?;
+        let _said = owner.said.lock().await;
+        self.namespace.report(&owner.pod, ready && !owner.dead.load(Ordering::Acquire)).await
+    }
+
+    async fn permit(&self, owner: &Owner, may: bool) -> Result<()> {
+        let _said = owner.said.lock().await;
+        self.namespace.permit(&owner.pod.name, may).await
+    }
+
+    /// Does to the API server what nobody else does anything to it beside.
+    async fn harm(&self, plane: &ControlPlane, fault: Fault) -> Result<()> {
+        let harmed = match fault {
+            Fault::Outage => plane.api().kill().await,
+            // One that runs goes on: to start it anew would open every view anew, and mend what it has missed.
+            Fault::Restore if plane.api().pid().is_some() => plane.wait().await,
+            Fault::Restore => plane.restart_api().await,
+            // To compact is to start anew, which would end the outage.
+            _ if plane.api().pid().is_none() => {
+                return Err(Error::new(ErrorKind::Unavailable, "the API server does not run"));
+            }
+            _ => plane.forget().await,
+        };
+        harmed.map_err(|error| failed("the API server", error))
     }
 
     /// Writes a record into the resource that holds it, or else into one that is nobody's here.
@@ -144,17 +186,13 @@ impl World for Place {
             // The kernel closes its connections, and the kubelet sees it.
             Fault::Crash(n) => {
                 self.way(n, |way| way.dead = true)?;
-                let owner = self.the(n)?;
-                // As the kubelet does: an API server that is away hears of it once it is back.
-                let report = || async { self.namespace.report(&owner.pod, false).await.map(|()| true) };
-                until("a crash is reported", report).await
+                self.the(n)?.dead.store(true, Ordering::Release);
+                self.report(n, false).await
             }
-            Fault::Outage => self.plane()?.api().kill().await.map_err(|error| failed("the API server", error)),
-            Fault::Restore => {
-                let plane = self.plane()?;
-                plane.restart_api().await.map_err(|error| failed("the API server", error))
+            Fault::Outage | Fault::Restore | Fault::Compact => {
+                let _serving = self.serving.lock().await;
+                self.harm(self.plane()?, fault).await
             }
-            Fault::Compact => self.plane()?.forget().await.map_err(|error| failed("the control plane", error)),
             Fault::Delete(key) => match self.resources.holder(&key).await? {
                 Some(holder) => self.resources.delete(&holder, &key).await,
                 None => Ok(()),
@@ -162,13 +200,13 @@ impl World for Place {
             Fault::Write(key, value) => self.write(&key, &value).await,
             Fault::Deny(n) => {
                 let owner = self.the(n)?;
-                self.namespace.permit(&owner.pod.name, false).await?;
+                self.permit(&owner, false).await?;
                 // The API server asks when a watch is opened and never again: what is open ends now, not in minutes.
                 owner.network.reset();
                 Ok(())
             }
-            Fault::Allow(n) => self.namespace.permit(&self.the(n)?.pod.name, true).await,
-            Fault::Ready(n, ready) => self.namespace.report(&self.the(n)?.pod, ready).await,
+            Fault::Allow(n) => self.permit(&self.the(n)?, true).await,
+            Fault::Ready(n, ready) => self.report(n, ready).await,
             Fault::Terminate(n) => self.namespace.terminate(&self.the(n)?.pod).await,
             Fault::Impostor(key, value) => self.impostor(&key, &value).await,
             other => Err(Error::new(ErrorKind::Unsupported, format!("nothing like {}", other.hook()))),
