@@ -232,7 +232,7 @@ impl<'a> Evidence<'a> {
                         }
                         None => {
                             everybody = everybody.saturating_add(lasted);
-                            everybody + out.values().max().copied().unwrap_or_default()
+                            everybody.saturating_add(out.values().max().copied().unwrap_or_default())
                         }
                     };
                     if so_far >= patience {

@@ -3,6 +3,8 @@
 mod flt;
 mod ord;
 mod reg;
+#[cfg(test)]
+mod tests;
 mod wat;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -175,17 +177,19 @@ impl Evidence<'_> {
         let mut texts = Vec::new();
         for (view, at, fresh) in batches.chain(loads) {
             let (handle, now) = (self.log.views[view].handle, self.log.time(at));
-            let harm = self.log.harms.iter().find(|harm| {
+            let mut lasting = self.log.harms.iter().filter(|harm| {
                 hooks.contains(&harm.hook)
                     && harm.target.is_none_or(|target| target == handle)
                     && self.log.time(harm.from) + limit < now
                     && harm.ending.or(harm.to).is_none_or(|ending| ending > at)
             });
-            // Another fault of the same handle may have been ended and have healed this one with it.
+            // Another fault of the same handle may have been ended, or be in the midst of it, and have healed this one
+            // with it.
             let healed = |from: Seq| {
                 self.log.harms.iter().any(|other| {
                     let same = other.target.map_or(hooks.contains(&other.hook), |target| target == handle);
-                    same && other.to.is_some_and(|to| to > from && to < at)
+                    let ending = other.ending.or(other.to).is_some_and(|ending| ending < at);
+                    same && ending && other.to.is_none_or(|to| to > from)
                 })
             };
             let others = |harm: &Harm| {
@@ -197,7 +201,7 @@ impl Evidence<'_> {
                         && other.to.is_none_or(|to| to >= harm.from)
                 })
             };
-            if let Some(harm) = harm.filter(|harm| !right(fresh, others(harm)) && !healed(harm.from)) {
+            if let Some(harm) = lasting.find(|harm| !right(fresh, others(harm)) && !healed(harm.from)) {
                 let reader = self.reader(handle, Some(view));
                 let since = self.log.time(harm.from);
                 texts.push(format!("{reader} says {fresh:?} {}: {} since {since:?}", self.describe(at), harm.hook));
