@@ -215,13 +215,16 @@ impl<'a> Evidence<'a> {
                 }
                 // A memory's writes alone are slow or unheard of; a network does not tell them from renewals.
                 Hook::DropAcks | Hook::DelayWrites if !self.setting.networked => {}
+                // Without a time to live nothing of a living owner goes, whoever is out of touch.
                 Hook::Cut
                 | Hook::HalfOpen
                 | Hook::Pause
                 | Hook::Deny
                 | Hook::Outage
                 | Hook::DropAcks
-                | Hook::DelayWrites => {
+                | Hook::DelayWrites
+                    if self.setting.capabilities.ttl =>
+                {
                     let (from, to) = (self.log.time(harm.from), harm.to.map(|to| self.log.time(to)));
                     let lasted = to.unwrap_or(Duration::MAX).saturating_sub(from);
                     let so_far = match harm.target {

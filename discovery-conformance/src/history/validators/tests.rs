@@ -123,3 +123,25 @@ async fn a_cut_that_was_healed_excuses_no_outage() {
     let said = tale.says(flt::flt_08);
     assert!(said.len() == 1 && said[0].contains("outage since"), "{said:?}");
 }
+
+/// Where records have no time to live, no loss of touch takes any away: their owner is alive.
+#[tokio::test(start_paused = true)]
+async fn only_records_with_a_time_to_live_may_go_in_an_outage() {
+    for ttl in [true, false] {
+        let mut tale = Tale::new();
+        tale.setting.capabilities.ttl = ttl;
+        let (view, key) = (tale.view(), key());
+        let write = tale.recorder.begin(0, &key, Act::Register(1), None);
+        tale.recorder.end(&[write], Answer::Ok);
+        sleep(LIMIT * 2).await;
+        let id = tale.recorder.log().id(&key);
+        tale.load(view, Fresh::Live, vec![(id, 1)]);
+        tale.recorder.harm(Hook::Outage, None, None);
+        sleep(LIMIT / 2).await;
+        tale.load(view, Fresh::Stale(ErrorKind::Unavailable), Shown::new());
+        for (name, validate) in [("FLT 8", flt::flt_08 as Validate), ("FLT 3", flt::flt_03)] {
+            let said = tale.says(validate);
+            assert_eq!(said.len(), usize::from(!ttl), "{name} with a time to live: {ttl}; {said:?}");
+        }
+    }
+}
