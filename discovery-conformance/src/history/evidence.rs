@@ -283,6 +283,7 @@ impl<'a> Evidence<'a> {
         let killer = later.iter().copied().find(|later| {
             let later_write = &self.log.writes[*later];
             later_write.owner == write.owner
+                && self.log.follows(*later, index)
                 && later_write.answer == Answer::Ok
                 && later_write.end.is_some_and(|end| end <= lo)
         });

@@ -263,6 +263,13 @@ impl Log {
         self.times.get(seq).copied().unwrap_or_default()
     }
 
+    /// Whether one write of a key was begun when another of the same owner was over. An owner writes one after the other;
+    /// what nobody owns is written by several at a time.
+    pub(super) fn follows(&self, later: usize, earlier: usize) -> bool {
+        let (earlier_write, start) = (&self.writes[earlier], self.writes[later].start);
+        later > earlier && (earlier_write.owner != FOREIGN || earlier_write.end.is_some_and(|end| end < start))
+    }
+
     /// The first entry that was made at `time` or later.
     pub(super) fn seq_at(&self, time: Duration) -> Seq {
         self.times.partition_point(|at| *at < time)

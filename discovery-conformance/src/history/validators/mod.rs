@@ -225,7 +225,7 @@ impl Evidence<'_> {
             }
             let Some(write) = self.write_of(n) else { continue };
             let seen = seen.entry((key, self.log.writes[write].owner)).or_default();
-            let newest = seen.newest(from).filter(|newest| *newest > write);
+            let newest = seen.newest(from).filter(|newest| self.log.follows(*newest, write));
             let again = seen.taken_back.get(&write).is_some_and(|since| *since <= from);
             match newest {
                 Some(newest) if self.takes_back(write, newest) => {

@@ -1,6 +1,5 @@
 //! Histories made by hand: what a validator must say of them, and what it must not.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use discovery_core::{Bounds, Capabilities, ErrorKind, InstanceId, Key};
@@ -142,6 +141,33 @@ async fn only_records_with_a_time_to_live_may_go_in_an_outage() {
         for (name, validate) in [("FLT 8", flt::flt_08 as Validate), ("FLT 3", flt::flt_03)] {
             let said = tale.says(validate);
             assert_eq!(said.len(), usize::from(!ttl), "{name} with a time to live: {ttl}; {said:?}");
+        }
+    }
+}
+
+/// Of two foreign writes at a time the one that was begun last may be the first to be stored.
+#[tokio::test(start_paused = true)]
+async fn two_foreign_writes_at_a_time_come_in_any_order() {
+    for overlap in [true, false] {
+        let tale = Tale::new();
+        let (view, key) = (tale.view(), key());
+        let first = tale.recorder.begin(FOREIGN, &key, Act::Register(1), None);
+        if !overlap {
+            tale.recorder.end(&[first], Answer::Ok);
+        }
+        let second = tale.recorder.begin(FOREIGN, &key, Act::Register(2), None);
+        tale.recorder.end(&[second], Answer::Ok);
+        let id = tale.recorder.log().id(&key);
+        tale.load(view, Fresh::Live, vec![(id, 2)]);
+        if overlap {
+            tale.recorder.end(&[first], Answer::Ok);
+        }
+        tale.load(view, Fresh::Live, vec![(id, 1)]);
+        sleep(LIMIT).await;
+        tale.load(view, Fresh::Live, vec![(id, 1)]);
+        for (name, validate) in [("WAT 1", wat::wat_01 as Validate), ("ORD 8", ord::ord_08)] {
+            let said = tale.says(validate);
+            assert_eq!(said.is_empty(), overlap, "{name}, at a time: {overlap}; {said:?}");
         }
     }
 }
