@@ -225,6 +225,10 @@ pub(super) enum Who {
     Load(usize),
     Undecodable(usize),
     ChangeLog,
+    /// Whether a view says that it is live.
+    Freshness(usize),
+    /// Whether what an owner holds says that it is registered.
+    Registration(usize),
 }
 
 /// Everything that was recorded.

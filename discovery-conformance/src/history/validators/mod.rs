@@ -1,6 +1,7 @@
 //! One validator for each statement that a history can show, named after it.
 
 mod flt;
+mod liv;
 mod ord;
 mod reg;
 #[cfg(test)]
@@ -18,13 +19,14 @@ use crate::world::Hook;
 pub(super) type Validate = fn(&Evidence<'_>) -> Vec<String>;
 
 /// Every validator with its statement.
-pub(super) const VALIDATORS: [(&str, Validate); 40] = [
+pub(super) const VALIDATORS: [(&str, Validate); 41] = [
     ("REG 1", reg::reg_01),
     ("REG 2", reg::reg_02),
     ("REG 4", reg::reg_04),
     ("REG 6", reg::reg_06),
     ("REG 9", reg::reg_09),
     ("REG 11", reg::reg_11),
+    ("LIV 5", liv::liv_05),
     ("WAT 1", wat::wat_01),
     ("WAT 2", wat::wat_02),
     ("WAT 3", wat::wat_03),
@@ -292,6 +294,10 @@ fn is_view(finding: &Finding) -> bool {
 
 fn is_list(who: Who) -> bool {
     matches!(who, Who::List(_))
+}
+
+fn is_freshness(who: Who) -> bool {
+    matches!(who, Who::Freshness(_))
 }
 
 fn is_view_of(who: Who) -> bool {
