@@ -128,11 +128,25 @@ impl Scene<'_> {
             let fold: Shown =
                 open.fold.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(id, n)| (*id, *n)).collect();
             self.compare(&mut found, Who::Fold(open.number), Some(fold), Some(open.number));
+            let freshness = open.view.freshness();
+            if !freshness.is_live() {
+                let text = format!("says {freshness:?}");
+                found.push(Unsettled { what: Who::Freshness(open.number), text, missing: 0, extra: 0 });
+            }
             let covers = ["", "a"].contains(&open.lens.segments.join("/").as_str());
             if garbage && covers && open.view.undecodable().is_empty() {
                 let text = "does not count the record that nobody can decode".to_owned();
                 found.push(Unsettled { what: Who::Undecodable(open.number), text, missing: 1, extra: 0 });
             }
+        }
+        for lane in self.lanes {
+            let unregistered = lane.unregistered().map(|(key, state)| Unsettled {
+                what: Who::Registration(lane.owner),
+                text: format!("owner {} is told that {key} is {state}", lane.owner),
+                missing: 0,
+                extra: 0,
+            });
+            found.extend(unregistered);
         }
         let entries = self.observer.1.list_entries(Query::kind("item")).await;
         if let (Ok(entries), Some(fold)) = (entries, self.tail.fold()) {

@@ -215,13 +215,16 @@ impl<'a> Evidence<'a> {
                 }
                 // A memory's writes alone are slow or unheard of; a network does not tell them from renewals.
                 Hook::DropAcks | Hook::DelayWrites if !self.setting.networked => {}
+                // Without a time to live nothing of a living owner goes, whoever is out of touch.
                 Hook::Cut
                 | Hook::HalfOpen
                 | Hook::Pause
                 | Hook::Deny
                 | Hook::Outage
                 | Hook::DropAcks
-                | Hook::DelayWrites => {
+                | Hook::DelayWrites
+                    if self.setting.capabilities.ttl =>
+                {
                     let (from, to) = (self.log.time(harm.from), harm.to.map(|to| self.log.time(to)));
                     let lasted = to.unwrap_or(Duration::MAX).saturating_sub(from);
                     let so_far = match harm.target {
@@ -232,7 +235,7 @@ impl<'a> Evidence<'a> {
                         }
                         None => {
                             everybody = everybody.saturating_add(lasted);
-                            everybody + out.values().max().copied().unwrap_or_default()
+                            everybody.saturating_add(out.values().max().copied().unwrap_or_default())
                         }
                     };
                     if so_far >= patience {
@@ -280,6 +283,7 @@ impl<'a> Evidence<'a> {
         let killer = later.iter().copied().find(|later| {
             let later_write = &self.log.writes[*later];
             later_write.owner == write.owner
+                && self.log.follows(*later, index)
                 && later_write.answer == Answer::Ok
                 && later_write.end.is_some_and(|end| end <= lo)
         });

@@ -227,6 +227,10 @@ pub(super) enum Who {
     Load(usize),
     Undecodable(usize),
     ChangeLog,
+    /// Whether a view says that it is live.
+    Freshness(usize),
+    /// Whether what an owner holds says that it is registered.
+    Registration(usize),
 }
 
 /// Everything that was recorded.
@@ -263,6 +267,13 @@ impl Log {
 
     pub(super) fn time(&self, seq: Seq) -> Duration {
         self.times.get(seq).copied().unwrap_or_default()
+    }
+
+    /// Whether one write of a key was begun when another of the same owner was over. An owner writes one after the other;
+    /// what nobody owns is written by several at a time.
+    pub(super) fn follows(&self, later: usize, earlier: usize) -> bool {
+        let (earlier_write, start) = (&self.writes[earlier], self.writes[later].start);
+        later > earlier && (earlier_write.owner != FOREIGN || earlier_write.end.is_some_and(|end| end < start))
     }
 
     /// The first entry that was made at `time` or later.

@@ -227,15 +227,26 @@ impl Lane {
         }
     }
 
-    /// The keys that are to be there with the values that they may have, and whose registration has failed.
-    pub(super) fn wants(&self) -> Vec<(Key, Vec<u64>)> {
-        let held = self.slots.iter().filter_map(|slot| {
+    /// What is held. A key that others claim too can be lost to them, which its registration says.
+    fn held(&self) -> impl Iterator<Item = &Held> {
+        self.slots.iter().filter_map(|slot| {
             let held = slot.held.as_ref()?;
-            // A key that others claim too can be lost to them, which its registration says.
             let lost = slot.fixed.is_some() && matches!(held.registration.state().as_str(), "failed" | "withdrawn");
-            (!lost).then(|| (held.registration.key().clone(), held.values.clone()))
-        });
-        held.collect()
+            (!lost).then_some(held)
+        })
+    }
+
+    /// The keys that are to be there with the values that they may have.
+    pub(super) fn wants(&self) -> Vec<(Key, Vec<u64>)> {
+        self.held().map(|held| (held.registration.key().clone(), held.values.clone())).collect()
+    }
+
+    /// The keys that are held and whose registration does not say so, and what it says.
+    pub(super) fn unregistered(&self) -> impl Iterator<Item = (&Key, &'static str)> {
+        self.held().filter_map(|held| {
+            let state = held.registration.state();
+            (!state.is_registered()).then(|| (held.registration.key(), state.as_str()))
+        })
     }
 
     /// Forgets what this owner held: its process is dead.

@@ -13,7 +13,7 @@ use discovery_core::backend::{
     Backend, Change, Desired, Drift, Entry, Incarnation, Lineage, Position, Session, SessionRequest, Stamp, WatchEvent,
     WatchStream, WriteBatch,
 };
-use discovery_core::{Key, Result, Scope};
+use discovery_core::{Effect, Error, ErrorKind, Key, Result, Scope};
 use futures_util::{StreamExt, stream};
 
 use super::docs;
@@ -54,7 +54,9 @@ planted! {
     "REG 9" WritesAgainLater {};
     "REG 11" AnswersBeforeItIsRemoved {};
     "REG 11" LosesRemovals {};
+    "LIV 5" NeverSaysThatItIsPutBack {Revoke};
     "WAT 1" PropagatesTooLate {};
+    "WAT 1" StaysStale {Cut, LeaderChange};
     "WAT 2" SnapshotsMissOne {};
     "WAT 3" StartsEmpty {};
     "WAT 4" LosesTheFirstChange {};
@@ -78,6 +80,7 @@ planted! {
     "FLT 7" LosesRecordsWithAMember {LoseMember};
     "FLT 8" HidesABrokenConnection {Outage};
     "FLT 8" EmptyOnError {Outage};
+    "FLT 8" StaysStale {Outage};
     "FLT 9" PutsNothingBack {Outage};
     "FLT 10" PutsNothingBack {LoseData};
     "FLT 11" EmptyWhenOutOfReach {Cut};
@@ -86,6 +89,7 @@ planted! {
     "FLT 14" DiesOfAnUndecodableRecord {Write, Delete};
     "FLT 14" SkipsWhatItCannotRead {Write, Delete};
     "FLT 15" PermissionIsUntyped {Deny};
+    "FLT 15" StaysStale {Deny};
     "FLT 16" DropsUnknownFields {Write, Delete};
     "RDY 1" IgnoresReadiness {Ready};
 }
@@ -210,6 +214,55 @@ impl Twist for PutsNothingBack {
             return Ok(Vec::new());
         }
         inner.verify(desired).await
+    }
+}
+
+/// Whatever a session writes that follows another is stored, and its owner never hears so.
+#[derive(Default)]
+struct NeverSaysThatItIsPutBack(AtomicUsize);
+
+#[async_trait]
+impl Twist for NeverSaysThatItIsPutBack {
+    async fn open(&self, inner: &Arc<dyn Backend>, request: &SessionRequest) -> Result<Box<dyn Session>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        inner.open(request).await
+    }
+
+    async fn publish(&self, inner: &Arc<dyn Session>, batch: &WriteBatch, desired: &Desired) -> Vec<Result<Stamp>> {
+        let mut answers = inner.publish(batch, desired).await;
+        if self.0.load(Ordering::Relaxed) > 1 {
+            let unheard = || Err(Error::new(ErrorKind::Unavailable, "no answer").with_effect(Effect::Unknown));
+            answers.fill_with(unheard);
+        }
+        answers
+    }
+
+    async fn verify(&self, inner: &Arc<dyn Session>, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
+        if self.0.load(Ordering::Relaxed) > 1 {
+            return Err(Error::new(ErrorKind::Unavailable, "no answer"));
+        }
+        inner.verify(desired).await
+    }
+}
+
+/// A watch that goes on after a break tells everything, and that it is out of touch.
+#[derive(Default)]
+struct StaysStale;
+
+#[async_trait]
+impl Twist for StaysStale {
+    async fn watch(&self, inner: &Arc<dyn Backend>, scope: &Scope, after: Option<&Position>) -> Result<WatchStream> {
+        let stream = inner.watch(scope, after).await?;
+        if after.is_none() {
+            return Ok(stream);
+        }
+        Ok(turned(stream, |event| match event {
+            Ok(begun @ (WatchEvent::Resumed | WatchEvent::SnapshotEnd(_) | WatchEvent::Recovered)) => {
+                let lost = Error::new(ErrorKind::Unavailable, "out of touch, it says");
+                vec![Ok(begun), Ok(WatchEvent::Interrupted(lost))]
+            }
+            other => vec![other],
+        }))
     }
 }
 

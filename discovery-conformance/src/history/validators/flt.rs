@@ -7,7 +7,7 @@ use discovery_core::ErrorKind;
 use super::super::evidence::{BREAKS, Evidence, Finding, Read, Wrong};
 use super::super::log::{Fresh, Tell, Who};
 use super::ord::blurred;
-use super::{is_list, is_view, is_view_of, told};
+use super::{is_freshness, is_list, is_view, is_view_of, told};
 use crate::world::Hook;
 
 fn behind(finding: &Finding) -> bool {
@@ -85,9 +85,10 @@ pub(super) fn flt_07(evidence: &Evidence<'_>) -> Vec<String> {
     })
 }
 
-/// An outage: the last set is still served, marked as stale.
+/// An outage: the last set is still served, marked as stale until it is over.
 pub(super) fn flt_08(evidence: &Evidence<'_>) -> Vec<String> {
     let mut texts = evidence.unnoticed(&[Hook::Outage, Hook::Cut], |fresh, _| fresh != Fresh::Live);
+    texts.extend(evidence.unsettled(&[Hook::Outage, Hook::Cut], |one| is_freshness(one.what)));
     texts.extend(evidence.found(|finding| {
         finding.weather.outage
             && is_view(finding)
@@ -191,14 +192,16 @@ pub(super) fn flt_14(evidence: &Evidence<'_>) -> Vec<String> {
     texts
 }
 
-/// Without permission a view is stale, and says so.
+/// Without permission a view is stale, and says so; with it the view is live again.
 pub(super) fn flt_15(evidence: &Evidence<'_>) -> Vec<String> {
     // The cause is that of the newest try, which a wrapper may have failed before the store could refuse it.
     let wrapped = evidence.setting.wrapped;
-    evidence.unnoticed(&[Hook::Deny], |fresh, others| match fresh {
+    let mut texts = evidence.unnoticed(&[Hook::Deny], |fresh, others| match fresh {
         Fresh::Stale(kind) => wrapped || others || kind == ErrorKind::PermissionDenied,
         Fresh::Live | Fresh::Syncing => false,
-    })
+    });
+    texts.extend(evidence.unsettled(&[Hook::Deny], |one| is_freshness(one.what)));
+    texts
 }
 
 /// What others wrote is shown as they wrote it.

@@ -1,9 +1,12 @@
 //! One validator for each statement that a history can show, named after it.
 
 mod flt;
+mod liv;
 mod ord;
 mod rdy;
 mod reg;
+#[cfg(test)]
+mod tests;
 mod wat;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +27,7 @@ pub(super) const VALIDATORS: [(&str, Validate); 41] = [
     ("REG 6", reg::reg_06),
     ("REG 9", reg::reg_09),
     ("REG 11", reg::reg_11),
+    ("LIV 5", liv::liv_05),
     ("WAT 1", wat::wat_01),
     ("WAT 2", wat::wat_02),
     ("WAT 3", wat::wat_03),
@@ -177,17 +181,19 @@ impl Evidence<'_> {
         let mut texts = Vec::new();
         for (view, at, fresh) in batches.chain(loads) {
             let (handle, now) = (self.log.views[view].handle, self.log.time(at));
-            let harm = self.log.harms.iter().find(|harm| {
+            let mut lasting = self.log.harms.iter().filter(|harm| {
                 hooks.contains(&harm.hook)
                     && harm.target.is_none_or(|target| target == handle)
                     && self.log.time(harm.from) + limit < now
                     && harm.ending.or(harm.to).is_none_or(|ending| ending > at)
             });
-            // Another fault of the same handle may have been ended and have healed this one with it.
+            // Another fault of the same handle may have been ended, or be in the midst of it, and have healed this one
+            // with it.
             let healed = |from: Seq| {
                 self.log.harms.iter().any(|other| {
                     let same = other.target.map_or(hooks.contains(&other.hook), |target| target == handle);
-                    same && other.to.is_some_and(|to| to > from && to < at)
+                    let ending = other.ending.or(other.to).is_some_and(|ending| ending < at);
+                    same && ending && other.to.is_none_or(|to| to > from)
                 })
             };
             let others = |harm: &Harm| {
@@ -199,7 +205,7 @@ impl Evidence<'_> {
                         && other.to.is_none_or(|to| to >= harm.from)
                 })
             };
-            if let Some(harm) = harm.filter(|harm| !right(fresh, others(harm)) && !healed(harm.from)) {
+            if let Some(harm) = lasting.find(|harm| !right(fresh, others(harm)) && !healed(harm.from)) {
                 let reader = self.reader(handle, Some(view));
                 let since = self.log.time(harm.from);
                 texts.push(format!("{reader} says {fresh:?} {}: {} since {since:?}", self.describe(at), harm.hook));
@@ -223,7 +229,7 @@ impl Evidence<'_> {
             }
             let Some(write) = self.write_of(n) else { continue };
             let seen = seen.entry((key, self.log.writes[write].owner)).or_default();
-            let newest = seen.newest(from).filter(|newest| *newest > write);
+            let newest = seen.newest(from).filter(|newest| self.log.follows(*newest, write));
             let again = seen.taken_back.get(&write).is_some_and(|since| *since <= from);
             match newest {
                 Some(newest) if self.takes_back(write, newest) => {
@@ -290,6 +296,10 @@ fn is_view(finding: &Finding) -> bool {
 
 fn is_list(who: Who) -> bool {
     matches!(who, Who::List(_))
+}
+
+fn is_freshness(who: Who) -> bool {
+    matches!(who, Who::Freshness(_))
 }
 
 fn is_view_of(who: Who) -> bool {

@@ -6,7 +6,7 @@ use discovery_core::ErrorKind;
 
 use super::super::evidence::{Evidence, Read, Wrong};
 use super::super::log::{Opened, Seq, Tell, Who};
-use super::{is_view, told};
+use super::{is_freshness, is_view, told};
 
 /// Whether anything had happened that may keep a view from being opened.
 fn hindered(evidence: &Evidence<'_>, view: &Opened) -> bool {
@@ -44,6 +44,7 @@ fn not_opened(evidence: &Evidence<'_>, sort: impl Fn(&Opened) -> bool) -> Vec<St
 /// Live by the deadline or an error; from then on every change shows within the bound.
 pub(super) fn wat_01(evidence: &Evidence<'_>) -> Vec<String> {
     let mut texts = not_opened(evidence, |_| true);
+    texts.extend(evidence.unsettled(&[], |one| is_freshness(one.what)));
     texts.extend(evidence.found(|finding| {
         matches!(finding.read, Read::Batch | Read::Load)
             && finding.weather.fair()

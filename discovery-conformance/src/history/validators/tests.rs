@@ -1,0 +1,173 @@
+//! Histories made by hand: what a validator must say of them, and what it must not.
+
+use std::time::Duration;
+
+use discovery_core::{Bounds, Capabilities, ErrorKind, InstanceId, Key};
+use tokio::time::sleep;
+
+use super::super::evidence::{Evidence, Setting};
+use super::super::log::{Act, Answer, FOREIGN, Fresh, Lens, Load, Opened, Recorder, Shown};
+use super::{Validate, flt, ord, wat};
+use crate::item::Item;
+use crate::world::Hook;
+
+/// The handle that watches.
+const WATCHER: usize = 3;
+/// The bound of recovery, with the patience: what lasts for longer has to be noticed.
+const LIMIT: Duration = Duration::from_secs(2);
+
+fn key() -> Key {
+    Item::at(["a"]).key(InstanceId(1)).expect("a key")
+}
+
+struct Tale {
+    recorder: Recorder,
+    setting: Setting,
+}
+
+impl Tale {
+    fn new() -> Self {
+        let mut capabilities = Capabilities::none();
+        capabilities.ttl = true;
+        let mut bounds = Bounds::default();
+        (bounds.propagation, bounds.recovery) = (Duration::from_millis(100), LIMIT / 2);
+        let setting = Setting {
+            capabilities,
+            bounds,
+            ttl: LIMIT,
+            networked: true,
+            patience: 2,
+            owners: WATCHER,
+            observer: WATCHER + 1,
+            wrapped: false,
+        };
+        Self { recorder: Recorder::new(), setting }
+    }
+
+    /// A view of everything, opened in no time.
+    fn view(&self) -> usize {
+        let (call, answered) = (self.recorder.tick(), self.recorder.tick());
+        let lens = Lens { segments: &[], even: false };
+        let view = Opened {
+            handle: WATCHER,
+            lens,
+            call,
+            answered,
+            closed: None,
+            limit: LIMIT,
+            failed: None,
+            lazy: false,
+            joined: false,
+        };
+        let mut log = self.recorder.log();
+        log.views.push(view);
+        log.views.len() - 1
+    }
+
+    fn load(&self, view: usize, fresh: Fresh, shown: Shown) {
+        let mut log = self.recorder.log();
+        let at = self.recorder.tick_in(&mut log);
+        log.loads.push(Load { view, at, version: at as u64, synced: true, fresh, shown, reached: None });
+    }
+
+    fn says(&self, validate: Validate) -> Vec<String> {
+        let log = self.recorder.log();
+        validate(&Evidence::new(&log, &self.setting))
+    }
+}
+
+/// A server that is started again serves before all of it is up, and with it every outage is over that somebody else
+/// still counts on.
+#[tokio::test(start_paused = true)]
+async fn who_is_live_while_another_outage_is_being_ended_may_be() {
+    let tale = Tale::new();
+    let view = tale.view();
+    tale.recorder.harm(Hook::Outage, None, None);
+    let second = tale.recorder.harm(Hook::Outage, None, None);
+    sleep(LIMIT * 2).await;
+    tale.recorder.ending(second);
+    sleep(LIMIT / 10).await;
+    tale.load(view, Fresh::Live, Shown::new());
+    sleep(LIMIT / 10).await;
+    tale.recorder.healed(second);
+    assert_eq!(tale.says(flt::flt_08), [""; 0]);
+}
+
+/// One that began while another was being ended may have been ended with it.
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_began_while_another_was_being_ended_may_be_over() {
+    let tale = Tale::new();
+    let view = tale.view();
+    let first = tale.recorder.harm(Hook::Outage, None, None);
+    tale.recorder.ending(first);
+    sleep(LIMIT / 10).await;
+    tale.recorder.harm(Hook::Outage, None, None);
+    sleep(LIMIT / 10).await;
+    tale.recorder.healed(first);
+    sleep(LIMIT * 2).await;
+    tale.load(view, Fresh::Live, Shown::new());
+    assert_eq!(tale.says(flt::flt_08), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_that_was_healed_excuses_no_outage() {
+    let tale = Tale::new();
+    let view = tale.view();
+    tale.recorder.harm(Hook::Cut, Some(WATCHER), None);
+    let second = tale.recorder.harm(Hook::Cut, Some(WATCHER), None);
+    tale.recorder.healed(second);
+    tale.recorder.harm(Hook::Outage, None, None);
+    sleep(LIMIT * 2).await;
+    tale.load(view, Fresh::Live, Shown::new());
+    let said = tale.says(flt::flt_08);
+    assert!(said.len() == 1 && said[0].contains("outage since"), "{said:?}");
+}
+
+/// Where records have no time to live, no loss of touch takes any away: their owner is alive.
+#[tokio::test(start_paused = true)]
+async fn only_records_with_a_time_to_live_may_go_in_an_outage() {
+    for ttl in [true, false] {
+        let mut tale = Tale::new();
+        tale.setting.capabilities.ttl = ttl;
+        let (view, key) = (tale.view(), key());
+        let write = tale.recorder.begin(0, &key, Act::Register(1), None);
+        tale.recorder.end(&[write], Answer::Ok);
+        sleep(LIMIT * 2).await;
+        let id = tale.recorder.log().id(&key);
+        tale.load(view, Fresh::Live, vec![(id, 1)]);
+        tale.recorder.harm(Hook::Outage, None, None);
+        sleep(LIMIT / 2).await;
+        tale.load(view, Fresh::Stale(ErrorKind::Unavailable), Shown::new());
+        for (name, validate) in [("FLT 8", flt::flt_08 as Validate), ("FLT 3", flt::flt_03)] {
+            let said = tale.says(validate);
+            assert_eq!(said.len(), usize::from(!ttl), "{name} with a time to live: {ttl}; {said:?}");
+        }
+    }
+}
+
+/// Of two foreign writes at a time the one that was begun last may be the first to be stored.
+#[tokio::test(start_paused = true)]
+async fn two_foreign_writes_at_a_time_come_in_any_order() {
+    for overlap in [true, false] {
+        let tale = Tale::new();
+        let (view, key) = (tale.view(), key());
+        let first = tale.recorder.begin(FOREIGN, &key, Act::Register(1), None);
+        if !overlap {
+            tale.recorder.end(&[first], Answer::Ok);
+        }
+        let second = tale.recorder.begin(FOREIGN, &key, Act::Register(2), None);
+        tale.recorder.end(&[second], Answer::Ok);
+        let id = tale.recorder.log().id(&key);
+        tale.load(view, Fresh::Live, vec![(id, 2)]);
+        if overlap {
+            tale.recorder.end(&[first], Answer::Ok);
+        }
+        tale.load(view, Fresh::Live, vec![(id, 1)]);
+        sleep(LIMIT).await;
+        tale.load(view, Fresh::Live, vec![(id, 1)]);
+        for (name, validate) in [("WAT 1", wat::wat_01 as Validate), ("ORD 8", ord::ord_08)] {
+            let said = tale.says(validate);
+            assert_eq!(said.is_empty(), overlap, "{name}, at a time: {overlap}; {said:?}");
+        }
+    }
+}
