@@ -9,6 +9,7 @@ use discovery_core::backend::{Change, Entry};
 use etcd_client::KeyValue;
 
 use crate::awaited::Awaited;
+use crate::backlog::Backlogs;
 use crate::config::Config;
 use crate::epoch::{Epochs, Known};
 use crate::fault::Fault;
@@ -32,6 +33,8 @@ pub(crate) struct Store {
     pub(crate) watching: Arc<Link>,
     /// What is waited for: open watches ask the server how far they are.
     pub(crate) awaited: Awaited,
+    /// What no watch could follow.
+    pub(crate) backlogs: Backlogs,
     /// Tells places of this handle from those of every other one.
     handle: u64,
     epochs: Epochs,
@@ -55,6 +58,7 @@ impl Store {
             control,
             config,
             awaited: Awaited::default(),
+            backlogs: Backlogs::default(),
             handle: fastrand::u64(..),
             epochs: Epochs::default(),
             first_page: FirstPage::default(),
