@@ -16,7 +16,7 @@ use crate::fault::Fault;
 use crate::link::{Link, Wire};
 use crate::names::Names;
 use crate::place::{Place, incarnation};
-use crate::snapshot::FirstPage;
+use crate::snapshot::Cap;
 
 /// How long one small call may take.
 pub(crate) const CALL: Duration = Duration::from_millis(2_000);
@@ -38,8 +38,8 @@ pub(crate) struct Store {
     /// Tells places of this handle from those of every other one.
     handle: u64,
     epochs: Epochs,
-    /// How many records the first page of a read has.
-    pub(crate) first_page: FirstPage,
+    /// How many records a page of a read has at most.
+    pub(crate) cap: Cap,
     /// How many stored keys were passed over because they are no records.
     pub(crate) skipped: AtomicU64,
 }
@@ -61,7 +61,7 @@ impl Store {
             backlogs: Backlogs::default(),
             handle: fastrand::u64(..),
             epochs: Epochs::default(),
-            first_page: FirstPage::default(),
+            cap: Cap::default(),
             skipped: AtomicU64::new(0),
         }
     }
