@@ -17,12 +17,15 @@ use crate::link::Wire;
 /// A connection over which nothing comes for this long is asked for a sign of life.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// So many bytes are a part of a large answer. What a watch's connection carries besides in the time that a watch gets is less.
+pub(crate) const MUCH: u64 = 16 << 10;
+
 /// How many bytes have come over one connection.
 #[derive(Clone, Default)]
 pub(crate) struct Received(Arc<AtomicU64>);
 
 impl Received {
-    fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use discovery_core::{Environment, Error, ErrorKind, Result};
+use tonic::transport::Uri;
 
 /// The variable that lists the endpoints, separated by commas.
 pub const ENDPOINTS_VARIABLE: &str = "ETCD_ENDPOINTS";
@@ -32,6 +33,8 @@ pub const KEY_VARIABLE: &str = "ETCD_AUTH_CLIENT_KEY";
 pub const PREFIX_VARIABLE: &str = "DYN_DISCOVERY_ETCD_PREFIX";
 
 const DEFAULT_ENDPOINT: &str = "localhost:2379";
+/// Where an etcd listens for clients unless it is told otherwise.
+pub(crate) const DEFAULT_PORT: u16 = 2379;
 /// Short enough that a dead process goes soon, long enough to outlast the election of a new leader three times over.
 const DEFAULT_TTL: Duration = Duration::from_secs(10);
 /// The smallest time to live that etcd grants with its default election time-out of one second: one and a half of it,
@@ -180,13 +183,17 @@ impl Config {
         }
     }
 
-    /// [`ErrorKind::InvalidConfig`] without endpoints, or with one whose URL holds a user: no error repeats it.
+    /// [`ErrorKind::InvalidConfig`] without endpoints, or with one that has no scheme, or whose URL holds a user: no error
+    /// repeats that.
     pub(crate) fn check(&self) -> Result<()> {
         if self.endpoints.is_empty() {
             return Err(invalid("no endpoint is given: name one".to_owned()));
         }
-        match self.endpoints.iter().position(|url| url.contains('@')) {
-            Some(index) => Err(holds_a_user(index)),
+        if let Some(index) = self.endpoints.iter().position(|url| url.contains('@')) {
+            return Err(holds_a_user(index));
+        }
+        match self.endpoints.iter().find(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+            Some(bare) => Err(invalid(format!("the endpoint {bare:?} has no scheme: write http://{bare}, or https"))),
             None => Ok(()),
         }
     }
@@ -278,12 +285,18 @@ fn endpoints(list: &str, secure: bool) -> Result<Vec<String>> {
             Some(("http", _)) => item.to_owned(),
             Some(_) => return Err(invalid(format!("{item} in {ENDPOINTS_VARIABLE} is no http or https URL"))),
         };
-        let host = |uri: &tonic::transport::Uri| uri.host().is_some_and(|host| !host.is_empty());
-        let is_uri = url.parse().is_ok_and(|uri| host(&uri));
-        let url = url.trim_end_matches('/').to_owned();
-        if !is_uri {
+        let uri: Option<Uri> = url.parse().ok();
+        let Some((uri, host)) = uri.as_ref().and_then(|uri| Some((uri, uri.host().filter(|host| !host.is_empty())?)))
+        else {
             return Err(invalid(format!("{item:?} in {ENDPOINTS_VARIABLE} is no address: write http://HOST:PORT")));
+        };
+        // What its scheme stands for is not where an etcd listens. The reference goes there: nobody is to take it for 2379.
+        if !item.contains("://") && uri.port().is_none() {
+            let scheme = if secure { "https" } else { "http" };
+            let advice = format!("write {scheme}://{host}:{DEFAULT_PORT}");
+            return Err(invalid(format!("{item:?} in {ENDPOINTS_VARIABLE} names no port: {advice}")));
         }
+        let url = url.trim_end_matches('/').to_owned();
         if !endpoints.contains(&url) {
             endpoints.push(url);
         }
@@ -349,6 +362,28 @@ mod tests {
         assert_eq!(with_ca("http://a:1").unwrap_err().kind(), ErrorKind::InvalidConfig);
     }
 
+    /// Without one it would be 80 or 443, where no etcd listens.
+    #[test]
+    fn an_endpoint_of_a_name_alone_is_asked_for_its_port() {
+        let ca = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+        let of = |list: &str, ca: &str| config(&[(ENDPOINTS_VARIABLE, list), (CA_VARIABLE, ca)]);
+        for (bare, ca, advice) in [
+            ("localhost", "", "write http://localhost:2379"),
+            ("a:1,b/", "", "write http://b:2379"),
+            ("[::1]", "", "write http://[::1]:2379"),
+            ("a", ca, "write https://a:2379"),
+        ] {
+            let error = of(bare, ca).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{bare}");
+            assert!(error.to_string().contains(advice), "{error}");
+        }
+        assert_eq!(
+            of("http://balancer", "").unwrap().endpoints,
+            ["http://balancer"],
+            "whoever names a scheme means it"
+        );
+    }
+
     #[test]
     fn what_belongs_together_is_asked_for_together() {
         for lonely in [USERNAME_VARIABLE, PASSWORD_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE] {
@@ -408,6 +443,11 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         assert!(!format!("{error} {error:?} {config:?}").contains("hush"), "{error} {config:?}");
         assert!(Config::new(["http://a:1"]).check().is_ok() && Config::new([""; 0]).check().is_err());
+        let error = Config::new(["http://a:1", "localhost:2379"]).check().unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::InvalidConfig && error.message().contains("http://localhost:2379"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What a failure of etcd, of its client or of the network means, whether it had an effect, and what to do about it.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::io;
 
 use discovery_core::{Effect, Error, ErrorKind};
+use tonic::transport::Uri;
 use tonic::{Code, Status};
 
-use crate::config::{CA_VARIABLE, ENDPOINTS_VARIABLE, USERNAME_VARIABLE};
+use crate::config::{CA_VARIABLE, DEFAULT_PORT, ENDPOINTS_VARIABLE, USERNAME_VARIABLE};
 
 /// A failed call.
 #[derive(Debug)]
@@ -23,13 +25,20 @@ impl Fault {
 
     /// A call that had no answer in time.
     pub(crate) fn silent(endpoint: &str, limit: std::time::Duration) -> Self {
+        let endpoint = with_port(endpoint);
         let message = format!("{endpoint} did not answer within {limit:?}: is it overloaded or cut off?");
         Self::new(ErrorKind::Timeout, Effect::Unknown, true, message)
     }
 
+    /// A page of so many records that takes too long, of a member that lives.
+    pub(crate) fn slow(records: i64, limit: std::time::Duration) -> Self {
+        let message = format!("a page of {records} records took longer than {limit:?}: is the link to etcd slow?");
+        Self::new(ErrorKind::Timeout, Effect::None, true, message)
+    }
+
     /// A connection that could not be made. Nothing was sent.
     pub(crate) fn connecting(endpoint: &str, error: &(dyn StdError + 'static)) -> Self {
-        let message = format!("{endpoint}: {}", network_cause(error));
+        let message = format!("{}: {}", with_port(endpoint), network_cause(error));
         Self::new(ErrorKind::Unavailable, Effect::None, true, message)
     }
 
@@ -120,6 +129,16 @@ impl Fault {
             }
         }
     }
+}
+
+/// A URL, and the port that it stands for where it names none: few etcds listen there.
+fn with_port(endpoint: &str) -> Cow<'_, str> {
+    let uri: Option<Uri> = endpoint.parse().ok();
+    if uri.is_none_or(|uri| uri.port().is_some()) {
+        return endpoint.into();
+    }
+    let port = if endpoint.starts_with("https://") { 443 } else { 80 };
+    format!("{endpoint} (port {port}, for the URL names none; etcd listens on {DEFAULT_PORT})").into()
 }
 
 /// Whether it was the network that failed, and not a server that answered.
@@ -275,5 +294,17 @@ mod tests {
         let fault = Fault::connecting("http://a:1", &refused);
         assert_eq!((fault.error.effect(), fault.error.is_temporary()), (Effect::None, true));
         assert!(fault.error.message().contains("http://a:1") && fault.error.message().contains("listens"));
+    }
+
+    #[test]
+    fn a_url_without_a_port_is_told_with_the_one_that_was_meant() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        for (url, port) in [("http://a", "80"), ("https://a", "443")] {
+            for fault in [Fault::connecting(url, &refused), Fault::silent(url, std::time::Duration::ZERO)] {
+                let text = fault.error.message();
+                assert!(text.contains(&format!("{url} (port {port}, ")) && text.contains("2379"), "{text}");
+            }
+        }
+        assert!(!Fault::connecting("http://a:1", &refused).error.message().contains("2379"));
     }
 }

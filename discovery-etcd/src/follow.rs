@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use crate::alive::MUCH;
 use crate::awaited::Target;
 use crate::fault::Fault;
 use crate::link::Wire;
@@ -44,6 +45,8 @@ pub(crate) struct Following {
     requests: WatchRequestSender,
     responses: WatchResponseStream,
     range: Range,
+    /// What had come over the connection when the watch began.
+    received: u64,
     awaited: Arc<Target>,
     /// What it was when it was looked at last.
     wanted: i64,
@@ -75,6 +78,7 @@ impl Following {
         let now = Instant::now();
         let target = awaited.revision();
         Self {
+            received: wire.received.count(),
             wire,
             requests,
             responses,
@@ -96,6 +100,11 @@ impl Following {
 
     pub(crate) fn wire(&self) -> &Wire {
         &self.wire
+    }
+
+    /// Whether so much has come since it began that a message may be on its way.
+    pub(crate) fn is_sent_much(&self) -> bool {
+        self.wire.received.count() - self.received >= MUCH
     }
 
     /// Waits for the next thing to say. `told` is how far the watch is.

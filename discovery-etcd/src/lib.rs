@@ -3,6 +3,7 @@
 mod alive;
 mod awaited;
 mod backend;
+mod backlog;
 mod bounds;
 mod config;
 mod diagnose;

@@ -10,9 +10,9 @@ use etcd_client::{GetOptions, GetResponse, KeyValue};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, poll};
 use tokio::task::yield_now;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::alive::silence;
+use crate::alive::{MUCH, silence};
 use crate::fault::Fault;
 use crate::link::{LARGEST_MESSAGE, Wire};
 use crate::names::Range;
@@ -49,17 +49,18 @@ const OF_ANY_KIND: Pace = Pace { growth: 4, most: 10_000 };
 /// With how long the answer took.
 type Fetch = BoxFuture<'static, Result<(GetResponse, Duration), Fault>>;
 
-/// How many records the first page of a read has: fewer where a page has taken so long that it was given up, by its time
-/// limit or by whoever read, who would ask for the same again and again.
-pub(crate) struct FirstPage(AtomicI64);
+/// How many records a page has at most, whatever its place in a read: fewer where one had to be given up while it came, by its
+/// time limit or by whoever read, who would ask for the same again and again. What takes long may be behind much that is quick,
+/// so no page that came in time raises it: a whole read does.
+pub(crate) struct Cap(AtomicI64);
 
-impl Default for FirstPage {
+impl Default for Cap {
     fn default() -> Self {
-        Self(AtomicI64::new(FIRST))
+        Self(AtomicI64::new(OF_ONE_KIND.most))
     }
 }
 
-impl FirstPage {
+impl Cap {
     fn limit(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -68,26 +69,45 @@ impl FirstPage {
         self.0.fetch_min((limit / 4).max(1), Ordering::Relaxed);
     }
 
-    fn answered(&self, limit: i64) {
-        self.0.fetch_max((limit * 2).min(FIRST), Ordering::Relaxed);
+    /// A read has come to its end, whose largest page had so many records and whose slowest one took so long. One that asked
+    /// for less than it might have says nothing.
+    fn read(&self, largest: i64, slowest: Duration) {
+        let limit = self.limit();
+        if largest >= limit && slowest < SOON {
+            self.0.fetch_max((limit * 2).min(OF_ONE_KIND.most), Ordering::Relaxed);
+        }
     }
 }
 
-/// A page that is asked for. Takes note of it where nobody waits for the answer any more.
+/// A page that is asked for. Takes note of it where nobody waits for the answer any more though parts of it came: where none
+/// did, it is not for its size that it takes so long.
 struct Asked<'a> {
-    first_page: &'a FirstPage,
+    cap: &'a Cap,
     limit: i64,
     begun: Instant,
-    answered: bool,
+    wire: &'a Wire,
+    /// What had come over the connection before.
+    received: u64,
+    ended: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn new(cap: &'a Cap, limit: i64, wire: &'a Wire) -> Self {
+        Self { cap, limit, begun: Instant::now(), wire, received: wire.received.count(), ended: false }
+    }
+
+    /// It was answered, or it failed.
+    fn ended(mut self) -> Duration {
+        self.ended = true;
+        self.begun.elapsed()
+    }
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        let took = self.begun.elapsed();
-        if self.answered && took < SOON {
-            self.first_page.answered(self.limit);
-        } else if !self.answered && took > SOON {
-            self.first_page.given_up(self.limit);
+        let came = self.wire.received.count() - self.received;
+        if !self.ended && self.begun.elapsed() > SOON && came >= MUCH {
+            self.cap.given_up(self.limit);
         }
     }
 }
@@ -102,19 +122,34 @@ pub(crate) struct Pages {
     revision: i64,
     /// How many bytes a page may have.
     largest: usize,
+    /// How long one may take.
+    limit: Duration,
     pace: Pace,
+    /// How many records the largest page had.
+    most: i64,
+    /// How long the slowest one took.
+    slowest: Duration,
 }
 
 impl Pages {
     pub(crate) fn new(store: &Arc<Store>, range: &Range) -> Self {
-        Self::of_at_most(LARGEST_MESSAGE, store, range)
+        Self::of_at_most(LARGEST_MESSAGE, PAGE, store, range)
     }
 
-    fn of_at_most(largest: usize, store: &Arc<Store>, range: &Range) -> Self {
+    fn of_at_most(largest: usize, limit: Duration, store: &Arc<Store>, range: &Range) -> Self {
         let pace = if range.start == store.names.root() { OF_ANY_KIND } else { OF_ONE_KIND };
-        let mut pages =
-            Self { store: Arc::clone(store), end: range.end.clone(), next: None, revision: 0, largest, pace };
-        pages.next = Some(pages.fetch(range.start.clone(), store.first_page.limit()));
+        let mut pages = Self {
+            store: Arc::clone(store),
+            end: range.end.clone(),
+            next: None,
+            revision: 0,
+            largest,
+            limit,
+            pace,
+            most: 0,
+            slowest: Duration::ZERO,
+        };
+        pages.next = Some(pages.fetch(range.start.clone(), FIRST));
         pages
     }
 
@@ -134,6 +169,11 @@ impl Pages {
         }
         let more = page.more();
         let records = page.take_kvs();
+        self.most = self.most.max(records.len() as i64);
+        self.slowest = self.slowest.max(took);
+        if !more {
+            self.store.cap.read(self.most, self.slowest);
+        }
         if let (true, Some(last)) = (more, records.last()) {
             let bytes: usize = records.iter().map(|record| record.key().len() + record.value().len() + 32).sum();
             let limit = next_limit(self.pace, records.len(), bytes, took);
@@ -152,31 +192,32 @@ impl Pages {
     }
 
     fn fetch(&self, from: Vec<u8>, limit: i64) -> Fetch {
-        let (store, largest) = (Arc::clone(&self.store), self.largest);
+        let (store, largest, in_time) = (Arc::clone(&self.store), self.largest, self.limit);
         let options = GetOptions::new().with_range(self.end.clone()).with_revision(self.revision);
         async move {
-            let (mut limit, mut left, mut patience) = (limit, store.config.endpoints.len(), CALL);
+            let (mut limit, mut left, mut patience) =
+                (limit.min(store.cap.limit()), store.config.endpoints.len(), CALL);
             loop {
                 let page = |wire: Wire| {
-                    let (from, options) = (from.clone(), options.clone().with_limit(limit));
+                    let (from, options, cap) = (from.clone(), options.clone().with_limit(limit), &store.cap);
                     async move {
                         let mut kv = wire.kv.clone().max_decoding_message_size(largest);
-                        let begun = Instant::now();
-                        tokio::select! {
+                        let asked = Asked::new(cap, limit, &wire);
+                        let page = tokio::select! {
                             biased;
-                            page = kv.get(from.clone(), Some(options)) => Ok((page?, begun.elapsed())),
+                            page = kv.get(from.clone(), Some(options)) => page,
                             dead = silence(&wire, &from, patience) => Err(dead),
-                        }
+                        };
+                        let took = asked.ended();
+                        Ok((page?, took))
                     }
                 };
-                let first_page = &store.first_page;
-                let mut asked = Asked { first_page, limit, begun: Instant::now(), answered: false };
-                let answer = store.bulk.call(PAGE, page).await;
-                asked.answered = answer.is_ok();
-                drop(asked);
-                let fault = match answer {
-                    Ok(page) => return Ok(page),
-                    Err(fault) => fault,
+                // From outside, so that it is given up as by whoever reads: the connection is left, on which what the server has
+                // sent is ahead of anything smaller, and nothing else is.
+                let fault = match timeout(in_time, store.bulk.call(in_time * 2, page)).await {
+                    Ok(Ok(page)) => return Ok(page),
+                    Ok(Err(fault)) => fault,
+                    Err(_) => Fault::slow(limit, in_time),
                 };
                 match fault.error.kind() {
                     ErrorKind::TooLarge if limit > 1 => {}
@@ -231,8 +272,8 @@ pub(crate) async fn read(store: &Arc<Store>, range: &Range) -> Result<(Vec<Entry
 
 #[cfg(test)]
 mod tests {
-    use discovery_core::Scope;
-    use discovery_testbed::Etcd;
+    use discovery_core::{Effect, Scope};
+    use discovery_testbed::{Direction, Etcd, Proxy};
 
     use super::*;
     use crate::config::Config;
@@ -260,6 +301,19 @@ mod tests {
         assert_eq!(next(16, 600), 256);
     }
 
+    #[test]
+    fn a_page_that_was_given_up_makes_all_smaller_until_whole_reads_of_such_pages_were_quick() {
+        let (cap, quick) = (Cap::default(), Duration::from_millis(100));
+        cap.given_up(256);
+        cap.read(63, quick);
+        cap.read(64, SOON);
+        assert_eq!(cap.limit(), 64);
+        cap.read(64, quick);
+        assert_eq!(cap.limit(), 128);
+        (0..20).for_each(|_| cap.read(cap.limit(), quick));
+        assert_eq!(cap.limit(), 20_000);
+    }
+
     #[tokio::test]
     async fn a_page_that_is_too_large_is_asked_for_in_parts() {
         let etcd = Etcd::start().await.unwrap();
@@ -272,7 +326,7 @@ mod tests {
         }
         let store = Arc::new(Store::new(Config::new([etcd.endpoint()])));
         let range = store.names.range(&Scope::all()).unwrap();
-        let mut pages = Pages::of_at_most(500_000, &store, &range);
+        let mut pages = Pages::of_at_most(500_000, PAGE, &store, &range);
         let mut read = Vec::new();
         while let Some(page) = pages.next().await.unwrap() {
             read.extend(page.into_iter().map(|record| {
@@ -282,5 +336,27 @@ mod tests {
         }
         wanted.sort();
         assert_eq!(read, wanted);
+    }
+
+    /// That it takes long is no fault of the member's: writes, renewals and watches go on over the connections that they have.
+    #[tokio::test]
+    async fn a_page_that_takes_too_long_is_no_verdict_on_its_member() {
+        let etcd = Etcd::start().await.unwrap();
+        let mut client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+        for number in 0..100 {
+            client.put(format!("v1/instances/x/y/z/{number:x}"), vec![b'1'; 15_000], None).await.unwrap();
+        }
+        let networks = [Proxy::to_port(etcd.port()).unwrap(), Proxy::to_port(etcd.port()).unwrap()];
+        let endpoints = networks.each_ref().map(|network| format!("http://{}", network.address()));
+        let store = Arc::new(Store::new(Config::new(endpoints)));
+        let control = store.control.wire().await.unwrap();
+        // Also a quarter of it takes longer than it may.
+        networks.each_ref().map(|network| network.limit(Direction::ToClient, 150_000));
+        let range = store.names.everything();
+        let mut pages = Pages::of_at_most(LARGEST_MESSAGE, Duration::from_secs(2), &store, &range);
+        let fault = pages.next().await.unwrap_err();
+        assert!(store.control.trusts(&control));
+        assert_eq!((fault.error.kind(), fault.error.effect()), (ErrorKind::Timeout, Effect::None), "{}", fault.error);
+        assert!(networks.iter().map(Proxy::connections).sum::<u64>() > 2, "it was asked for over another connection");
     }
 }

@@ -9,13 +9,14 @@ use discovery_core::backend::{Change, Entry};
 use etcd_client::KeyValue;
 
 use crate::awaited::Awaited;
+use crate::backlog::Backlogs;
 use crate::config::Config;
 use crate::epoch::{Epochs, Known};
 use crate::fault::Fault;
 use crate::link::{Link, Wire};
 use crate::names::Names;
 use crate::place::{Place, incarnation};
-use crate::snapshot::FirstPage;
+use crate::snapshot::Cap;
 
 /// How long one small call may take.
 pub(crate) const CALL: Duration = Duration::from_millis(2_000);
@@ -32,11 +33,13 @@ pub(crate) struct Store {
     pub(crate) watching: Arc<Link>,
     /// What is waited for: open watches ask the server how far they are.
     pub(crate) awaited: Awaited,
+    /// What no watch could follow.
+    pub(crate) backlogs: Backlogs,
     /// Tells places of this handle from those of every other one.
     handle: u64,
     epochs: Epochs,
-    /// How many records the first page of a read has.
-    pub(crate) first_page: FirstPage,
+    /// How many records a page of a read has at most.
+    pub(crate) cap: Cap,
     /// How many stored keys were passed over because they are no records.
     pub(crate) skipped: AtomicU64,
 }
@@ -55,9 +58,10 @@ impl Store {
             control,
             config,
             awaited: Awaited::default(),
+            backlogs: Backlogs::default(),
             handle: fastrand::u64(..),
             epochs: Epochs::default(),
-            first_page: FirstPage::default(),
+            cap: Cap::default(),
             skipped: AtomicU64::new(0),
         }
     }

@@ -82,6 +82,8 @@ pub(crate) struct Watch {
     held: Option<u64>,
     /// Whether it went on from a place, and has read no snapshot since.
     joined: bool,
+    /// Whether anything was told since the server's watch was opened.
+    heard: bool,
     /// No snapshot is older than this, in the same history.
     floor: i64,
     restarts: usize,
@@ -105,6 +107,7 @@ impl Watch {
             elsewhere: None,
             held: None,
             joined: false,
+            heard: false,
             floor: 0,
             restarts: 0,
             ready: VecDeque::new(),
@@ -130,6 +133,10 @@ impl Watch {
         (self.epoch, self.named) = (place.epoch, place.named);
         match compare(&self.store, &self.range, &place).await? {
             History::Continues if self.store.is_of_lost_history(&place) => self.begin_in_doubt(),
+            // What cannot be followed is read.
+            History::Continues if self.store.backlogs.was_too_long(&self.range, place.revision) => {
+                self.begin(Lineage::Same);
+            }
             History::Continues => self.join(place),
             _ if self.store.is_of_lost_history(&place) => self.reset(),
             History::Compacted => self.begin(Lineage::Same),
@@ -212,8 +219,14 @@ impl Watch {
             Stage::Over => Ok(()),
         };
         step.map_err(|fault| {
-            if let (true, Stage::Following(following)) = (fault.broken, &self.stage) {
-                self.link.leave(following.wire());
+            if let Stage::Following(following) = &self.stage {
+                let late = self.joined && !self.heard && fault.error.kind() == ErrorKind::Timeout;
+                if late && following.is_sent_much() {
+                    self.store.backlogs.is_too_long(&self.range, self.told);
+                }
+                if fault.broken {
+                    self.link.leave(following.wire());
+                }
             }
             self.stage = Stage::Over;
             fault.error
@@ -343,6 +356,7 @@ impl Watch {
     async fn follow(&mut self) -> Result<(), Fault> {
         let Stage::Following(following) = &mut self.stage else { return Ok(()) };
         let heard = following.hear(self.told, self.witnesses.newest().is_none()).await?;
+        self.heard |= !matches!(heard, Heard::Nothing);
         match heard {
             Heard::Nothing => {}
             Heard::Message(message) if message.canceled() => {
