@@ -17,6 +17,8 @@
 //! older than what was seen proves that the store went back. A watch from a version to come would say nothing of that: the
 //! server accepts it, and passes over everything before. So the store is asked where it is before a watch is resumed, and
 //! a watch that has gone silent is not resumed.
+//!
+//! A first state may take longer to read than anybody waits for a word, so each answer that is a part of it is told as `Reading`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -49,6 +51,8 @@ const ABSENT: Duration = Duration::from_secs(1);
 /// How many objects a page has, and how few where they are so large that a page of these is not read in time.
 const PAGE: u32 = 500;
 const LEAST: u32 = 8;
+/// How often it is told of a streamed list that it goes on.
+const TELLS: Duration = Duration::from_secs(1);
 /// How often a list in pages is begun again before it is read in one piece.
 const PAGED_TRIES: u32 = 3;
 
@@ -153,6 +157,8 @@ pub(crate) enum Told {
     Gone(Ref, u64),
     /// Nothing happened up to this version.
     At(u64),
+    /// The first state is being read: the server answers.
+    Reading,
     Interrupted(Error),
     Recovered,
 }
@@ -265,10 +271,17 @@ async fn limited<T>(request: impl Future<Output = Result<T, Failure>>) -> Result
 enum State {
     /// Nothing is known, or what is known is outdated.
     Begin,
+    /// The pages of a list up to now, the next of which is asked for.
+    Paging {
+        pages: Page,
+        next: String,
+    },
     /// The first events of a streamed list.
     Streaming {
         events: Events,
         objects: BTreeMap<Ref, Seen>,
+        /// When it was told that they come.
+        told: Instant,
     },
     Watching {
         events: Events,
@@ -325,49 +338,51 @@ impl Reflector {
 
     /// One request, or one event.
     async fn step(&mut self) -> Result<(), Failure> {
-        if !matches!(self.state, State::Streaming { .. } | State::Watching { .. }) {
+        if matches!(self.state, State::Begin | State::Resume { .. }) {
             self.floor = self.version.max(self.mark.version());
             self.counted = self.mark.counted();
         }
         match &mut self.state {
             State::Begin if self.streaming => {
                 let events = limited(self.source.watch(Start::Everything)).await?;
-                self.state = State::Streaming { events, objects: BTreeMap::new() };
+                self.state = State::Streaming { events, objects: BTreeMap::new(), told: Instant::now() };
+                self.reading();
             }
             State::Begin => {
-                let whole = self.paged_tries >= PAGED_TRIES;
-                let listed = if whole {
-                    limited(self.source.list(Part::Whole, self.size)).await
-                } else {
-                    read_pages(&*self.source, self.size).await
-                };
-                if listed.as_ref().is_err_and(is_slow) {
-                    self.size = smaller(self.size);
-                }
-                self.paged_tries = match &listed {
-                    Err(failure) if failure.cause == Cause::Gone => self.paged_tries + 1,
-                    _ => 0,
-                };
-                let page = listed?;
-                self.state = State::Resume { listed: self.complete(page.objects, page.version) };
+                let part = if self.paged_tries >= PAGED_TRIES { Part::Whole } else { Part::First };
+                let page = self.page(part).await?;
+                self.paged(page);
             }
-            State::Streaming { events, objects } => match heard(events, REQUEST).await.map_err(no_streaming)? {
-                Some(Event::Put(seen)) => drop(objects.insert(seen.name.clone(), seen)),
-                Some(Event::Gone(name, _)) => drop(objects.remove(&name)),
-                Some(Event::Bookmark { version, complete: true }) => {
-                    // The stream goes on as a watch.
-                    let State::Streaming { events, objects } = std::mem::replace(&mut self.state, State::Begin) else {
+            State::Paging { pages, next } => {
+                let (mut pages, part) = (std::mem::take(pages), Part::Next(std::mem::take(next)));
+                let page = self.page(part).await?;
+                pages.objects.extend(page.objects);
+                pages.next = page.next;
+                self.paged(pages);
+            }
+            State::Streaming { events, objects, told } => {
+                match heard(events, REQUEST).await.map_err(no_streaming)? {
+                    Some(Event::Put(seen)) => drop(objects.insert(seen.name.clone(), seen)),
+                    Some(Event::Gone(name, _)) => drop(objects.remove(&name)),
+                    Some(Event::Bookmark { version, complete: true }) => {
+                        // The stream goes on as a watch.
+                        let state = std::mem::replace(&mut self.state, State::Begin);
+                        let State::Streaming { events, objects, .. } = state else { return Ok(()) };
+                        self.state = if self.complete(objects.into_values().collect(), version) {
+                            State::Watching { events, since: Instant::now(), heard: false }
+                        } else {
+                            State::Resume { listed: false }
+                        };
                         return Ok(());
-                    };
-                    self.state = if self.complete(objects.into_values().collect(), version) {
-                        State::Watching { events, since: Instant::now(), heard: false }
-                    } else {
-                        State::Resume { listed: false }
-                    };
+                    }
+                    Some(Event::Bookmark { .. }) => {}
+                    None => return Err(no_streaming(other("the API server ended a list that it was streaming"))),
                 }
-                Some(Event::Bookmark { .. }) => {}
-                None => return Err(no_streaming(other("the API server ended a list that it was streaming"))),
-            },
+                if told.elapsed() >= TELLS {
+                    *told = Instant::now();
+                    self.reading();
+                }
+            }
             State::Resume { listed: false } if limited(self.source.version()).await? < self.floor => {
                 return Err(behind());
             }
@@ -389,6 +404,34 @@ impl Reflector {
             }
         }
         Ok(())
+    }
+
+    async fn page(&mut self, part: Part) -> Result<Page, Failure> {
+        let page = limited(self.source.list(part, self.size)).await;
+        if let Err(failure) = &page {
+            if is_slow(failure) {
+                self.size = smaller(self.size);
+            }
+            self.paged_tries = if failure.cause == Cause::Gone { self.paged_tries + 1 } else { 0 };
+        }
+        page
+    }
+
+    /// The pages up to now, which may be all that there are.
+    fn paged(&mut self, mut pages: Page) {
+        if let Some(next) = pages.next.take() {
+            self.state = State::Paging { pages, next };
+            self.reading();
+        } else {
+            self.paged_tries = 0;
+            self.state = State::Resume { listed: self.complete(pages.objects, pages.version) };
+        }
+    }
+
+    fn reading(&mut self) {
+        if !self.synced {
+            self.told.push_back(Told::Reading);
+        }
     }
 
     fn hear(&mut self, event: Event) {
@@ -470,6 +513,7 @@ impl Reflector {
             Cause::Gone if self.gone == 0 || (1..=PAGED_TRIES).contains(&self.paged_tries) => {
                 tracing::debug!(%error, "the history is gone: everything is read anew");
                 self.gone += u32::from(self.paged_tries == 0);
+                self.reading();
                 self.pause = Some(self.backoff.next());
             }
             _ => {

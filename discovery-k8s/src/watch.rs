@@ -228,6 +228,8 @@ impl Watch {
                 });
                 self.batch(Vec::new())
             }
+            // Nothing is shown of a snapshot before its end, and this one begins again when it is known.
+            Told::Reading => vec![WatchEvent::SnapshotStart { lineage: Lineage::Unknown }],
             Told::Interrupted(error) => {
                 self.broken.insert(leg, error.clone());
                 vec![WatchEvent::Interrupted(error)]

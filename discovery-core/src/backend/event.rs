@@ -86,7 +86,8 @@ pub enum Lineage {
 /// A `Batch` inside a later snapshot is shown at once, and the snapshot must hold it: what comes last counts.
 #[derive(Clone, Debug)]
 pub enum WatchEvent {
-    /// A snapshot begins. Nothing of it shows until `SnapshotEnd`.
+    /// A snapshot begins. Nothing of it shows until `SnapshotEnd`. One that is under way is given up: a store that takes long
+    /// to read and cannot show parts begins again now and then, as a sign of life, before the core gives up the watch.
     SnapshotStart {
         /// How its history relates to the one before.
         lineage: Lineage,

@@ -106,3 +106,24 @@ async fn a_snapshot_that_begins_again_holds_nothing_of_the_one_before() {
     assert_eq!(decoded("again").len(), before + 1);
     assert_eq!(loads(&view), (0..20).step_by(2).chain([30]).collect::<Vec<_>>());
 }
+
+/// A store that takes long to read says so by beginning again; one that says nothing is given up after the handle's time.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_begins_again_and_again_is_waited_for_and_one_that_falls_silent_is_not() {
+    let scripted = Scripted::new(&Cluster::new());
+    let (says, heard) = mpsc::unbounded_channel();
+    *scripted.hooks.says.lock().unwrap() = Some(heard);
+    scripted.plan("worker/", Plan { quiet: true, ..Plan::default() });
+    let handle = scripted.builder().connect_timeout(Duration::from_secs(10)).build().await.unwrap();
+    let view = handle.view::<Noted>(Query::all()).await.unwrap();
+    let opened = || scripted.hooks.opened.load(Ordering::SeqCst);
+    for _ in 0..5 {
+        say(&says, [WatchEvent::SnapshotStart { lineage: Lineage::Unknown }]).await;
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        assert!(opened() == 1 && view.freshness().is_live());
+    }
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert_eq!(opened(), 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(opened(), 2);
+}

@@ -56,6 +56,8 @@ pub struct Plan {
     pub flap: bool,
     /// A progress before the snapshot.
     pub early: bool,
+    /// Of its own accord it gives no sign of life.
+    pub quiet: bool,
     /// All incarnations are the same.
     pub flat: bool,
     /// The snapshot is read when the watch is opened, whenever it is delivered.
@@ -193,6 +195,10 @@ impl Watcher for Scripted {
         }
         let plan = self.at(scope);
         let mut inner = self.inner.watch(scope, if plan.flap { None } else { after }).await?;
+        if plan.quiet {
+            let is_news = |event: &Result<WatchEvent>| !matches!(event, Ok(WatchEvent::Progress(_)));
+            inner = inner.filter(move |event| std::future::ready(is_news(event))).boxed();
+        }
         if let Some(mut says) = self.hooks.says.lock().unwrap().take() {
             inner = stream::select(inner, stream::poll_fn(move |context| says.poll_recv(context)).map(Ok)).boxed();
         }

@@ -134,9 +134,10 @@ fn followed(script: &Arc<Script>) -> BoxStream<'static, Told> {
     follow(Arc::clone(script) as Arc<dyn Counted>, Arc::clone(&script.mark))
 }
 
-/// What is told, in short.
+/// What is told, in short, and not that something is being read.
 async fn tell(script: &Arc<Script>, count: usize) -> Vec<String> {
-    let told: Vec<Told> = followed(script).take(count).collect().await;
+    let news = followed(script).filter(|told| std::future::ready(!matches!(told, Told::Reading)));
+    let told: Vec<Told> = news.take(count).collect().await;
     let short = |told: &Told| match told {
         Told::All { objects, version, reset } => {
             let names: Vec<_> = objects.iter().map(|seen| seen.name.name.to_string()).collect();
@@ -145,6 +146,7 @@ async fn tell(script: &Arc<Script>, count: usize) -> Vec<String> {
         Told::Put(seen) => format!("put {} at {}", seen.name.name, seen.version),
         Told::Gone(name, version) => format!("gone {} at {version}", name.name),
         Told::At(version) => format!("at {version}"),
+        Told::Reading => "reading".to_owned(),
         Told::Interrupted(_) => "interrupted".to_owned(),
         Told::Recovered => "recovered".to_owned(),
     };

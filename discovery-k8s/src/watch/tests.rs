@@ -17,6 +17,7 @@ use crate::readiness::Ref;
 use crate::reflector::{Cause, Event, Events, Failure, Page, Part, Source, Start};
 use crate::source::Counted as Count;
 
+mod first;
 mod handover;
 
 /// A store with one object, at version 100, and at 5 once it was set back. Watches that are open then hear nothing of it.
