@@ -452,6 +452,24 @@ fn kubernetes_has_a_limit_for_integers() {
 }
 
 #[test]
+fn kubernetes_has_a_limit_for_what_stands_in_each_other() {
+    let key = Key::new(Path::new("cache", ["a"]).unwrap(), InstanceId(1));
+    let arrays = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+    let objects = |levels: usize| r#"{"a":"#.repeat(levels) + r#""[{\"[{""# + &"}".repeat(levels);
+    let beside = |levels: usize| format!("[{0},{0}]", arrays(levels - 1));
+    for value in [&arrays as &dyn Fn(usize) -> String, &objects, &beside] {
+        let read = |levels: usize| layout::kubernetes_value(&key, value(levels).as_bytes());
+        read(layout::MAX_KUBERNETES_DEPTH).unwrap();
+        // The second is more than can be parsed.
+        for deeper in [layout::MAX_KUBERNETES_DEPTH + 1, 100_000] {
+            let error = read(deeper).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidValue, "{error}");
+            assert!(error.to_string().contains("100 levels"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn resource_names_have_a_limit() {
     let pod = "p".repeat(250);
     assert_eq!(layout::kubernetes_resource_name(&pod, Some("ab")).unwrap().len(), 253);

@@ -16,10 +16,10 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::document::{self, Draft};
+use crate::document::Draft;
 use crate::fault::{Request, is_missing_resource, is_unrecognised, qualified};
 use crate::identity::Identity;
-use crate::resource::{FIELD_MANAGER, GROUP, KIND, MANAGED_BY, Resource, VERSION, api_resource, pod_owner};
+use crate::resource::{FIELD_MANAGER, GROUP, KIND, MANAGED_BY, Resource, VERSION, pod_owner};
 
 /// How long one request may take: a publish of the core's may need three.
 const REQUEST: Duration = Duration::from_secs(3);
@@ -86,7 +86,7 @@ pub(crate) struct Own {
 impl Own {
     pub(crate) fn new(client: &Client, identity: Identity) -> Self {
         Self {
-            records: Api::namespaced_with(client.clone(), &identity.namespace, &api_resource()),
+            records: Api::namespaced(client.clone(), &identity.namespace),
             pods: Api::namespaced(client.clone(), &identity.namespace),
             identity,
         }
@@ -205,7 +205,7 @@ impl Own {
 
     /// Whether a stored resource is as the draft wants it, its owner included.
     pub(crate) fn is_right(&self, resource: &Resource, draft: &Draft) -> bool {
-        self.is_ours_alone(resource) && draft.differences(document::data(&resource.data)).is_empty()
+        self.is_ours_alone(resource) && draft.differences(resource.data().as_ref()).is_empty()
     }
 
     /// Whether the resource belongs to this pod.
@@ -276,6 +276,7 @@ fn is_decided(status: &kube::core::Status) -> bool {
 mod tests {
     use super::*;
     use crate::config::Mode;
+    use crate::document::Document;
 
     const GOLDEN: &str = include_str!("../../discovery-dynamo/tests/golden/k8s-dynamoworkermetadata.json");
 
@@ -289,7 +290,8 @@ mod tests {
         let golden: Value = serde_json::from_str(GOLDEN).unwrap();
         let uid = golden["metadata"]["ownerReferences"][0]["uid"].as_str().unwrap();
         let identity = Identity::new(Mode::Pod, "dynamo-backend-0", uid, "default", None).unwrap();
-        let document = document::Document::read(document::data(&golden)).unwrap();
+        let stored: Resource = serde_json::from_value(golden.clone()).unwrap();
+        let document = Document::of(&stored.data().unwrap());
         let draft = Draft::of(&document.entries).unwrap();
         let own = Own::new(&client(), identity);
         let mut body = own.body(&draft, None);

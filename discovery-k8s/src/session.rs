@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::bounds::{MAX_BATCH, RECOVERY};
-use crate::document::{self, Draft};
+use crate::document::Draft;
 use crate::fault::is_unrecognised;
 use crate::join::precedence;
 use crate::late::FirstWrites;
@@ -359,7 +359,7 @@ impl KubernetesSession {
         let Some(resource) = resource else {
             return Ok(desired.keys().map(|key| (key.clone(), Drift::Changed)).collect());
         };
-        let differences = draft.differences(document::data(&resource.data));
+        let differences = draft.differences(resource.data().as_ref());
         let is_clean = differences.changed.is_empty() && differences.unwanted.is_empty();
         if is_clean && !draft.is_empty() && !self.own.is_right(&resource, &draft) {
             // Nothing of ours is missing: what does not belong here goes without a word.

@@ -8,21 +8,23 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use discovery_core::{Error, ErrorKind};
 use futures_util::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::{ObjectList, Status};
 use kube::{Api, Client};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::Mode;
-use crate::document::{self, Document};
+use crate::document::Document;
 use crate::fault::{Request, is_behind, is_missing_resource, qualified};
 use crate::join::{Object, Side, Stored};
 use crate::readiness::{self, Ref};
 use crate::reflector::{Cause, Event, Events, Failure, Page, Part, Seen, Source, Start};
-use crate::resource::{GROUP, PLURAL, Resource, VERSION, api_resource, pod_owner, selector};
+use crate::resource::{self, GROUP, PLURAL, Resource, VERSION, pod_owner, selector};
 
 /// The annotation of the bookmark that ends the first events of a streamed list.
 const COMPLETE: &str = "k8s.io/initial-events-end";
@@ -32,6 +34,13 @@ const COMPLETE: &str = "k8s.io/initial-events-end";
 pub(crate) struct Census {
     pub(crate) version: u64,
     pub(crate) objects: HashMap<Ref, u64>,
+}
+
+/// An object of which only that is known.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Named {
+    #[serde(deserialize_with = "resource::metadata")]
+    metadata: ObjectMeta,
 }
 
 /// A source that can also be counted.
@@ -61,27 +70,16 @@ pub(crate) struct Ways {
 
 /// Both sides of one namespace, or of all: two watches.
 pub(crate) fn legs(ways: &Ways, namespace: Option<&str>, mode: Mode, unknown_is_ready: bool) -> [Leg; 2] {
-    let records = |client: &Client| -> Api<Resource> {
-        match namespace {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &api_resource()),
-            None => Api::all_with(client.clone(), &api_resource()),
-        }
-    };
     let read = |resource: Resource| Object::Records(stored(&resource));
-    let records = Objects {
-        client: ways.requests.clone(),
-        api: records(&ways.requests),
-        watched: records(&ways.watches),
-        selector: None,
-        side: Side::Records,
-        reader: Arc::new(Reader::new(&qualified(), namespace, read)),
-    };
+    let records = Objects::new(ways, namespace, Side::Records, &qualified(), read);
     let ready: Arc<dyn Counted> = match mode {
-        Mode::Pod => Arc::new(Objects::new(ways, namespace, "endpointslices.discovery.k8s.io/v1", move |slice| {
-            Object::Ready(readiness::of_slice(&slice, unknown_is_ready))
-        })),
+        Mode::Pod => {
+            let read = move |slice: EndpointSlice| Object::Ready(readiness::of_slice(&slice, unknown_is_ready));
+            Arc::new(Objects::new(ways, namespace, Side::Readiness, "endpointslices.discovery.k8s.io/v1", read))
+        }
         Mode::Container => {
-            Arc::new(Objects::new(ways, namespace, "pods", |pod: Pod| Object::Ready(readiness::of_pod(&pod))))
+            let read = |pod: Pod| Object::Ready(readiness::of_pod(&pod));
+            Arc::new(Objects::new(ways, namespace, Side::Readiness, "pods", read))
         }
     };
     let leg = |side, source, is_dealt_out| Leg { side, namespace: namespace.map(Arc::from), source, is_dealt_out };
@@ -93,7 +91,7 @@ pub(crate) fn stored(resource: &Resource) -> Stored {
     Stored {
         uid: resource.metadata.uid.as_deref().unwrap_or_default().into(),
         owner: pod_owner(&resource.metadata).map(|owner| owner.uid.as_str().into()),
-        document: Document::read(document::data(&resource.data)).map(Arc::new),
+        document: resource.data().map(|data| Arc::new(Document::of(&data))),
     }
 }
 
@@ -115,16 +113,14 @@ struct Reader<K> {
     read: Box<dyn Fn(K) -> Object + Send + Sync>,
 }
 
-/// What readiness is read from.
-trait Labelled: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> {}
-
-impl Labelled for EndpointSlice {}
-impl Labelled for Pod {}
-
-impl<K: Labelled> Objects<K> {
+impl<K> Objects<K>
+where
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
     fn new(
         ways: &Ways,
         namespace: Option<&str>,
+        side: Side,
         resource: &str,
         read: impl Fn(K) -> Object + Send + Sync + 'static,
     ) -> Self {
@@ -136,14 +132,15 @@ impl<K: Labelled> Objects<K> {
             client: ways.requests.clone(),
             api: api(&ways.requests),
             watched: api(&ways.watches),
-            selector: Some(selector()),
-            side: Side::Readiness,
+            // Resources with records have no label.
+            selector: (side == Side::Readiness).then(selector),
+            side,
             reader: Arc::new(Reader::new(resource, namespace, read)),
         }
     }
 }
 
-impl<K> Objects<K> {
+impl<K: kube::Resource> Objects<K> {
     fn page_params(&self, part: &Part, size: u32) -> ListParams {
         let params = ListParams { label_selector: self.selector.clone(), ..ListParams::default() };
         match part {
@@ -151,6 +148,16 @@ impl<K> Objects<K> {
             Part::Next(token) => params.limit(size).continue_token(token),
             Part::Whole => params,
         }
+    }
+
+    /// A list of what the objects are called. [`Api::list_metadata`] reads their `managedFields` too.
+    async fn names(&self, params: &ListParams) -> Result<ObjectList<Named>, Failure> {
+        let request = kube::core::Request::new(self.api.resource_url()).list_metadata(params);
+        let listed = match request.map_err(kube::Error::BuildRequest) {
+            Ok(request) => self.client.request(request).await,
+            Err(error) => Err(error),
+        };
+        listed.map_err(|error| self.reader.failure("list", error))
     }
 }
 
@@ -257,7 +264,7 @@ where
 
     async fn version(&self) -> Result<u64, Failure> {
         let params = ListParams { label_selector: self.selector.clone(), ..ListParams::default() }.limit(1);
-        let list = self.api.list_metadata(&params).await.map_err(|error| self.reader.failure("list", error))?;
+        let list = self.names(&params).await?;
         version_of(list.metadata.resource_version.as_deref())
     }
 
@@ -281,7 +288,7 @@ where
 {
     async fn census(&self) -> Result<Census, Failure> {
         let params = ListParams { label_selector: self.selector.clone(), ..ListParams::default() };
-        let list = self.api.list_metadata(&params).await.map_err(|error| self.reader.failure("list", error))?;
+        let list = self.names(&params).await?;
         let version = version_of(list.metadata.resource_version.as_deref())?;
         let object = |metadata: &ObjectMeta| Ok((name_of(metadata), version_of(metadata.resource_version.as_deref())?));
         let objects = list.items.iter().map(|item| object(&item.metadata)).collect::<Result<_, Failure>>()?;

@@ -16,7 +16,7 @@ use crate::bounds::RECOVERY;
 use crate::client;
 use crate::config::{Config, Mode, Namespaces};
 use crate::fault::{Request, is_missing_resource, qualified};
-use crate::resource::{Resource, api_resource};
+use crate::resource::Resource;
 
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
@@ -131,16 +131,12 @@ impl Cluster {
         };
         let all = named.is_empty().then_some(None);
         for namespace in named.iter().map(|name| Some(name.as_str())).chain(all) {
-            let resources = match namespace {
-                Some(name) => Api::namespaced_with(self.client.clone(), name, &api_resource()),
-                None => Api::all_with(self.client.clone(), &api_resource()),
-            };
             let kind = qualified();
             let (services, slices, pods, resources) = future::join4(
                 list(self.api(namespace), "services", namespace),
                 list(self.api(namespace), "endpointslices.discovery.k8s.io/v1", namespace),
                 self.pods(pod, namespace),
-                list(resources, &kind, namespace),
+                list::<Resource>(self.api(namespace), &kind, namespace),
             )
             .await;
             survey.services.add(namespace, services);

@@ -14,6 +14,11 @@ pub const KUBERNETES_COLLECTIONS: [&str; 4] = ["endpoints", "model_cards", "even
 /// The largest integer that passes through the API unchanged, 2^53 - 1; ids and numbers in values are no larger.
 pub const MAX_KUBERNETES_INTEGER: u64 = (1 << 53) - 1;
 
+/// How many arrays and objects may stand in each other in a value. Whoever reads with `serde_json`, NVIDIA Dynamo among
+/// them, reads no more than 127 in one answer (`remaining_depth` in its `src/de.rs`); a list has 6 of them around a value,
+/// and up to 11 around the names of its fields where each of them is managed.
+pub const MAX_KUBERNETES_DEPTH: usize = 100;
+
 /// The map inside `spec.data` that `key` lies in, and its entry there.
 ///
 /// # Errors
@@ -44,9 +49,20 @@ pub fn parse_kubernetes_entry(collection: &str, name: &str) -> Result<Key> {
 /// and `component` too.
 ///
 /// # Errors
-/// [`InvalidValue`](ErrorKind::InvalidValue) where the value is no JSON, or holds an integer beyond
-/// [`MAX_KUBERNETES_INTEGER`] either way, which would not come back as it was.
+/// [`InvalidValue`](ErrorKind::InvalidValue) where the value is no JSON, is deeper than [`MAX_KUBERNETES_DEPTH`], or holds
+/// an integer beyond [`MAX_KUBERNETES_INTEGER`] either way, which would not come back as it was.
 pub fn kubernetes_value(key: &Key, value: &[u8]) -> Result<Value> {
+    let depth = depth(value);
+    if depth > MAX_KUBERNETES_DEPTH {
+        return Err(Error::new(
+            ErrorKind::InvalidValue,
+            format!(
+                "the value nests {depth} levels deep, and {MAX_KUBERNETES_DEPTH} levels can be read by everybody on \
+                 Kubernetes: flatten it, or write the inner part as a string"
+            ),
+        )
+        .with_key(key));
+    }
     let mut value: Value = serde_json::from_slice(value).map_err(|error| {
         Error::new(ErrorKind::InvalidValue, "the value is no JSON document").with_key(key).with_source(error)
     })?;
@@ -124,6 +140,32 @@ fn older_channel(kind: &str, name: &str) -> Option<Result<Key>> {
         Path::new(kind, ["namespace", namespace, "component", component, "topic", topic])
     };
     Some(path.map(|path| Key::new(path, id)))
+}
+
+/// How many arrays and objects stand in each other at most in a JSON text. It may be more than can be parsed.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut bytes = json.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => skip_string(&mut bytes),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+fn skip_string<'a>(bytes: &mut impl Iterator<Item = &'a u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => drop(bytes.next()),
+            b'"' => return,
+            _ => {}
+        }
+    }
 }
 
 /// The first integer that does not pass through the API.

@@ -49,7 +49,7 @@ pub use file::{MAX_FILE_NAME, file_name, parse_file_name};
 pub use instance::{kubernetes_instance_id, kubernetes_resource_name};
 pub use kinds::{bucket_of_kind, kind_of_bucket, kind_of_kubernetes_collection, kubernetes_collection};
 pub use kubernetes::{
-    KUBERNETES_COLLECTIONS, MAX_KUBERNETES_INTEGER, kubernetes_entry, kubernetes_value, parse_kubernetes_entry,
-    value_from_kubernetes,
+    KUBERNETES_COLLECTIONS, MAX_KUBERNETES_DEPTH, MAX_KUBERNETES_INTEGER, kubernetes_entry, kubernetes_value,
+    parse_kubernetes_entry, value_from_kubernetes,
 };
 pub use stored::{ROOT, parse_stored_key, stored_key, stored_prefix};

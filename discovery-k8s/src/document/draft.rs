@@ -7,6 +7,7 @@ use discovery_core::{Error, ErrorKind, Key, Result};
 use discovery_dynamo::layout;
 use serde_json::{Map, Value};
 
+use super::Data;
 use super::same::same;
 
 /// The largest object in bytes, as [`Draft::size`] reckons it. etcd refuses requests above 1.5 MiB, and the object's
@@ -172,30 +173,26 @@ impl Draft {
     }
 
     /// How `data`, as it is stored, differs from this.
-    pub(crate) fn differences(&self, data: Option<&Value>) -> Differences {
+    pub(crate) fn differences(&self, data: Option<&Data<'_>>) -> Differences {
         let mut differences = Differences::default();
-        let collections = data.and_then(Value::as_object);
-        let entry = |collection: &str, name: &str| collections?.get(collection)?.get(name);
         for (key, placed) in &self.records {
-            if !entry(&placed.collection, &placed.name).is_some_and(|stored| same(&placed.value, stored)) {
+            let stored = data.and_then(|data| data.value(&placed.collection, &placed.name));
+            if !stored.is_some_and(|stored| same(&placed.value, &stored)) {
                 differences.changed.push(key.clone());
             }
         }
-        differences.litter = collections.is_none();
-        for (collection, entries) in collections.into_iter().flatten() {
-            match entries {
-                // What is left where the last entry went.
-                Value::Null => {}
-                Value::Object(entries) => {
-                    for name in entries.keys() {
-                        match layout::parse_kubernetes_entry(collection, name) {
-                            Ok(key) if self.records.get(&key).is_some_and(|placed| placed.name == *name) => {}
-                            Ok(key) if !self.contains(&key) => differences.unwanted.push(key),
-                            _ => differences.litter = true,
-                        }
-                    }
+        differences.litter = data.is_none();
+        for (collection, entries) in data.iter().flat_map(|data| &data.0) {
+            let Some(entries) = entries else {
+                differences.litter = true;
+                continue;
+            };
+            for name in entries.keys() {
+                match layout::parse_kubernetes_entry(collection, name) {
+                    Ok(key) if self.records.get(&key).is_some_and(|placed| placed.name == *name) => {}
+                    Ok(key) if !self.contains(&key) => differences.unwanted.push(key),
+                    _ => differences.litter = true,
                 }
-                _ => differences.litter = true,
             }
         }
         differences
@@ -245,21 +242,25 @@ mod tests {
         draft
     }
 
+    fn differences(draft: &Draft, stored: &Value) -> Differences {
+        draft.differences(Some(&Data::of(&super::super::spec(stored)).unwrap()))
+    }
+
     #[test]
     fn a_stored_object_differs_in_what_is_changed_missing_or_too_much() {
         let draft = draft(&[("a", "1"), ("b", r#"{"x":2}"#)]);
         let mut stored = draft.to_value();
-        assert!(draft.differences(Some(&stored)).is_empty());
+        assert!(differences(&draft, &stored).is_empty());
         stored["endpoints"] = json!(null);
         stored["cache"]["a/1"] = json!(1.0);
-        assert!(draft.differences(Some(&stored)).is_empty(), "null is empty, and a number is a number");
+        assert!(differences(&draft, &stored).is_empty(), "null is empty, and a number is a number");
         stored["cache"]["b/1"] = json!({ "x": 2, "y": 3 });
         stored["cache"]["c/1"] = json!({});
-        let differences = draft.differences(Some(&stored));
+        let found = differences(&draft, &stored);
         let expected = Differences { changed: vec![key("b")], unwanted: vec![key("c")], litter: false };
-        assert_eq!(differences, expected);
+        assert_eq!(found, expected);
         stored["endpoints"] = json!({ "what is this": 1 });
-        assert!(draft.differences(Some(&stored)).litter);
+        assert!(differences(&draft, &stored).litter);
         let none = draft.differences(None);
         assert!(none.litter && none.changed.len() == 2);
     }

@@ -8,7 +8,7 @@ use super::index::{Index, Subject, place, reference};
 use super::pod::some;
 use super::words::{Failure, Link};
 use crate::config::{MODE_VARIABLE, Mode};
-use crate::document::{self, Document};
+use crate::document::Document;
 use crate::identity;
 use crate::resource::{Resource, pod_owner};
 
@@ -147,7 +147,7 @@ impl Index<'_> {
     fn entries(&self, resource: &Resource, decode: &impl Fn(&Key, &[u8]) -> Result<()>) -> (Vec<Step>, Vec<Key>) {
         let set_right =
             "a process that lives sets its resource right within 10 s: is it stopped, or another implementation's?";
-        let Some(Document { entries, unread }) = Document::read(document::data(&resource.data)) else {
+        let Some(Document { entries, unread }) = resource.data().map(|data| Document::of(&data)) else {
             let text = "spec.data is no map: readers that saw an earlier value keep that, others see nothing";
             return (vec![Step::breaks(Link::Entries, Failure::InvalidData, text, set_right)], Vec::new());
         };

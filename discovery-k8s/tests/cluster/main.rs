@@ -2,6 +2,7 @@
 
 mod alone;
 mod container;
+mod deep;
 mod gateway;
 mod incluster;
 mod namespaces;

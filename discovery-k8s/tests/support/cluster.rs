@@ -175,6 +175,12 @@ impl Space {
 
     /// Makes a resource that no process of this test wrote.
     pub(crate) async fn leave(&self, name: &str, owner: Option<&Made>, items: &Value) -> Result<DynamicObject> {
+        self.leave_unread(name, owner, items).await?;
+        Ok(self.resource(name).await?.expect("it was made"))
+    }
+
+    /// The same of values that this client cannot read.
+    pub(crate) async fn leave_unread(&self, name: &str, owner: Option<&Made>, items: &Value) -> Result<()> {
         let owner_reference =
             |pod: &Made| json!([{ "apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid }]);
         let resource = json!({
@@ -183,8 +189,10 @@ impl Space {
             "metadata": { "name": name, "ownerReferences": owner.map_or(json!([]), owner_reference) },
             "spec": { "data": { "item": items } },
         });
-        let resource = serde_json::from_value(resource).expect("a resource");
-        self.resources().create(&PostParams::default(), &resource).await.map_err(|error| failed("resource", error))
+        let request = kube::core::Request::new(self.resources().resource_url());
+        let request = request.create(&PostParams::default(), resource.to_string().into_bytes()).expect("a request");
+        let answer = self.cluster.client.request_text(request).await;
+        answer.map(drop).map_err(|error| failed("resource", error))
     }
 
     /// The resource of this name, as it is stored.
