@@ -16,6 +16,7 @@ use crate::fault::is_unrecognised;
 use crate::join::precedence;
 use crate::late::FirstWrites;
 use crate::own::{Own, PodState, Standing, Version, Written};
+use crate::plan;
 use crate::progress;
 use crate::readiness::Ref;
 use crate::resource::Resource;
@@ -293,18 +294,7 @@ impl KubernetesSession {
             batch.writes.iter().filter(|write| matches!(write, Write::Put { .. })).map(Write::key).collect();
         let fresh = puts.iter().copied().filter(|key| self.is_foreign(key) && !writer.stored.contains(key));
         let mut refused = self.conflicts(fresh.collect(), false).await?;
-        let mut draft = Draft::default();
-        // What is stored already has its place before what is new.
-        let (old, new): (Vec<_>, Vec<_>) = desired.iter().partition(|(key, _)| !puts.contains(key));
-        for (key, value) in old.into_iter().chain(new) {
-            if refused.iter().any(|(taken, _)| taken == key) {
-                continue;
-            }
-            if let Err(error) = draft.put(key, value) {
-                draft.restore(key, &writer.stored);
-                refused.push((key.clone(), error));
-            }
-        }
+        let draft = plan::next(&writer.stored, desired, &puts, &mut refused);
         Ok((draft, refused))
     }
 
