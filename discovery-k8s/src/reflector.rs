@@ -47,7 +47,7 @@ const LASTED: Duration = Duration::from_secs(10);
 /// How often it is asked whether a resource type has come to be.
 const ABSENT: Duration = Duration::from_secs(1);
 /// How many objects a page has, and how few where they are so large that a page of these is not read in time.
-const PAGE: u32 = 500;
+pub(crate) const PAGE: u32 = 500;
 const LEAST: u32 = 8;
 /// How often a list in pages is begun again before it is read in one piece.
 const PAGED_TRIES: u32 = 3;
