@@ -24,7 +24,7 @@ impl Request<'_> {
         self.namespace.map_or_else(|| "in the whole cluster".to_owned(), |name| format!("in namespace {name:?}"))
     }
 
-    fn is_write(&self) -> bool {
+    pub(crate) fn is_write(&self) -> bool {
         !matches!(self.verb, "get" | "list" | "watch")
     }
 

@@ -15,6 +15,7 @@ mod identity;
 mod join;
 mod late;
 mod own;
+mod plan;
 mod progress;
 mod readiness;
 mod reflector;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use discovery_core::{Effect, Error, ErrorKind, Result};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::document::Draft;
 use crate::fault::{Request, is_missing_resource, is_unrecognised, qualified};
 use crate::identity::Identity;
+use crate::reflector::PAGE;
 use crate::resource::{FIELD_MANAGER, GROUP, KIND, MANAGED_BY, Resource, VERSION, pod_owner};
 
 /// How long one request may take: a publish of the core's may need three.
@@ -102,7 +103,7 @@ impl Own {
         let asked = Request { verb, resource, namespace: Some(&self.identity.namespace) };
         match timeout(REQUEST, request).await {
             Err(_) => {
-                let effect = if verb == "get" { Effect::None } else { Effect::Unknown };
+                let effect = if asked.is_write() { Effect::Unknown } else { Effect::None };
                 let text = format!("the API server did not answer within {REQUEST:?}");
                 Err(Error::new(ErrorKind::Timeout, text).with_effect(effect))
             }
@@ -221,11 +222,16 @@ impl Own {
 
     /// The resources of the namespace, ready or not.
     pub(crate) async fn neighbours(&self) -> Result<Vec<Resource>> {
-        let params = kube::api::ListParams::default();
-        match self.ask("list", &qualified(), self.records.list(&params)).await? {
-            Ok(list) => Ok(list.items),
-            Err(_) => Ok(Vec::new()),
+        let mut params = ListParams::default().limit(PAGE);
+        let mut neighbours = Vec::new();
+        while let Ok(page) = self.ask("list", &qualified(), self.records.list(&params)).await? {
+            neighbours.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = ListParams::default().limit(PAGE).continue_token(&token),
+                None => break,
+            }
         }
+        Ok(neighbours)
     }
 
     fn written(&self, answer: kube::Result<Resource>) -> Result<Written<Resource>> {

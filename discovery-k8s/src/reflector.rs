@@ -49,7 +49,7 @@ const LASTED: Duration = Duration::from_secs(10);
 /// How often it is asked whether a resource type has come to be.
 const ABSENT: Duration = Duration::from_secs(1);
 /// How many objects a page has, and how few where they are so large that a page of these is not read in time.
-const PAGE: u32 = 500;
+pub(crate) const PAGE: u32 = 500;
 const LEAST: u32 = 8;
 /// How often it is told of a streamed list that it goes on.
 const TELLS: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use discovery_core::backend::{Desired, Drift, Session, Stamp, Write, WriteBatch};
 use discovery_core::{Effect, Error, ErrorKind, InstanceId, Key, Result};
 use tokio::sync::{Mutex, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::bounds::{MAX_BATCH, RECOVERY};
 use crate::document::Draft;
@@ -16,6 +16,7 @@ use crate::fault::is_unrecognised;
 use crate::join::precedence;
 use crate::late::FirstWrites;
 use crate::own::{Own, PodState, Standing, Version, Written};
+use crate::plan;
 use crate::progress;
 use crate::readiness::Ref;
 use crate::resource::Resource;
@@ -23,6 +24,8 @@ use crate::source::stored;
 
 /// How often a write is tried again that somebody else's came in between.
 const TRIES: u32 = 3;
+/// How long it may take to find out who else holds some keys. There is time left to write, or to put back.
+const LOOK: Duration = Duration::from_secs(RECOVERY.as_secs() / 2);
 
 /// Where a write of the own resource stands in a watch's positions.
 #[derive(Clone, Copy, Debug)]
@@ -261,11 +264,18 @@ impl KubernetesSession {
 
     /// Which of these keys, whose ids are not this owner's own, another living owner holds. `first`: only where its
     /// record is the one that readers show.
-    async fn conflicts(&self, keys: Vec<&Key>, first: bool) -> Result<Vec<(Key, Error)>> {
-        let mut conflicts = Vec::new();
+    async fn conflicts(&self, keys: &[&Key], first: bool) -> Result<Vec<(Key, Error)>> {
         if keys.is_empty() {
-            return Ok(conflicts);
+            return Ok(Vec::new());
         }
+        timeout(LOOK, self.held_by_others(keys, first)).await.unwrap_or_else(|_| {
+            let text = format!("who else holds a key of another id could not be read within {LOOK:?}");
+            Err(Error::new(ErrorKind::Timeout, text))
+        })
+    }
+
+    async fn held_by_others(&self, keys: &[&Key], first: bool) -> Result<Vec<(Key, Error)>> {
+        let mut conflicts = Vec::new();
         let identity = &self.own.identity;
         let own = Ref::new(&identity.namespace, &identity.resource);
         for resource in self.own.neighbours().await? {
@@ -291,20 +301,15 @@ impl KubernetesSession {
     async fn plan(&self, writer: &Writer, batch: &WriteBatch, desired: &Desired) -> Result<(Draft, Vec<(Key, Error)>)> {
         let puts: Vec<&Key> =
             batch.writes.iter().filter(|write| matches!(write, Write::Put { .. })).map(Write::key).collect();
-        let fresh = puts.iter().copied().filter(|key| self.is_foreign(key) && !writer.stored.contains(key));
-        let mut refused = self.conflicts(fresh.collect(), false).await?;
-        let mut draft = Draft::default();
-        // What is stored already has its place before what is new.
-        let (old, new): (Vec<_>, Vec<_>) = desired.iter().partition(|(key, _)| !puts.contains(key));
-        for (key, value) in old.into_iter().chain(new) {
-            if refused.iter().any(|(taken, _)| taken == key) {
-                continue;
-            }
-            if let Err(error) = draft.put(key, value) {
-                draft.restore(key, &writer.stored);
-                refused.push((key.clone(), error));
-            }
-        }
+        let fresh: Vec<&Key> =
+            puts.iter().copied().filter(|key| self.is_foreign(key) && !writer.stored.contains(key)).collect();
+        let mut refused = match self.conflicts(&fresh, false).await {
+            Err(error) if is_unrecognised(&error) => return Err(error),
+            // The other writes do not depend on it.
+            Err(error) => fresh.iter().map(|key| ((*key).clone(), error.clone().with_key(key))).collect(),
+            Ok(conflicts) => conflicts,
+        };
+        let draft = plan::next(&writer.stored, desired, &puts, &mut refused);
         Ok((draft, refused))
     }
 
@@ -343,14 +348,20 @@ impl KubernetesSession {
         let mut writer = self.writer.lock().await;
         self.check()?;
         let draft = Draft::of(desired)?;
-        if draft.is_empty() && matches!(writer.known, Known::Present(_)) != self.is_wanted(&draft) {
-            self.write(&mut writer, Draft::default()).await?;
+        let drifts = self.drifts(&mut writer, desired, &draft).await?;
+        // What is gone is put back first. Who else holds a key can be looked for the next time too.
+        if drifts.is_empty() { Ok(self.look_again(&draft).await) } else { Ok(drifts) }
+    }
+
+    /// How what is stored differs.
+    async fn drifts(&self, writer: &mut Writer, desired: &Desired, draft: &Draft) -> Result<Vec<(Key, Drift)>> {
+        if draft.is_empty() && matches!(writer.known, Known::Present(_)) != self.is_wanted(draft) {
+            self.write(writer, Draft::default()).await?;
         }
-        let mut drifts = self.look_again(&draft).await?;
-        if self.is_stored(&writer, &draft).await? {
-            return Ok(drifts);
+        if self.is_stored(writer, draft).await? {
+            return Ok(Vec::new());
         }
-        let resource = match self.settle(&mut writer).await {
+        let resource = match self.settle(writer).await {
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 return Ok(desired.keys().map(|key| (key.clone(), Drift::Taken(error.clone()))).collect());
             }
@@ -361,16 +372,15 @@ impl KubernetesSession {
         };
         let differences = draft.differences(resource.data().as_ref());
         let is_clean = differences.changed.is_empty() && differences.unwanted.is_empty();
-        if is_clean && !draft.is_empty() && !self.own.is_right(&resource, &draft) {
+        if is_clean && !draft.is_empty() && !self.own.is_right(&resource, draft) {
             // Nothing of ours is missing: what does not belong here goes without a word.
             writer.known = Known::Unknown;
-            if let Written::Done(Some(version)) = self.right(*resource, &draft).await? {
+            if let Written::Done(Some(version)) = self.right(*resource, draft).await? {
                 writer.known = Known::Present(version);
             }
         }
-        drifts.extend(differences.changed.into_iter().map(|key| (key, Drift::Changed)));
-        drifts.extend(differences.unwanted.into_iter().map(|key| (key, Drift::Unwanted)));
-        Ok(drifts)
+        let changed = differences.changed.into_iter().map(|key| (key, Drift::Changed));
+        Ok(changed.chain(differences.unwanted.into_iter().map(|key| (key, Drift::Unwanted))).collect())
     }
 
     /// Whether all is as it should be, by one read that costs the store nothing.
@@ -390,15 +400,23 @@ impl KubernetesSession {
         self.look_again.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn look_again(&self, draft: &Draft) -> Result<Vec<(Key, Drift)>> {
+    /// Which keys another owner turns out to hold. Where that cannot be read it is looked for the next time.
+    async fn look_again(&self, draft: &Draft) -> Vec<(Key, Drift)> {
         let at = *self.look_at();
         if at.is_none_or(|at| Instant::now() < at) {
-            return Ok(Vec::new());
+            return Vec::new();
         }
-        let keys = draft.keys().filter(|key| self.is_foreign(key)).collect();
-        let taken = self.conflicts(keys, true).await?;
-        *self.look_at() = None;
-        Ok(taken.into_iter().map(|(key, error)| (key, Drift::Taken(error))).collect())
+        let keys: Vec<&Key> = draft.keys().filter(|key| self.is_foreign(key)).collect();
+        match self.conflicts(&keys, true).await {
+            Ok(taken) => {
+                *self.look_at() = None;
+                taken.into_iter().map(|(key, error)| (key, Drift::Taken(error))).collect()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "whether another owner holds the same keys is not known: it is looked for again");
+                Vec::new()
+            }
+        }
     }
 }
 

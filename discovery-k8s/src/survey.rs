@@ -16,10 +16,9 @@ use crate::bounds::RECOVERY;
 use crate::client;
 use crate::config::{Config, Mode, Namespaces};
 use crate::fault::{Request, is_missing_resource, qualified};
+use crate::reflector::PAGE;
 use crate::resource::Resource;
 
-/// Objects in one page of a list.
-const PAGE: u32 = 500;
 /// How long one request may take.
 const REQUEST: Duration = RECOVERY;
 

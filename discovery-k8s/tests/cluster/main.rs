@@ -11,6 +11,7 @@ mod slices;
 #[path = "../support/mod.rs"]
 mod support;
 mod told;
+mod unlisted;
 
 use std::time::Duration;
 
