@@ -299,7 +299,8 @@ async fn delays_grow_and_start_over_on_progress_alone() {
         Answer::Watch(vec![], End::Close),
         Answer::Watch(vec![put("b", 9)], End::Hang),
     ]));
-    tell(&script, 3).await;
+    let told = tell(&script, 15).await;
+    assert_eq!(told[12..], ["recovered", "put a at 8", "put b at 9"]);
     let gaps = gaps(&script);
     assert!(gaps[12] > Duration::from_secs(1), "{gaps:?}");
     assert!(*gaps.last().unwrap() < Duration::from_millis(100), "{gaps:?}");
@@ -387,4 +388,29 @@ async fn a_server_that_is_behind_is_asked_for_pages_and_that_is_told_if_they_fai
     ]);
     let told = ["interrupted", "all a at 7", "recovered", "put b at 8", "interrupted", "all c at 9", "recovered"];
     assert_eq!(tell(&script, told.len()).await, told);
+}
+
+/// One that is ended at once tells nothing, and is behind by the pause before the next.
+#[tokio::test(start_paused = true)]
+async fn watches_that_end_at_once_again_and_again_are_told_until_one_is_of_use() {
+    let ends = |times: usize| std::iter::repeat_n(Answer::Watch(vec![], End::Close), times);
+    let start = || [NO_STREAMING, page(&["a"], 7, None)].into_iter();
+    // Once may happen to anybody.
+    let script = Script::new(start().chain(ends(1)).chain([Answer::Watch(vec![put("b", 8)], End::Hang)]));
+    assert_eq!(tell(&script, 2).await, ["all a at 7", "put b at 8"]);
+    let script = Script::new(start().chain(ends(10)).chain([Answer::Watch(vec![put("b", 8)], End::Hang)]));
+    let told = tell(&script, 12).await;
+    assert_eq!(told[..1], ["all a at 7"]);
+    assert!(told[1..10].iter().all(|told| told == "interrupted"), "{told:?}");
+    assert_eq!(told[10..], ["recovered", "put b at 8"]);
+    // One that stands, on which nothing happens, is of use, and within the declared recovery.
+    let script = Script::new(start().chain(ends(10)).chain([Answer::Watch(vec![], End::Hang)]));
+    let mut events = followed(&script).filter(|told| std::future::ready(!matches!(told, Told::Reading)));
+    let mut interrupted = Instant::now();
+    for _ in 0..10 {
+        interrupted = Instant::now();
+        events.next().await;
+    }
+    assert!(matches!(events.next().await, Some(Told::Recovered)));
+    assert!(interrupted.elapsed() <= RECOVERY, "{:?}", interrupted.elapsed());
 }
