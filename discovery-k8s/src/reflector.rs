@@ -250,9 +250,14 @@ pub(crate) async fn count(source: &dyn Counted) -> Result<Census, Error> {
 
 async fn or_absent<T: Default>(source: &dyn Counted, answer: Result<T, Failure>) -> Result<T, Error> {
     match answer {
-        Err(failure) if failure.cause == Cause::Absent && source.is_absent().await => Ok(T::default()),
+        Err(failure) if failure.cause == Cause::Absent && is_absent(source).await => Ok(T::default()),
         answer => answer.map_err(|failure| failure.error),
     }
+}
+
+/// Who is not told in time has the first answer to go by.
+async fn is_absent(source: &dyn Counted) -> bool {
+    timeout(REQUEST, source.is_absent()).await.unwrap_or(false)
 }
 
 async fn read_pages(source: &(impl Source + ?Sized), size: u32) -> Result<Page, Failure> {
@@ -524,7 +529,7 @@ impl Reflector {
                 tracing::debug!(%error, "the API server streams no lists: they are read in pages");
                 self.streaming = false;
             }
-            Cause::Absent if self.source.is_absent().await => {
+            Cause::Absent if is_absent(&*self.source).await => {
                 let was_absent = std::mem::replace(&mut self.absent, true);
                 if !was_absent {
                     tracing::warn!(%error, "the resource type is not there: it is looked for again and again");

@@ -38,6 +38,8 @@ struct Script {
     begun: Mutex<Option<Instant>>,
     /// Where the store says that it is, if it is not far ahead.
     version: Option<u64>,
+    /// It is not said which resource types there are.
+    hangs: bool,
     mark: Arc<Mark>,
 }
 
@@ -100,6 +102,9 @@ impl Source for Script {
     }
 
     async fn is_absent(&self) -> bool {
+        if self.hangs {
+            std::future::pending().await
+        }
         true
     }
 }
@@ -107,7 +112,7 @@ impl Source for Script {
 #[async_trait]
 impl Counted for Script {
     async fn census(&self) -> Result<Census, Failure> {
-        panic!("nobody raises a barrier here")
+        Err(failure(Cause::Absent))
     }
 }
 
@@ -276,6 +281,17 @@ async fn a_type_that_is_not_there_yet_is_empty_and_waited_for() {
     assert_eq!(tell(&script, 2).await, ["all  at 0", "all a at 4"]);
     let times: Vec<_> = script.asked.lock().unwrap().iter().map(|(at, _)| at.as_secs()).collect();
     assert_eq!(times, [0, 1, 2, 3]);
+}
+
+/// It may be there: who is not told goes by the first answer.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_say_whether_the_type_is_there_is_not_waited_for() {
+    let answers = Mutex::new([Answer::Refuse(Cause::Absent)].into());
+    let script = Arc::new(Script { answers, hangs: true, ..Script::default() });
+    let within = Duration::from_secs(6);
+    assert_eq!(timeout(within, tell(&script, 1)).await.expect("something is told"), ["interrupted"]);
+    let failed = timeout(within, count(&*script)).await.expect("a census has an end").unwrap_err();
+    assert_eq!(failed.to_string(), failure(Cause::Absent).error.to_string());
 }
 
 #[tokio::test(start_paused = true)]
