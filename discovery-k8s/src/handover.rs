@@ -33,8 +33,8 @@ pub(crate) const SPREAD: Duration = Duration::from_millis(25);
 /// How far it is with owners that went missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// They may come until then.
-    Waits(Instant),
+    /// They may come, or nobody has been asked yet whether they are there.
+    Waits,
     /// Their time was over before the census of this number was asked for, which is under way.
     Asked(u64),
     /// The census is of this version. They are gone if the watch comes as far without them.
@@ -47,6 +47,8 @@ struct Wait {
     leg: usize,
     /// The last step in which one of them went.
     step: u64,
+    /// They may come until then: a census that is asked for from then on proves whether they did.
+    until: Instant,
     stage: Stage,
 }
 
@@ -130,7 +132,7 @@ impl Handover {
         };
         let known = self.waits.iter().rfind(|wait| wait.leg == leg).map(|wait| wait.step);
         if known.is_none_or(|known| known < step) {
-            self.waits.push(Wait { leg, step, stage: Stage::Waits(Instant::now() + HANDOVER) });
+            self.waits.push(Wait { leg, step, until: Instant::now() + HANDOVER, stage: Stage::Waits });
         }
     }
 
@@ -174,9 +176,9 @@ impl Handover {
     fn next(&self, broken: &BTreeMap<usize, Error>) -> Option<(Instant, usize)> {
         let may_ask = |leg: usize| self.legs[leg].may_ask() && !broken.contains_key(&leg);
         let waiting = self.waits.iter().filter_map(|wait| match wait.stage {
-            Stage::Waits(until) if may_ask(wait.leg) => {
+            Stage::Waits if may_ask(wait.leg) => {
                 let asking = &self.legs[wait.leg];
-                Some(((until + asking.spread).max(asking.next), wait.leg))
+                Some(((wait.until + asking.spread).max(asking.next), wait.leg))
             }
             _ => None,
         });
@@ -200,7 +202,7 @@ impl Handover {
         let asking = &mut self.legs[leg];
         asking.number += 1;
         for wait in self.waits.iter_mut().filter(|wait| wait.leg == leg) {
-            if matches!(wait.stage, Stage::Waits(until) if until <= now) {
+            if wait.stage == Stage::Waits && wait.until <= now {
                 wait.stage = Stage::Asked(asking.number);
             }
         }
@@ -234,11 +236,28 @@ impl Handover {
                     // For those, too, whose time is over only later: whoever goes missing makes nobody ask sooner.
                     asking.next = asking.next.max(now + asking.backoff.next());
                 }
-                let stage = later.map_or(Stage::Waits(now), Stage::Asked);
+                let stage = later.map_or(Stage::Waits, Stage::Asked);
                 asked.filter(|wait| wait.stage == Stage::Asked(request.number)).for_each(|wait| wait.stage = stage);
             }
         }
         answer.ok()
+    }
+
+    /// Somebody else has counted the leg, which is in touch, and began when it was `asked`: that is for those whose time was over by
+    /// then. Where nobody else is missing, nothing is asked any more, and nobody needs to know that it could not be.
+    pub(crate) fn prove(&mut self, leg: usize, asked: Instant, version: u64) {
+        let mut is_open = false;
+        for wait in self.waits.iter_mut().filter(|wait| wait.leg == leg) {
+            match wait.stage {
+                Stage::Counted(_) => {}
+                Stage::Waits | Stage::Asked(_) if wait.until <= asked => wait.stage = Stage::Counted(version),
+                Stage::Waits | Stage::Asked(_) => is_open = true,
+            }
+        }
+        if !is_open {
+            self.legs[leg].under_way.clear();
+            self.legs[leg].failing = None;
+        }
     }
 
     /// The step up to which owners are gone, now that the leg's watch has come as far as this version.

@@ -14,6 +14,7 @@ use crate::handover::SPREAD;
 use crate::join::Stored;
 use crate::readiness::Claim;
 
+mod counted;
 mod gaps;
 mod refused;
 
