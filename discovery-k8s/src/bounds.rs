@@ -12,7 +12,7 @@ pub(crate) const PROPAGATION: Duration = Duration::from_millis(250);
 /// two a few milliseconds one after the other. A part of `P`. The rest of it are the spread of the requests, 25 ms, and what
 /// the API server takes to answer from its cache: it asks etcd how fresh that is each 100 ms while somebody waits for it
 /// (`progressRequestPeriod` in k8s.io/apiserver, `pkg/storage/cacher/progress/watch_progress.go`). So 225 ms and a round trip
-/// are the usual worst; docs/kubernetes.md says when it is more.
+/// are the usual worst, and 235 ms and one where others go just before; docs/kubernetes.md says when it is more.
 pub(crate) const HANDOVER: Duration = Duration::from_millis(100);
 /// The longest value in bytes. What an owner's records may take together is checked beside.
 pub(crate) const MAX_VALUE: usize = 1 << 20;

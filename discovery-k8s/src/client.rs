@@ -57,7 +57,22 @@ async fn kubeconfig(
     for path in paths.into_iter().filter(|path| !path.as_os_str().is_empty()) {
         merged = merged.merge(Kubeconfig::read_from(path)?)?;
     }
-    kube::Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await
+    let asks_for_proxy = asks_for_proxy(&merged);
+    let mut settings = kube::Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await?;
+    if !asks_for_proxy {
+        // kube takes the proxy of the process's environment for that of the cluster, also where `NO_PROXY` excepts it.
+        settings.proxy_url = None;
+    }
+    Ok(settings)
+}
+
+/// Whether the cluster of the current context is to be reached by a proxy.
+fn asks_for_proxy(merged: &Kubeconfig) -> bool {
+    let is_current = |name: &str| merged.current_context.as_deref() == Some(name);
+    let context = merged.contexts.iter().find(|named| is_current(&named.name)).and_then(|named| named.context.as_ref());
+    let clusters = merged.clusters.iter().filter(|named| context.is_some_and(|context| context.cluster == named.name));
+    let mut proxies = clusters.filter_map(|named| named.cluster.as_ref()?.proxy_url.as_deref());
+    proxies.next().is_some_and(|proxy| !proxy.is_empty())
 }
 
 /// A client that finds out about dead connections by itself. kube's own asks for no sign of life, and its HTTP/1 has
@@ -117,4 +132,44 @@ pub(crate) fn client(settings: &kube::Config) -> Result<kube::Client> {
 /// What it comes down to: the layers above it say only that they failed.
 fn innermost(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const CHILD: &str = "DISCOVERY_TEST_KUBECONFIG";
+    const TEST: &str = "client::tests::a_proxy_of_the_environment_is_not_the_kubeconfig_s";
+
+    fn kubeconfig(proxy: &str) -> String {
+        format!(
+            "{{current-context: c, contexts: [{{name: c, context: {{cluster: k, user: u}}}}], users: [{{name: u, user: {{}}}}], \
+             clusters: [{{name: k, cluster: {{server: 'https://127.0.0.1:6443'{proxy}}}}}]}}"
+        )
+    }
+
+    /// In processes of their own, since kube reads the variables of its process.
+    #[tokio::test]
+    async fn a_proxy_of_the_environment_is_not_the_kubeconfig_s() {
+        if let Some(path) = std::env::var_os(CHILD) {
+            let settings = settings(&Environment::default().with("KUBECONFIG", path)).await.unwrap();
+            let said = client(&settings).map_or_else(|error| error.to_string(), |_| "a client".to_owned());
+            return println!("said: {said}.");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config");
+        for (proxy, wanted) in
+            [("", "said: a client."), (", proxy-url: 'http://127.0.0.1:3128'", "said: the kubeconfig asks for a proxy")]
+        {
+            std::fs::write(&path, kubeconfig(proxy)).unwrap();
+            let mut process = Command::new(std::env::current_exe().unwrap());
+            process.args([TEST, "--exact", "--nocapture"]).env(CHILD, &path);
+            process.env("HTTPS_PROXY", "http://127.0.0.1:3129").env("https_proxy", "http://127.0.0.1:3129");
+            let ended = tokio::task::spawn_blocking(move || process.output()).await.unwrap().unwrap();
+            let said = [ended.stdout, ended.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+            assert!(said.contains(wanted), "{proxy:?}: {said}");
+        }
+    }
 }

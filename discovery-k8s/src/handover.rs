@@ -5,7 +5,7 @@
 //! of the owner. A watch that is behind, that missed something, or to which nothing comes any more, whether anybody has
 //! noticed that or not, does not come as far: so no failure removes anybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,7 +20,12 @@ use crate::reflector::{self, Mark};
 use crate::source::{Census, Counted, Leg};
 
 /// How soon after one census of a leg another may be asked for: many who go one after the other are asked for together.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(35);
+
+/// How many of a leg may be under way at a time. A server that waits for its cache answers the first when the pause after the last
+/// is over, so that whoever goes while others are asked for is waited for no longer than they: `HANDOVER`, a pause, those 100 ms
+/// and a round trip. That is at most 29 requests a second for as long as somebody goes all the time.
+const MOST: usize = 3;
 
 /// Over how long the requests are spread of all who hear of one event in the same instant, as every router of a cluster does.
 pub(crate) const SPREAD: Duration = Duration::from_millis(25);
@@ -28,10 +33,10 @@ pub(crate) const SPREAD: Duration = Duration::from_millis(25);
 /// How far it is with owners that went missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// They may come until then.
-    Waits(Instant),
-    /// Their time was over before the census was asked for that is under way.
-    Asked,
+    /// They may come, or nobody has been asked yet whether they are there.
+    Waits,
+    /// Their time was over before the census of this number was asked for, which is under way.
+    Asked(u64),
     /// The census is of this version. They are gone if the watch comes as far without them.
     Counted(u64),
 }
@@ -42,6 +47,8 @@ struct Wait {
     leg: usize,
     /// The last step in which one of them went.
     step: u64,
+    /// They may come until then: a census that is asked for from then on proves whether they did.
+    until: Instant,
     stage: Stage,
 }
 
@@ -49,17 +56,31 @@ struct Wait {
 struct Asking {
     source: Arc<dyn Counted>,
     mark: Arc<Mark>,
-    /// The census that is under way.
-    under_way: Option<BoxFuture<'static, Result<Arc<Census>>>>,
+    /// What is under way, the oldest first.
+    under_way: VecDeque<Request>,
+    /// Of the newest.
+    number: u64,
     /// When the next may be asked for.
     next: Instant,
     /// How long after the time of those who are missing it is.
     spread: Duration,
     backoff: Backoff,
-    /// When the last one was asked for.
-    asked: Instant,
     /// Since the first of those that failed was asked for, if the last one did.
     failing: Option<Failing>,
+}
+
+impl Asking {
+    /// Not several at a time of who gives no answer.
+    fn may_ask(&self) -> bool {
+        self.under_way.len() < if self.failing.is_some() { 1 } else { MOST }
+    }
+}
+
+/// A census that is under way.
+struct Request {
+    number: u64,
+    asked: Instant,
+    answer: BoxFuture<'static, Result<Arc<Census>>>,
 }
 
 struct Failing {
@@ -89,11 +110,11 @@ impl Handover {
         let asking = |(leg, mark): (&Leg, &Arc<Mark>)| Asking {
             source: Arc::clone(&leg.source),
             mark: Arc::clone(mark),
-            under_way: None,
+            under_way: VecDeque::new(),
+            number: 0,
             next: Instant::now(),
             spread: spread(&mut random),
             backoff: Backoff::new(RECOVERY / 2),
-            asked: Instant::now(),
             failing: None,
         };
         let legs = legs.iter().zip(marks).map(asking).collect();
@@ -105,12 +126,13 @@ impl Handover {
     pub(crate) fn missing(&mut self, leg: usize, step: Option<u64>) {
         let Some(step) = step else {
             self.waits.retain(|wait| wait.leg != leg);
+            self.legs[leg].under_way.clear();
             self.legs[leg].failing = None;
             return;
         };
         let known = self.waits.iter().rfind(|wait| wait.leg == leg).map(|wait| wait.step);
         if known.is_none_or(|known| known < step) {
-            self.waits.push(Wait { leg, step, stage: Stage::Waits(Instant::now() + HANDOVER) });
+            self.waits.push(Wait { leg, step, until: Instant::now() + HANDOVER, stage: Stage::Waits });
         }
     }
 
@@ -119,7 +141,7 @@ impl Handover {
     pub(crate) fn anew(&mut self, leg: usize, step: Option<u64>) {
         self.waits.retain(|wait| wait.leg != leg);
         let asking = &mut self.legs[leg];
-        asking.under_way = None;
+        asking.under_way.clear();
         asking.failing.take_if(|failing| !failing.is_told);
         self.missing(leg, step);
     }
@@ -132,8 +154,8 @@ impl Handover {
             let due = at(self.due(broken));
             tokio::select! {
                 biased;
-                (leg, answer) = answered(&mut self.legs) => {
-                    if let Some(census) = self.take(leg, answer) {
+                (leg, request, answer) = answered(&mut self.legs) => {
+                    if let Some(census) = self.take(leg, &request, answer) {
                         return (leg, Ok(census));
                     }
                 }
@@ -150,13 +172,13 @@ impl Handover {
         }
     }
 
-    /// When a census has to be asked for, and of which leg. One at a time of each.
+    /// When a census has to be asked for, and of which leg.
     fn next(&self, broken: &BTreeMap<usize, Error>) -> Option<(Instant, usize)> {
-        let may_ask = |leg: usize| self.legs[leg].under_way.is_none() && !broken.contains_key(&leg);
+        let may_ask = |leg: usize| self.legs[leg].may_ask() && !broken.contains_key(&leg);
         let waiting = self.waits.iter().filter_map(|wait| match wait.stage {
-            Stage::Waits(until) if may_ask(wait.leg) => {
+            Stage::Waits if may_ask(wait.leg) => {
                 let asking = &self.legs[wait.leg];
-                Some(((until + asking.spread).max(asking.next), wait.leg))
+                Some(((wait.until + asking.spread).max(asking.next), wait.leg))
             }
             _ => None,
         });
@@ -177,41 +199,65 @@ impl Handover {
 
     fn ask(&mut self, leg: usize) {
         let now = Instant::now();
+        let asking = &mut self.legs[leg];
+        asking.number += 1;
         for wait in self.waits.iter_mut().filter(|wait| wait.leg == leg) {
-            if matches!(wait.stage, Stage::Waits(until) if until <= now) {
-                wait.stage = Stage::Asked;
+            if wait.stage == Stage::Waits && wait.until <= now {
+                wait.stage = Stage::Asked(asking.number);
             }
         }
-        let asking = &mut self.legs[leg];
         let (source, mark) = (Arc::clone(&asking.source), Arc::clone(&asking.mark));
-        asking.under_way = Some(async move { census(&*source, &mark).await }.boxed());
-        (asking.asked, asking.next, asking.spread) = (now, now + PAUSE, spread(&mut self.random));
+        let answer = async move { census(&*source, &mark).await }.boxed();
+        asking.under_way.push_back(Request { number: asking.number, asked: now, answer });
+        (asking.next, asking.spread) = (now + PAUSE, spread(&mut self.random));
     }
 
-    /// The answer for those whose time was over before it was asked for. Where there is none they are asked for again.
-    fn take(&mut self, leg: usize, answer: Result<Arc<Census>>) -> Option<Arc<Census>> {
+    /// The answer for those whose time was over before it was asked for, by this request or by an earlier one, which is dropped.
+    /// Where there is none a later request that is under way is for them, too; else they are asked for again.
+    fn take(&mut self, leg: usize, request: &Request, answer: Result<Arc<Census>>) -> Option<Arc<Census>> {
         let asking = &mut self.legs[leg];
-        let stage = match &answer {
+        let asked = self.waits.iter_mut().filter(|wait| wait.leg == leg);
+        match &answer {
             Ok(census) => {
                 asking.backoff.reset();
                 asking.failing = None;
-                Stage::Counted(census.version)
+                asking.under_way.retain(|other| other.number > request.number);
+                let proven = asked.filter(|wait| matches!(wait.stage, Stage::Asked(by) if by <= request.number));
+                proven.for_each(|wait| wait.stage = Stage::Counted(census.version));
             }
             Err(error) => {
                 tracing::debug!(%error, "whether pods are gone that no slice speaks of cannot be asked: trying again");
-                // For those, too, whose time is over only later: whoever goes missing makes nobody ask sooner.
-                let (now, since) = (Instant::now(), asking.asked);
+                let (now, since) = (Instant::now(), request.asked);
                 let failing =
                     asking.failing.get_or_insert_with(|| Failing { since, error: error.clone(), is_told: false });
                 failing.error = error.clone();
-                asking.next = asking.next.max(now + asking.backoff.next());
-                Stage::Waits(now)
+                let later = asking.under_way.iter().map(|other| other.number).find(|other| *other > request.number);
+                if asking.under_way.is_empty() {
+                    // For those, too, whose time is over only later: whoever goes missing makes nobody ask sooner.
+                    asking.next = asking.next.max(now + asking.backoff.next());
+                }
+                let stage = later.map_or(Stage::Waits, Stage::Asked);
+                asked.filter(|wait| wait.stage == Stage::Asked(request.number)).for_each(|wait| wait.stage = stage);
             }
-        };
-        for wait in self.waits.iter_mut().filter(|wait| wait.leg == leg && wait.stage == Stage::Asked) {
-            wait.stage = stage;
         }
         answer.ok()
+    }
+
+    /// Somebody else has counted the leg, which is in touch, and began when it was `asked`: that is for those whose time was over by
+    /// then. Where nobody else is missing, nothing is asked any more, and nobody needs to know that it could not be.
+    pub(crate) fn prove(&mut self, leg: usize, asked: Instant, version: u64) {
+        let mut is_open = false;
+        for wait in self.waits.iter_mut().filter(|wait| wait.leg == leg) {
+            match wait.stage {
+                Stage::Counted(_) => {}
+                Stage::Waits | Stage::Asked(_) if wait.until <= asked => wait.stage = Stage::Counted(version),
+                Stage::Waits | Stage::Asked(_) => is_open = true,
+            }
+        }
+        if !is_open {
+            self.legs[leg].under_way.clear();
+            self.legs[leg].failing = None;
+        }
     }
 
     /// The step up to which owners are gone, now that the leg's watch has come as far as this version.
@@ -234,14 +280,16 @@ async fn at(next: Option<(Instant, usize)>) -> usize {
     }
 }
 
-/// The next answer, and of which leg it is.
-async fn answered(legs: &mut [Asking]) -> (usize, Result<Arc<Census>>) {
+/// The next answer, to which request of which leg.
+async fn answered(legs: &mut [Asking]) -> (usize, Request, Result<Arc<Census>>) {
     let next = |context: &mut Context<'_>| {
         for (leg, asking) in legs.iter_mut().enumerate() {
-            let Some(census) = &mut asking.under_way else { continue };
-            if let Poll::Ready(answer) = census.poll_unpin(context) {
-                asking.under_way = None;
-                return Poll::Ready((leg, answer));
+            for place in 0..asking.under_way.len() {
+                if let Poll::Ready(answer) = asking.under_way[place].answer.poll_unpin(context)
+                    && let Some(request) = asking.under_way.remove(place)
+                {
+                    return Poll::Ready((leg, request, answer));
+                }
             }
         }
         Poll::Pending

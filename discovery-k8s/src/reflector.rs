@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A watch that ends is resumed from the newest version seen; nothing is told of that. One that cannot be resumed at
-//! once is `Interrupted`, then `Recovered`. Delays grow with every failure and start over when an event came, or when a
+//! once is `Interrupted`, then `Recovered`; so are watches that end before they are of any use, twice in a row. Delays grow with every failure and start over when an event came, or when a
 //! watch has lasted; a list alone proves nothing. History that is gone is no failure, unless it is so twice in a row.
 //!
 //! Lists, streamed ones too, name no version, so that they hold all that was written before they began. One that is
@@ -30,7 +30,7 @@ use discovery_core::{Backoff, Error, ErrorKind};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::bounds::RECOVERY;
 use crate::join::Object;
@@ -46,6 +46,9 @@ pub(crate) const REQUEST: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(100);
 /// A watch that lasted this long is proof of progress.
 const LASTED: Duration = Duration::from_secs(10);
+/// A watch that stands for this long is one again, after others that ended at once: with the longest pause before it, well within
+/// `R`.
+const STANDS: Duration = RECOVERY.checked_div(4).expect("a constant");
 /// How often it is asked whether a resource type has come to be.
 const ABSENT: Duration = Duration::from_secs(1);
 /// How many objects a page has, and how few where they are so large that a page of these is not read in time.
@@ -199,6 +202,7 @@ pub(crate) fn follow(source: Arc<dyn Counted>, mark: Arc<Mark>) -> BoxStream<'st
         size: PAGE,
         paged_tries: 0,
         gone: 0,
+        ended: 0,
         absent: false,
         told: VecDeque::new(),
         pause: None,
@@ -246,9 +250,14 @@ pub(crate) async fn count(source: &dyn Counted) -> Result<Census, Error> {
 
 async fn or_absent<T: Default>(source: &dyn Counted, answer: Result<T, Failure>) -> Result<T, Error> {
     match answer {
-        Err(failure) if failure.cause == Cause::Absent && source.is_absent().await => Ok(T::default()),
+        Err(failure) if failure.cause == Cause::Absent && is_absent(source).await => Ok(T::default()),
         answer => answer.map_err(|failure| failure.error),
     }
+}
+
+/// Who is not told in time has the first answer to go by.
+async fn is_absent(source: &dyn Counted) -> bool {
+    timeout(REQUEST, source.is_absent()).await.unwrap_or(false)
 }
 
 async fn read_pages(source: &(impl Source + ?Sized), size: u32) -> Result<Page, Failure> {
@@ -313,6 +322,8 @@ struct Reflector {
     paged_tries: u32,
     /// How often the history was gone since the last progress.
     gone: u32,
+    /// How many watches in a row ended before anything was heard of them.
+    ended: u32,
     /// Whether it was told that the resource type is not there.
     absent: bool,
     told: VecDeque<Told>,
@@ -389,12 +400,18 @@ impl Reflector {
             State::Resume { .. } => {
                 let events = limited(self.source.watch(Start::After(self.version))).await?;
                 self.state = State::Watching { events, since: Instant::now(), heard: false };
-                self.mended();
+                if !self.is_ending() {
+                    self.mended();
+                }
             }
-            State::Watching { events, heard: was_heard, .. } => {
+            State::Watching { events, since, heard: was_heard } => {
                 let event = tokio::select! {
                     () = self.mark.back.notified() => return Err(behind()),
                     event = heard(events, SILENCE) => event?,
+                    () = sleep_until(*since + STANDS), if self.broken => {
+                        self.mended();
+                        return Ok(());
+                    }
                 };
                 *was_heard |= event.is_some();
                 match event {
@@ -435,6 +452,8 @@ impl Reflector {
     }
 
     fn hear(&mut self, event: Event) {
+        self.ended = 0;
+        self.mended();
         let (version, told) = match event {
             Event::Put(seen) => (seen.version, Told::Put(seen)),
             Event::Gone(name, version) => (version, Told::Gone(name, version)),
@@ -447,21 +466,37 @@ impl Reflector {
         self.told.push_back(told);
     }
 
-    /// The server ends every watch after some minutes.
+    /// The server ends every watch after some minutes. What ends each at once tells nothing of what happens meanwhile.
     fn ended(&mut self) {
         if let State::Watching { since, heard, .. } = self.state {
             self.state = State::Resume { listed: false };
             if since.elapsed() >= LASTED {
                 self.progressed();
             } else if !heard {
+                self.ended += 1;
+                if self.is_ending() {
+                    let text =
+                        "watches end as soon as they are opened: look at the API server, and at proxies before it";
+                    self.interrupted(Error::new(ErrorKind::Unavailable, text));
+                }
                 self.pause = Some(self.backoff.next());
             }
         }
     }
 
+    /// Once may happen to anybody.
+    fn is_ending(&self) -> bool {
+        self.ended > 1
+    }
+
     fn progressed(&mut self) {
         self.backoff.reset();
-        self.gone = 0;
+        (self.gone, self.ended) = (0, 0);
+    }
+
+    fn interrupted(&mut self, error: Error) {
+        self.broken = true;
+        self.told.push_back(Told::Interrupted(error));
     }
 
     /// Answers whether the list is as new as all that is known. One that a census has overtaken is older, and so is one of a
@@ -494,7 +529,7 @@ impl Reflector {
                 tracing::debug!(%error, "the API server streams no lists: they are read in pages");
                 self.streaming = false;
             }
-            Cause::Absent if self.source.is_absent().await => {
+            Cause::Absent if is_absent(&*self.source).await => {
                 let was_absent = std::mem::replace(&mut self.absent, true);
                 if !was_absent {
                     tracing::warn!(%error, "the resource type is not there: it is looked for again and again");
@@ -517,8 +552,7 @@ impl Reflector {
                 self.pause = Some(self.backoff.next());
             }
             _ => {
-                self.broken = true;
-                self.told.push_back(Told::Interrupted(error));
+                self.interrupted(error);
                 self.pause = Some(self.backoff.next());
             }
         }

@@ -13,7 +13,7 @@ use discovery_core::{Error, ErrorKind, Result, Scope};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, future};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::births::Births;
 use crate::handover::Handover;
@@ -35,8 +35,15 @@ const BACK_PAUSE: Duration = Duration::from_millis(250);
 /// One mark for each leg of an open watch.
 type Marks = Arc<[Arc<Mark>]>;
 
-/// One census for each leg.
-pub(crate) type Counted = Arc<[Arc<Census>]>;
+/// A census, and when it was asked for: it holds all that was so by then.
+#[derive(Clone, Debug)]
+pub(crate) struct Taken {
+    census: Arc<Census>,
+    asked: Instant,
+}
+
+/// One of each leg.
+pub(crate) type Counted = Arc<[Taken]>;
 
 /// Where barriers tell open watches what they have to catch up with.
 #[derive(Debug)]
@@ -71,14 +78,15 @@ impl Barriers {
     /// for until it has begun anew.
     pub(crate) async fn raise(&self, legs: &[Leg]) -> Result<Position> {
         for again in 0..BACK_TRIES {
-            let (open, before) = (self.open(), self.newest.borrow().clone());
+            let (open, before, asked) = (self.open(), self.newest.borrow().clone(), Instant::now());
             let counted = future::try_join_all(legs.iter().map(|leg| reflector::count(&*leg.source)));
-            let counted: Vec<_> = counted.await?.into_iter().map(Arc::new).collect();
+            let counted = counted.await?.into_iter().map(|census| Taken { census: Arc::new(census), asked });
+            let counted: Vec<_> = counted.collect();
             let seen = open.iter().flat_map(|(marks, seen)| marks.iter().zip(seen).zip(&counted));
             // A type that is not there has no version.
-            let back: Vec<_> = seen.filter(|((_, seen), census)| (1..**seen).contains(&census.version)).collect();
+            let back: Vec<_> = seen.filter(|((_, seen), taken)| (1..**seen).contains(&taken.census.version)).collect();
             if back.is_empty() {
-                let position = progress::position(counted.iter().map(|census| census.version));
+                let position = progress::position(counted.iter().map(|taken| taken.census.version));
                 self.newest.send_modify(|newest| *newest = Some(newer(counted, before.as_ref(), newest.as_ref())));
                 return Ok(position);
             }
@@ -95,12 +103,13 @@ impl Barriers {
 /// The newest census of each leg: what was `counted`, or what another barrier counted meanwhile, which stands there `now`. One
 /// below what stood there `before` it was taken proves that the store went back: what is not below that is of the history
 /// that is gone.
-fn newer(counted: Vec<Arc<Census>>, before: Option<&Counted>, now: Option<&Counted>) -> Counted {
+fn newer(counted: Vec<Taken>, before: Option<&Counted>, now: Option<&Counted>) -> Counted {
     let Some(now) = now else { return counted.into() };
-    let newer = |(leg, census): (usize, Arc<Census>)| {
-        let before = before.map_or(0, |before| before[leg].version);
-        let is_gone = census.version < before && before <= now[leg].version;
-        if census.version < now[leg].version && !is_gone { Arc::clone(&now[leg]) } else { census }
+    let newer = |(leg, taken): (usize, Taken)| {
+        let (version, now) = (taken.census.version, &now[leg]);
+        let before = before.map_or(0, |before| before[leg].census.version);
+        let is_gone = version < before && before <= now.census.version;
+        if version < now.census.version && !is_gone { now.clone() } else { taken }
     };
     counted.into_iter().enumerate().map(newer).collect()
 }
@@ -317,7 +326,12 @@ impl Watch {
     }
 
     fn compare(&mut self, counted: &Counted) -> Vec<WatchEvent> {
-        counted.iter().enumerate().for_each(|(leg, census)| self.take(leg, census));
+        for (leg, taken) in counted.iter().enumerate() {
+            self.take(leg, &taken.census);
+            if !self.broken.contains_key(&leg) {
+                self.handover.prove(leg, taken.asked, taken.census.version);
+            }
+        }
         let mut events = self.batch(Vec::new());
         for leg in 0..counted.len() {
             events.extend(self.give_up(leg));

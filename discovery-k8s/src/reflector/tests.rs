@@ -38,6 +38,8 @@ struct Script {
     begun: Mutex<Option<Instant>>,
     /// Where the store says that it is, if it is not far ahead.
     version: Option<u64>,
+    /// It is not said which resource types there are.
+    hangs: bool,
     mark: Arc<Mark>,
 }
 
@@ -100,6 +102,9 @@ impl Source for Script {
     }
 
     async fn is_absent(&self) -> bool {
+        if self.hangs {
+            std::future::pending().await
+        }
         true
     }
 }
@@ -107,7 +112,7 @@ impl Source for Script {
 #[async_trait]
 impl Counted for Script {
     async fn census(&self) -> Result<Census, Failure> {
-        panic!("nobody raises a barrier here")
+        Err(failure(Cause::Absent))
     }
 }
 
@@ -278,6 +283,17 @@ async fn a_type_that_is_not_there_yet_is_empty_and_waited_for() {
     assert_eq!(times, [0, 1, 2, 3]);
 }
 
+/// It may be there: who is not told goes by the first answer.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_say_whether_the_type_is_there_is_not_waited_for() {
+    let answers = Mutex::new([Answer::Refuse(Cause::Absent)].into());
+    let script = Arc::new(Script { answers, hangs: true, ..Script::default() });
+    let within = Duration::from_secs(6);
+    assert_eq!(timeout(within, tell(&script, 1)).await.expect("something is told"), ["interrupted"]);
+    let failed = timeout(within, count(&*script)).await.expect("a census has an end").unwrap_err();
+    assert_eq!(failed.to_string(), failure(Cause::Absent).error.to_string());
+}
+
 #[tokio::test(start_paused = true)]
 async fn delays_grow_and_start_over_on_progress_alone() {
     let gaps = |script: &Script| {
@@ -299,7 +315,8 @@ async fn delays_grow_and_start_over_on_progress_alone() {
         Answer::Watch(vec![], End::Close),
         Answer::Watch(vec![put("b", 9)], End::Hang),
     ]));
-    tell(&script, 3).await;
+    let told = tell(&script, 15).await;
+    assert_eq!(told[12..], ["recovered", "put a at 8", "put b at 9"]);
     let gaps = gaps(&script);
     assert!(gaps[12] > Duration::from_secs(1), "{gaps:?}");
     assert!(*gaps.last().unwrap() < Duration::from_millis(100), "{gaps:?}");
@@ -387,4 +404,28 @@ async fn a_server_that_is_behind_is_asked_for_pages_and_that_is_told_if_they_fai
     ]);
     let told = ["interrupted", "all a at 7", "recovered", "put b at 8", "interrupted", "all c at 9", "recovered"];
     assert_eq!(tell(&script, told.len()).await, told);
+}
+
+/// One that is ended at once tells nothing, and is behind by the pause before the next.
+#[tokio::test(start_paused = true)]
+async fn watches_that_end_at_once_again_and_again_are_told_until_one_is_of_use() {
+    let ends = |times: usize| std::iter::repeat_n(Answer::Watch(vec![], End::Close), times);
+    let start = || [NO_STREAMING, page(&["a"], 7, None)].into_iter();
+    // Once may happen to anybody.
+    let script = Script::new(start().chain(ends(1)).chain([Answer::Watch(vec![put("b", 8)], End::Hang)]));
+    assert_eq!(tell(&script, 2).await, ["all a at 7", "put b at 8"]);
+    let script = Script::new(start().chain(ends(10)).chain([Answer::Watch(vec![put("b", 8)], End::Hang)]));
+    let told = tell(&script, 12).await;
+    assert_eq!(told[..1], ["all a at 7"]);
+    assert!(told[1..10].iter().all(|told| told == "interrupted"), "{told:?}");
+    assert_eq!(told[10..], ["recovered", "put b at 8"]);
+    // One that stands, on which nothing happens, is of use, and within the declared recovery.
+    let script = Script::new(start().chain(ends(10)).chain([Answer::Watch(vec![], End::Hang)]));
+    let mut events = followed(&script).filter(|told| std::future::ready(!matches!(told, Told::Reading)));
+    for _ in 0..10 {
+        events.next().await;
+    }
+    let interrupted = Instant::now();
+    assert!(matches!(events.next().await, Some(Told::Recovered)));
+    assert!(interrupted.elapsed() <= RECOVERY / 2 + STANDS + Duration::from_millis(10), "{:?}", interrupted.elapsed());
 }

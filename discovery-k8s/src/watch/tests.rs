@@ -185,9 +185,11 @@ async fn a_barrier_that_is_slow_takes_nothing_from_one_that_overtakes_it() {
 /// Two that overlap, and the store goes back while one of them is under way.
 #[test]
 fn what_was_counted_of_a_store_that_went_back_does_not_stay() {
-    let counted = |versions: &[u64]| -> Vec<Arc<Census>> {
-        versions.iter().map(|version| Arc::new(Census { version: *version, objects: HashMap::new() })).collect()
+    let taken = |version: &u64| Taken {
+        census: Arc::new(Census { version: *version, objects: HashMap::new() }),
+        asked: Instant::now(),
     };
+    let counted = |versions: &[u64]| -> Vec<Taken> { versions.iter().map(taken).collect() };
     for (what, before, now, taken, wanted) in [
         ("the first", None, None, &[5, 5][..], [5, 5]),
         ("one after another", Some([3, 4]), Some([3, 4]), &[5, 4], [5, 4]),
@@ -200,7 +202,7 @@ fn what_was_counted_of_a_store_that_went_back_does_not_stay() {
         let [before, now] =
             [before, now].map(|versions: Option<[u64; 2]>| versions.map(|versions| counted(&versions).into()));
         let newest = newer(counted(taken), before.as_ref(), now.as_ref());
-        assert_eq!(newest.iter().map(|census| census.version).collect::<Vec<_>>(), wanted, "{what}");
+        assert_eq!(newest.iter().map(|taken| taken.census.version).collect::<Vec<_>>(), wanted, "{what}");
     }
 }
 

@@ -96,6 +96,19 @@ async fn nobody_is_asked_for_who_has_come_and_the_view_is_right() {
     quiet(&mut events, RECOVERY * 3, "it is over").await;
 }
 
+/// What was asked for one who has come since is nobody's business, and neither is what becomes of it.
+#[tokio::test(start_paused = true)]
+async fn a_census_that_fails_once_nobody_is_missing_is_not_spoken_of() {
+    let (slices, send, mut events) = begun(&["a"], []).await;
+    slices.answers(Answer::FailsAfter(FRESH));
+    send.send(Ok(slices.write("one", 10, &[]))).unwrap();
+    quiet(&mut events, HANDOVER + SPREAD + TICK, "it is asked for").await;
+    assert_eq!(slices.counted(), 1);
+    send.send(Ok(slices.write("two", 11, &["a"]))).unwrap();
+    quiet(&mut events, RECOVERY * 3, "it has come").await;
+    assert_eq!(slices.counted(), 1);
+}
+
 /// The watch breaks and is mended, which says nothing of what may be asked; and the other way round.
 #[tokio::test(start_paused = true)]
 async fn one_trouble_that_ends_hides_no_other() {
