@@ -30,6 +30,12 @@ impl Fault {
         Self::new(ErrorKind::Timeout, Effect::Unknown, true, message)
     }
 
+    /// A page of so many records that takes too long, of a member that lives.
+    pub(crate) fn slow(records: i64, limit: std::time::Duration) -> Self {
+        let message = format!("a page of {records} records took longer than {limit:?}: is the link to etcd slow?");
+        Self::new(ErrorKind::Timeout, Effect::None, true, message)
+    }
+
     /// A connection that could not be made. Nothing was sent.
     pub(crate) fn connecting(endpoint: &str, error: &(dyn StdError + 'static)) -> Self {
         let message = format!("{}: {}", with_port(endpoint), network_cause(error));

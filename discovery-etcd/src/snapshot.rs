@@ -10,7 +10,7 @@ use etcd_client::{GetOptions, GetResponse, KeyValue};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, poll};
 use tokio::task::yield_now;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::alive::{MUCH, silence};
 use crate::fault::Fault;
@@ -122,6 +122,8 @@ pub(crate) struct Pages {
     revision: i64,
     /// How many bytes a page may have.
     largest: usize,
+    /// How long one may take.
+    limit: Duration,
     pace: Pace,
     /// How many records the largest page had.
     most: i64,
@@ -131,10 +133,10 @@ pub(crate) struct Pages {
 
 impl Pages {
     pub(crate) fn new(store: &Arc<Store>, range: &Range) -> Self {
-        Self::of_at_most(LARGEST_MESSAGE, store, range)
+        Self::of_at_most(LARGEST_MESSAGE, PAGE, store, range)
     }
 
-    fn of_at_most(largest: usize, store: &Arc<Store>, range: &Range) -> Self {
+    fn of_at_most(largest: usize, limit: Duration, store: &Arc<Store>, range: &Range) -> Self {
         let pace = if range.start == store.names.root() { OF_ANY_KIND } else { OF_ONE_KIND };
         let mut pages = Self {
             store: Arc::clone(store),
@@ -142,6 +144,7 @@ impl Pages {
             next: None,
             revision: 0,
             largest,
+            limit,
             pace,
             most: 0,
             slowest: Duration::ZERO,
@@ -189,7 +192,7 @@ impl Pages {
     }
 
     fn fetch(&self, from: Vec<u8>, limit: i64) -> Fetch {
-        let (store, largest) = (Arc::clone(&self.store), self.largest);
+        let (store, largest, in_time) = (Arc::clone(&self.store), self.largest, self.limit);
         let options = GetOptions::new().with_range(self.end.clone()).with_revision(self.revision);
         async move {
             let (mut limit, mut left, mut patience) =
@@ -209,9 +212,12 @@ impl Pages {
                         Ok((page?, took))
                     }
                 };
-                let fault = match store.bulk.call(PAGE, page).await {
-                    Ok(page) => return Ok(page),
-                    Err(fault) => fault,
+                // From outside, so that it is given up as by whoever reads: the connection is left, on which what the server has
+                // sent is ahead of anything smaller, and nothing else is.
+                let fault = match timeout(in_time, store.bulk.call(in_time * 2, page)).await {
+                    Ok(Ok(page)) => return Ok(page),
+                    Ok(Err(fault)) => fault,
+                    Err(_) => Fault::slow(limit, in_time),
                 };
                 match fault.error.kind() {
                     ErrorKind::TooLarge if limit > 1 => {}
@@ -266,8 +272,8 @@ pub(crate) async fn read(store: &Arc<Store>, range: &Range) -> Result<(Vec<Entry
 
 #[cfg(test)]
 mod tests {
-    use discovery_core::Scope;
-    use discovery_testbed::Etcd;
+    use discovery_core::{Effect, Scope};
+    use discovery_testbed::{Direction, Etcd, Proxy};
 
     use super::*;
     use crate::config::Config;
@@ -320,7 +326,7 @@ mod tests {
         }
         let store = Arc::new(Store::new(Config::new([etcd.endpoint()])));
         let range = store.names.range(&Scope::all()).unwrap();
-        let mut pages = Pages::of_at_most(500_000, &store, &range);
+        let mut pages = Pages::of_at_most(500_000, PAGE, &store, &range);
         let mut read = Vec::new();
         while let Some(page) = pages.next().await.unwrap() {
             read.extend(page.into_iter().map(|record| {
@@ -330,5 +336,27 @@ mod tests {
         }
         wanted.sort();
         assert_eq!(read, wanted);
+    }
+
+    /// That it takes long is no fault of the member's: writes, renewals and watches go on over the connections that they have.
+    #[tokio::test]
+    async fn a_page_that_takes_too_long_is_no_verdict_on_its_member() {
+        let etcd = Etcd::start().await.unwrap();
+        let mut client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+        for number in 0..100 {
+            client.put(format!("v1/instances/x/y/z/{number:x}"), vec![b'1'; 15_000], None).await.unwrap();
+        }
+        let networks = [Proxy::to_port(etcd.port()).unwrap(), Proxy::to_port(etcd.port()).unwrap()];
+        let endpoints = networks.each_ref().map(|network| format!("http://{}", network.address()));
+        let store = Arc::new(Store::new(Config::new(endpoints)));
+        let control = store.control.wire().await.unwrap();
+        // Also a quarter of it takes longer than it may.
+        networks.iter().for_each(|network| network.limit(Direction::ToClient, 150_000));
+        let range = store.names.everything();
+        let mut pages = Pages::of_at_most(LARGEST_MESSAGE, Duration::from_secs(2), &store, &range);
+        let fault = pages.next().await.unwrap_err();
+        assert!(store.control.trusts(&control));
+        assert_eq!((fault.error.kind(), fault.error.effect()), (ErrorKind::Timeout, Effect::None), "{}", fault.error);
+        assert!(networks.iter().map(Proxy::connections).sum::<u64>() > 2, "it was asked for over another connection");
     }
 }
