@@ -156,6 +156,11 @@ pub(crate) fn is_future(error: &etcd_client::Error) -> bool {
     matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains("is a future revision"))
 }
 
+/// Whether a call failed because a token has run out.
+pub(crate) fn is_of_token(error: &etcd_client::Error) -> bool {
+    matches!(error, etcd_client::Error::GRpcStatus(status) if tells_of_token(status.message()))
+}
+
 /// Whether signing in failed because the store has no users.
 pub(crate) fn is_without_users(error: &etcd_client::Error) -> bool {
     matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains("authentication is not enabled"))
@@ -174,11 +179,16 @@ fn is_unsigned(text: &str) -> bool {
     text.contains("user name is empty")
 }
 
+/// Whether a token has run out, or is another server's.
+pub(crate) fn tells_of_token(reason: &str) -> bool {
+    reason.contains("invalid auth token")
+}
+
 /// Reasons for which a watch is cancelled come as text alone.
 fn code_of(reason: &str) -> Code {
     if reason.contains("permission denied") {
         Code::PermissionDenied
-    } else if reason.contains("invalid auth token") {
+    } else if tells_of_token(reason) {
         Code::Unauthenticated
     } else if reason.contains("compacted") {
         Code::OutOfRange

@@ -5,7 +5,7 @@ use std::time::Duration;
 use etcd_client::{Error as EtcdError, LeaseKeepAliveStream, LeaseKeeper};
 use tokio::time::timeout;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, is_of_token};
 use crate::link::{Attempt, Link, Wire};
 use crate::store::CALL;
 
@@ -27,14 +27,16 @@ impl Keeper {
         };
         let attempt = Attempt::new(link, &wire);
         let exchange = async {
-            match open {
-                Some(keeper) => keeper.exchange().await,
-                None => {
-                    // The client reads the first answer itself, and keeps to itself how long the lease lives.
-                    let (requests, answers) = wire.lease.clone().keep_alive(lease).await?;
-                    Ok((Self { wire: wire.clone(), requests, answers }, None))
+            if let Some(keeper) = open {
+                match keeper.exchange().await {
+                    // A stream keeps the token that it was opened with. The client signs in anew where one is opened.
+                    Err(error) if is_of_token(&error) => {}
+                    outcome => return outcome,
                 }
             }
+            // The client reads the first answer itself, and keeps to itself how long the lease lives.
+            let (requests, answers) = wire.lease.clone().keep_alive(lease).await?;
+            Ok((Self { wire: wire.clone(), requests, answers }, None))
         };
         let outcome = timeout(CALL, exchange).await;
         attempt.ended();

@@ -20,13 +20,16 @@ use crate::write::{Guard, Order, Verdict, unreadable};
 const GROUP: usize = 64;
 /// How many bytes such a transaction has, unless one write alone has more.
 const GROUP_BYTES: usize = 256 << 10;
-/// How many transactions are under way at once.
+/// How many transactions are under way at once, of no more bytes together than the largest one may have: on a slow link all of
+/// them would else be late.
 const PIPELINE: usize = 8;
 /// How much longer a transaction may take for each record of the lease, where users are demanded: etcd then looks at all of
 /// them for each that is written (`checkLeasePuts` in its `apply/auth.go`), and what is under way together waits for each other.
 const EACH: Duration = Duration::from_millis(1);
-/// How many records that is reckoned with at most: the core waits for a publish no longer than R.
-const RECKONED: usize = 3_000;
+/// How many bytes a second the slowest link carries. Half of what a small call may take is for as many as it does in that time.
+const SLOWEST: usize = 350_000;
+/// How long a transaction may take at most: the core waits for a publish no longer than R.
+const LONGEST: Duration = Duration::from_secs(5);
 /// How often a write is tried again because the record was not what it was thought to be.
 const ROUNDS: usize = 6;
 
@@ -118,12 +121,16 @@ impl<'a> Publishing<'a> {
             }
             let Some(fence) = self.ground.fence else { return };
             let session = self.session;
-            let (before, limit) = (session.store.known(), self.patience(orders.len()));
-            let sending = groups(std::mem::take(&mut orders)).into_iter().map(|group| async move {
+            let bytes: usize = orders.iter().map(Order::size).sum();
+            let (before, limit) = (session.store.known(), self.patience(orders.len(), bytes.min(MAX_REQUEST)));
+            let groups = groups(std::mem::take(&mut orders));
+            let largest = groups.iter().map(|group| group.iter().map(Order::size).sum()).max().unwrap_or(1);
+            let at_once = (MAX_REQUEST / largest).clamp(1, PIPELINE);
+            let sending = groups.into_iter().map(|group| async move {
                 let answer = send(session, grouped(session, fence, &group), limit).await;
                 (group, answer)
             });
-            let answers: Vec<_> = stream::iter(sending).buffer_unordered(PIPELINE).collect().await;
+            let answers: Vec<_> = stream::iter(sending).buffer_unordered(at_once).collect().await;
             let mut fenced: Option<GetResponse> = None;
             for (group, answer) in answers {
                 match answer {
@@ -190,10 +197,10 @@ impl<'a> Publishing<'a> {
         };
     }
 
-    /// How long a transaction may take, beside so many writes.
-    fn patience(&self, writes: usize) -> Duration {
+    /// How long a transaction may take, beside so many writes, and where so many bytes are under way together.
+    fn patience(&self, writes: usize, bytes: usize) -> Duration {
         let users = self.session.store.config.credentials.is_some();
-        patience(users, self.ground.held.len() + writes)
+        patience(users, self.ground.held.len() + writes, bytes)
     }
 
     /// Writes all of them or none.
@@ -216,7 +223,7 @@ impl<'a> Publishing<'a> {
             let looks: Vec<_> = std::iter::once(session.fence.get()).chain(orders.iter().map(Order::look)).collect();
             let txn = Txn::new().when(compares).and_then(ops).or_else(looks);
             let before = session.store.known();
-            let answer = match send(session, txn, self.patience(orders.len())).await {
+            let answer = match send(session, txn, self.patience(orders.len(), bytes)).await {
                 Ok(answer) => answer,
                 Err(fault) => {
                     self.failed(&fault);
@@ -260,8 +267,10 @@ impl<'a> Publishing<'a> {
     }
 }
 
-fn patience(users: bool, records: usize) -> Duration {
-    if users { CALL + EACH * u32::try_from(records.min(RECKONED)).unwrap_or_default() } else { CALL }
+fn patience(users: bool, records: usize, bytes: usize) -> Duration {
+    let looking = if users { EACH * u32::try_from(records).unwrap_or(u32::MAX) } else { Duration::ZERO };
+    let sending = Duration::from_secs_f64(bytes as f64 / SLOWEST as f64).saturating_sub(CALL / 2);
+    (CALL + looking + sending).min(LONGEST)
 }
 
 fn restless() -> Error {
@@ -309,8 +318,15 @@ mod tests {
 
     #[test]
     fn with_users_the_time_of_a_transaction_grows_with_what_the_lease_holds() {
-        assert_eq!(patience(false, 50_000), CALL);
-        assert_eq!(patience(true, 1_500), CALL + Duration::from_millis(1_500));
-        assert_eq!(patience(true, 1_000_000), crate::bounds::bounds(CALL, CALL).recovery);
+        assert_eq!(patience(false, 50_000, 0), CALL);
+        assert_eq!(patience(true, 1_500, 0), CALL + Duration::from_millis(1_500));
+        assert_eq!(patience(true, 1_000_000, 0), crate::bounds::bounds(CALL, CALL).recovery);
+    }
+
+    #[test]
+    fn much_that_is_written_is_given_the_time_that_a_slow_link_takes() {
+        assert_eq!(patience(false, 1_000, 1_000 * 300), CALL);
+        assert_eq!(patience(false, 1, 700_000), CALL + Duration::from_secs(1));
+        assert_eq!(patience(false, 1, MAX_REQUEST), LONGEST);
     }
 }

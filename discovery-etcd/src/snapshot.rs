@@ -351,7 +351,7 @@ mod tests {
         let store = Arc::new(Store::new(Config::new(endpoints)));
         let control = store.control.wire().await.unwrap();
         // Also a quarter of it takes longer than it may.
-        networks.each_ref().map(|network| network.limit(Direction::ToClient, 150_000));
+        networks.iter().for_each(|network| network.limit(Direction::ToClient, 150_000));
         let range = store.names.everything();
         let mut pages = Pages::of_at_most(LARGEST_MESSAGE, Duration::from_secs(2), &store, &range);
         let fault = pages.next().await.unwrap_err();

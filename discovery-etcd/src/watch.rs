@@ -13,14 +13,14 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::epoch::Known;
-use crate::fault::Fault;
+use crate::fault::{Fault, tells_of_token};
 use crate::follow::{Following, Heard};
 use crate::history::{History, compare};
 use crate::link::{Attempt, Link};
 use crate::names::Range;
 use crate::place::{Place, Witness, Witnesses};
 use crate::snapshot::{Pages, RESTARTS};
-use crate::store::Store;
+use crate::store::{Store, revision};
 
 /// How long the server may take to take a watch.
 const OPEN: Duration = Duration::from_secs(3);
@@ -319,12 +319,20 @@ impl Watch {
         let wire = self.link.wire().await?;
         let attempt = Attempt::new(&self.link, &wire);
         let options = WatchOptions::new().with_range(self.range.end.clone()).with_start_revision(self.told + 1);
-        let mut client = wire.watch.clone();
-        let key = self.range.start.clone();
-        let opening = async move {
-            let mut stream = client.watch(key, Some(options)).await?;
+        let key = &self.range.start;
+        let create = || async {
+            let mut stream = wire.watch.clone().watch(key.clone(), Some(options.clone())).await?;
             let created = stream.message().await?;
             Ok::<_, etcd_client::Error>((stream, created))
+        };
+        let opening = async {
+            let (stream, created) = create().await?;
+            // etcd says it with a watch that is created and ended. The client signs in anew where a call fails, and once for all.
+            if created.as_ref().is_some_and(|refused| refused.canceled() && tells_of_token(reason(refused))) {
+                revision(wire.clone(), key.clone()).await?;
+                return create().await;
+            }
+            Ok((stream, created))
         };
         let opened = timeout(OPEN, opening).await;
         attempt.ended();

@@ -3,11 +3,13 @@
 mod common;
 
 use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use common::*;
 use discovery_core::backend::{Backend, Change, Desired, Registrar, SessionRequest, Watcher};
-use discovery_core::{Discovery, Query, ViewChange, ViewOptions};
+use discovery_core::{Discovery, Key, Query, View, ViewChange, ViewOptions};
 use discovery_testbed::{Etcd, EtcdCluster, Network};
 use futures_util::future::join_all;
 
@@ -106,6 +108,24 @@ fn what<T>(change: &ViewChange<T>) -> &'static str {
     }
 }
 
+/// A view of a handle's that has needed this member alone. A handle begins with any of them.
+async fn on_one_member(cluster: &EtcdCluster, member: usize) -> (Network, Discovery, View<Bytes>) {
+    let servers = || cluster.members().iter().map(|member| (Ipv4Addr::LOCALHOST, member.port()).into());
+    loop {
+        let network = Network::to(servers()).unwrap();
+        let environment = environment(&behind(network.proxies()));
+        let reader = Discovery::builder().environment(environment).backend("etcd").build().await.unwrap();
+        let query = Query::kind("endpoint").segment("dynamo");
+        let view = reader.entries(query, ViewOptions::default()).await.unwrap();
+        let used = network.proxies().iter().map(|proxy| proxy.connections() > 0);
+        if used.enumerate().all(|(index, used)| used == (index == member)) {
+            return (network, reader, view);
+        }
+        drop(view);
+        reader.shutdown(Duration::from_secs(10)).await;
+    }
+}
+
 /// One member, on which a view's watch is, no longer hears of what the others do: the view leaves it or says that it is
 /// stale, and then shows what the others have, as if nothing had been.
 async fn a_member_that_lags_is_left(
@@ -113,48 +133,37 @@ async fn a_member_that_lags_is_left(
     lag: impl Fn(&EtcdCluster, usize),
     catch_up: impl Fn(&EtcdCluster, usize),
 ) {
-    let network = Network::to(cluster.members().iter().map(|member| (Ipv4Addr::LOCALHOST, member.port()).into()));
-    let network = network.unwrap();
-    let reader = Discovery::builder()
-        .environment(environment(&behind(network.proxies())))
-        .backend("etcd")
-        .build()
-        .await
-        .unwrap();
-    let query = Query::kind("endpoint").segment("dynamo");
-    let view = reader.entries(query, ViewOptions::default()).await.unwrap();
-    let used: Vec<_> = network.proxies().iter().map(|proxy| proxy.connections() > 0).collect();
-    let lagging = used.iter().position(|used| *used).unwrap();
-    assert_eq!(used.iter().filter(|used| **used).count(), 1, "a handle begins with one member");
-    cluster.move_leader((lagging + 1) % 3).await.unwrap();
+    let lagging = (cluster.leader().await.unwrap() + 1) % 3;
     let others = cluster.members().iter().enumerate().filter(|(index, _)| *index != lagging);
     let others = others.map(|(_, member)| member.endpoint()).collect::<Vec<_>>().join(",");
     let (owner, mortal) = (backend(&others).await, backend(&others).await);
     let session = owner.open(&SessionRequest::new(Some(Duration::from_secs(300)), None)).await.unwrap();
     let dying = mortal.open(&SessionRequest::new(Some(Duration::from_secs(300)), None)).await.unwrap();
     put(&*session, &key(1), "1").await.unwrap();
-    let stamp = put(&*dying, &key(2), "1").await.unwrap();
-    within("what is there at first", view.reached(&stamp)).await.unwrap();
+    put(&*dying, &key(2), "1").await.unwrap();
+    let (_network, reader, view) = within("a view on one member", on_one_member(&cluster, lagging)).await;
     let shown = || {
         let shown = view.load();
         shown.iter().map(|record| (record.key().clone(), record.value().clone())).collect::<Desired>()
     };
     assert_eq!(shown(), desired([(key(1), "1"), (key(2), "1")]));
     let mut changes = view.changes();
-    let told = tokio::spawn(async move {
-        let mut told = Vec::new();
+    let told = Arc::<Mutex<Vec<(&str, Key)>>>::default();
+    let tells = Arc::clone(&told);
+    let telling = tokio::spawn(async move {
         while let Some(batch) = changes.next().await {
-            told.extend(batch.changes().iter().map(|change| (what(change), change.key().clone())));
+            let changes = batch.changes().iter().map(|change| (what(change), change.key().clone()));
+            tells.lock().unwrap().extend(changes);
         }
-        told
     });
     let recovery = reader.bounds().recovery;
 
     lag(&cluster, lagging);
     let start = Instant::now();
-    dying.close().await.unwrap();
-    put(&*session, &key(1), "2").await.unwrap();
-    put(&*session, &key(3), "1").await.unwrap();
+    // What the others say to each other begins anew as well: on a busy machine they may choose a leader.
+    until("a farewell", || async { dying.close().await.is_ok() }).await;
+    until("a write", || async { put(&*session, &key(1), "2").await.is_ok() }).await;
+    until("another", || async { put(&*session, &key(3), "1").await.is_ok() }).await;
     let written = start.elapsed();
     let truth = desired([(key(1), "2"), (key(3), "1")]);
     until("the lag to be noticed", || async { !view.freshness().is_live() || shown() == truth }).await;
@@ -164,7 +173,10 @@ async fn a_member_that_lags_is_left(
     println!("written after {written:?}, noticed after {noticed:?}, right after {right:?}");
     // The writes are part of what is waited for, and the lag may be noticed before them.
     assert!(noticed < recovery + written, "noticed after {noticed:?}, written after {written:?}");
-    assert!(right < noticed + recovery, "right after {right:?}, noticed after {noticed:?}");
+    // The multiple that the contract's cases allow.
+    assert!(right < noticed + recovery * 2, "right after {right:?}, noticed after {noticed:?}");
+    // A stream that is not looked at meanwhile would tell nothing of a record that came and went.
+    until("the record to be told", || async { told.lock().unwrap().contains(&("added", key(3))) }).await;
     // It goes on elsewhere, and stays there when the member is back.
     delete(&*session, &key(3)).await.unwrap();
     let stamp = put(&*session, &key(1), "3").await.unwrap();
@@ -176,7 +188,8 @@ async fn a_member_that_lags_is_left(
     assert_eq!(shown(), desired([(key(1), "4")]));
     // Who lived never left, and who died never came back.
     reader.shutdown(Duration::from_secs(10)).await;
-    let told = within("the end of the stream", told).await.unwrap();
+    within("the end of the stream", telling).await.unwrap();
+    let told = told.lock().unwrap();
     let of = |id| told.iter().filter(move |(_, of)| *of == key(id)).map(|(what, _)| *what).collect::<Vec<_>>();
     assert_eq!(of(1).iter().filter(|what| **what != "updated").count(), 1, "{told:?}");
     assert_eq!((of(2), of(3)), (vec!["added", "removed"], vec!["added", "removed"]), "{told:?}");

@@ -188,15 +188,22 @@ async fn a_token_that_has_run_out_is_replaced_and_nobody_notices() {
     let etcd = Etcd::start_with(options).await.unwrap();
     etcd.demand_password("root-secret").await.unwrap();
     add_worker(&etcd).await;
-    let backend = connect(as_user(&etcd.endpoint(), "worker", PASSWORD)).await.unwrap();
+    let network = Proxy::to_port(etcd.port()).unwrap();
+    let backend = connect(as_user(&behind([&network]), "worker", PASSWORD)).await.unwrap();
     assert!(listed(&backend, &endpoints()).await.is_empty());
-    // Nothing else of this handle is signed in.
-    until("the token to run out", || async {
+    drop(Fold::open(&backend, &endpoints(), None).await);
+    let session = backend.open(&SessionRequest::new(Some(DEADLINE), None)).await.unwrap();
+    session.renew().await.unwrap();
+    assert_eq!(network.connections(), 3);
+    until("the token of each connection to run out", || async {
         let log = fs::read_to_string(etcd.log()).unwrap();
-        log.lines().any(|line| line.contains("deleted a simple token") && line.contains("worker"))
+        log.lines().filter(|line| line.contains("deleted a simple token") && line.contains("worker")).count() >= 3
     })
     .await;
     assert!(listed(&backend, &endpoints()).await.is_empty());
+    Fold::open(&backend, &endpoints(), None).await;
+    session.renew().await.unwrap();
+    assert_eq!(network.connections(), 3, "nothing connects anew for it");
 }
 
 #[tokio::test]

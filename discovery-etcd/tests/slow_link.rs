@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use discovery_core::Scope;
-use discovery_core::backend::{WatchEvent, Watcher};
+use discovery_core::backend::{Backend, Registrar, SessionRequest, WatchEvent, Watcher};
 use discovery_testbed::{Direction, Etcd};
 use futures_util::StreamExt;
 use tokio::time::timeout;
@@ -76,4 +76,18 @@ async fn a_set_is_read_though_a_later_part_of_it_took_too_long() {
         assert!(begun.elapsed() < DEADLINE, "the same page is asked for again and again");
     };
     assert_eq!(read, RECORDS);
+}
+
+/// One alone, and several that share the link.
+#[tokio::test]
+async fn the_largest_values_are_written_over_a_slow_link() {
+    let etcd = Etcd::start().await.unwrap();
+    let (network, owner) = backend_behind_a_network(&etcd).await;
+    let session = owner.open(&SessionRequest::new(Some(DEADLINE), None)).await.unwrap();
+    let value = vec![b'1'; owner.bounds().max_value];
+    network.limit(Direction::ToServer, 400_000);
+    put(&*session, &key(1), &value).await.unwrap();
+    for written in publish(&*session, (2..=3).map(|id| put_of(&key(id), &value)).collect(), false).await {
+        written.unwrap();
+    }
 }
