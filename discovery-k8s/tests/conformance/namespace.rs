@@ -127,17 +127,26 @@ impl Namespace {
         serde_saphyr::from_multiple(&manifests).map_err(|error| failed("the manifests of a worker's account", error))
     }
 
-    /// Withdraws what an account may do, or gives it back, and waits until that holds.
+    /// Withdraws what an account may do, or gives it back, and waits until that holds. What is given back is so after an outage
+    /// too; what is withdrawn is so now or not at all, since who judges counts from now.
     pub(super) async fn permit(&self, account: &str, may: bool) -> Result<()> {
+        let bindings = self.all::<RoleBinding>();
         if may {
-            for object in self.permissions(account)? {
-                if object["kind"] == "RoleBinding" {
-                    self.make(&read::<RoleBinding>(object)?).await?;
+            let binding = self.permissions(account)?.into_iter().find(|object| object["kind"] == "RoleBinding");
+            let binding: RoleBinding = read(binding.unwrap_or_default())?;
+            until("the RoleBinding is there", || async {
+                match bindings.create(&PostParams::default(), &binding).await {
+                    // An answer was lost, or somebody else did it.
+                    Err(kube::Error::Api(status)) if status.code == 409 => Ok(true),
+                    made => made.map(|_| true).map_err(|error| failed("RoleBinding", error)),
                 }
-            }
+            })
+            .await?;
         } else {
-            let deleted = self.all::<RoleBinding>().delete(account, &DeleteParams::default()).await;
-            deleted.map_err(|error| failed("RoleBinding", error))?;
+            match bindings.delete(account, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                deleted => drop(deleted.map_err(|error| failed("RoleBinding", error))?),
+            }
         }
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
         let review: SubjectAccessReview = read(json!({ "spec": {
@@ -167,7 +176,8 @@ impl Namespace {
         Ok(Made { name: name.to_owned(), uid: made.metadata.uid.unwrap_or_default() })
     }
 
-    /// Says of a pod what its kubelet would, and waits until its endpoint follows.
+    /// Says of a pod what its kubelet would, which an API server that is away hears once it is back, and waits until its
+    /// endpoint follows.
     pub(super) async fn report(&self, pod: &Made, ready: bool) -> Result<()> {
         let [a, b, ..] = pod.uid.as_bytes() else { return Err(Error::new(ErrorKind::Internal, "a pod without a uid")) };
         let address = format!("10.1.{a}.{b}");
@@ -181,8 +191,12 @@ impl Namespace {
                 "name": CONTAINER, "image": "none", "imageID": "", "restartCount": 0, "started": true, "ready": ready,
             }],
         } });
-        let patched = self.all::<Pod>().patch_status(&pod.name, &PatchParams::default(), &Patch::Merge(&status)).await;
-        patched.map_err(|error| failed("the pod's status", error))?;
+        let pods = self.all::<Pod>();
+        until("the pod's status is told", || async {
+            let told = pods.patch_status(&pod.name, &PatchParams::default(), &Patch::Merge(&status)).await;
+            told.map(|_| true).map_err(|error| failed("the pod's status", error))
+        })
+        .await?;
         self.said(pod, if ready { Said::Ready } else { Said::NotReady }).await
     }
 
@@ -259,7 +273,7 @@ fn read<T: DeserializeOwned>(object: Value) -> Result<T> {
 }
 
 /// Asks again and again. A failure may pass.
-pub(super) async fn until<F>(what: &str, mut holds: impl FnMut() -> F) -> Result<()>
+async fn until<F>(what: &str, mut holds: impl FnMut() -> F) -> Result<()>
 where
     F: Future<Output = Result<bool>>,
 {

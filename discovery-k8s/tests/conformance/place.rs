@@ -16,7 +16,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::OnceCell;
 
 use super::Servers;
-use super::namespace::{CONTAINER, Made, Namespace, until};
+use super::namespace::{CONTAINER, Made, Namespace};
 use super::resources::Resources;
 use crate::client::{connect, failed};
 
@@ -31,6 +31,8 @@ struct Owner {
     dead: Arc<AtomicBool>,
     /// Held while something is said of the pod, which whoever says it waits for.
     said: Arc<tokio::sync::Mutex<()>>,
+    /// The same for what its account may do.
+    permitted: Arc<tokio::sync::Mutex<()>>,
 }
 
 pub(crate) struct Place {
@@ -99,8 +101,8 @@ impl Place {
             ("CONTAINER_NAME", CONTAINER),
         ];
         let environment = settings.into_iter().collect();
-        let (dead, said) = Default::default();
-        let owner = Owner { pod, network: Arc::new(network), environment, dead, said };
+        let (dead, said, permitted) = Default::default();
+        let owner = Owner { pod, network: Arc::new(network), environment, dead, said, permitted };
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(n, owner.clone());
         Ok(owner)
     }
@@ -110,6 +112,11 @@ impl Place {
         let owner = self.the(n)?;
         let _said = owner.said.lock().await;
         self.namespace.report(&owner.pod, ready && !owner.dead.load(Ordering::Acquire)).await
+    }
+
+    async fn permit(&self, owner: &Owner, may: bool) -> Result<()> {
+        let _permitted = owner.permitted.lock().await;
+        self.namespace.permit(&owner.pod.name, may).await
     }
 
     /// Does to the API server what nobody else does anything to it beside.
@@ -182,8 +189,7 @@ impl World for Place {
             Fault::Crash(n) => {
                 self.way(n, |way| way.dead = true)?;
                 self.the(n)?.dead.store(true, Ordering::Release);
-                // As the kubelet does: an API server that is away hears of it once it is back.
-                until("a crash is reported", || async { self.report(n, false).await.map(|()| true) }).await
+                self.report(n, false).await
             }
             Fault::Outage | Fault::Restore | Fault::Compact => {
                 let _serving = self.serving.lock().await;
@@ -196,12 +202,12 @@ impl World for Place {
             Fault::Write(key, value) => self.write(&key, &value).await,
             Fault::Deny(n) => {
                 let owner = self.the(n)?;
-                self.namespace.permit(&owner.pod.name, false).await?;
+                self.permit(&owner, false).await?;
                 // The API server asks when a watch is opened and never again: what is open ends now, not in minutes.
                 owner.network.reset();
                 Ok(())
             }
-            Fault::Allow(n) => self.namespace.permit(&self.the(n)?.pod.name, true).await,
+            Fault::Allow(n) => self.permit(&self.the(n)?, true).await,
             Fault::Ready(n, ready) => self.report(n, ready).await,
             Fault::Terminate(n) => self.namespace.terminate(&self.the(n)?.pod).await,
             Fault::Impostor(key, value) => self.impostor(&key, &value).await,
