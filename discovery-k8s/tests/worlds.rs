@@ -5,8 +5,9 @@ mod client;
 #[path = "conformance/mod.rs"]
 mod worlds;
 
+use bytes::Bytes;
 use discovery_conformance::{Fault, Hook, World};
-use discovery_core::{ErrorKind, Result};
+use discovery_core::{ErrorKind, InstanceId, Key, Path, Result};
 use discovery_deploy::Mode;
 use k8s_openapi::api::core::v1::Pod;
 use worlds::{OnKubernetes, Place};
@@ -84,4 +85,13 @@ async fn what_is_said_in_an_outage_holds_after_it() -> Result<()> {
     not_ready.and(allowed).and(restored)?;
     assert!(!is_ready(&place, "owner-0").await?);
     place.inject(Fault::Allow(1)).await
+}
+
+/// A control plane that is killed in between leaves a pod without the resource that is to hold the records of nobody here.
+#[tokio::test]
+async fn what_was_made_in_part_is_made() -> Result<()> {
+    let place = place().await?;
+    place.namespace.pod("stranger", None).await?;
+    let key = Key::new(Path::new("item", ["a"])?, InstanceId(1));
+    place.inject(Fault::Write(key, Bytes::from_static(b"{}"))).await
 }

@@ -84,6 +84,7 @@ impl Namespace {
         Api::namespaced(self.client.clone(), &self.name)
     }
 
+    /// What is there already is what an earlier try made, which an outage ended.
     async fn make<K>(&self, object: &K) -> Result<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -92,10 +93,12 @@ impl Namespace {
             + DeserializeOwned
             + std::fmt::Debug,
     {
-        let made = self.all::<K>().create(&PostParams::default(), object).await;
-        made.map_err(|error| {
-            failed(&format!("{} {}", K::kind(&()), object.meta().name.as_deref().unwrap_or("")), error)
-        })
+        let (all, name) = (self.all::<K>(), object.meta().name.as_deref().unwrap_or(""));
+        let made = match all.create(&PostParams::default(), object).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => all.get(name).await,
+            made => made,
+        };
+        made.map_err(|error| failed(&format!("{} {name}", K::kind(&())), error))
     }
 
     pub(super) fn client(&self) -> &Client {

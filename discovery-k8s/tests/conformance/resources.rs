@@ -39,7 +39,7 @@ impl Resources {
         Self(Api::namespaced_with(namespace.client().clone(), &namespace.name, &kind))
     }
 
-    /// Makes a resource without records.
+    /// Makes a resource without records, unless an earlier try did.
     pub(super) async fn make(&self, name: &str, owner: &Made) -> Result<()> {
         let owner = json!({ "apiVersion": "v1", "kind": "Pod", "name": owner.name, "uid": owner.uid });
         let resource = json!({
@@ -50,7 +50,10 @@ impl Resources {
         });
         let resource = serde_json::from_value(resource).map_err(|error| failed("a resource", error))?;
         let made = self.0.create(&PostParams::default(), &resource).await;
-        made.map(drop).map_err(|error| failed("a resource", error))
+        match made {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            made => made.map(drop).map_err(|error| failed("a resource", error)),
+        }
     }
 
     /// The name of the resource that holds a record of this key.
