@@ -19,11 +19,13 @@ mod writing;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use discovery_conformance::backends::{self, Memory};
 use discovery_conformance::history::{Config, Soak, Summary, Until, run, soak};
 use discovery_conformance::wrappers::{Chaos, Distribution, Latency, Rates};
-use discovery_conformance::{Factory, Hook};
+use discovery_conformance::{Clock, Factory, Fault, Hook, World};
 use discovery_core::backend::Backend;
+use discovery_core::{Error, ErrorKind, Result};
 
 fn played(factory: &dyn Factory, config: &Config) -> Summary {
     run(factory, config).unwrap_or_else(|error| panic!("seed {}: no run: {error}", config.seed))
@@ -76,6 +78,55 @@ fn a_soak_ends_with_the_first_run_that_breaks_the_contract() {
     let told = soak(&broken, &runs).expect_err("what is not removed is found");
     assert!(told.contains("seed 7 breaks the contract"), "{told}");
     assert!(told.ends_with("DYN_DISCOVERY_BACKEND=twisted DYN_DISCOVERY_CONFORMANCE_SEED=7 cargo test"), "{told}");
+}
+
+/// Memory whose worlds cannot do one of the faults that they offer.
+struct Unable;
+
+struct WithoutCuts(Box<dyn World>);
+
+#[async_trait]
+impl Factory for Unable {
+    fn name(&self) -> &str {
+        "unable"
+    }
+
+    fn clock(&self) -> Clock {
+        Memory.clock()
+    }
+
+    fn hooks(&self) -> Vec<Hook> {
+        Memory.hooks()
+    }
+
+    async fn world(&self) -> Result<Box<dyn World>> {
+        Ok(Box::new(WithoutCuts(Memory.world().await?)))
+    }
+}
+
+#[async_trait]
+impl World for WithoutCuts {
+    async fn owner(&self, n: usize) -> Result<Arc<dyn Backend>> {
+        self.0.owner(n).await
+    }
+
+    async fn inject(&self, fault: Fault) -> Result<()> {
+        match fault {
+            Fault::Cut(_) => Err(Error::new(ErrorKind::Unavailable, "there is nothing to be cut")),
+            fault => self.0.inject(fault).await,
+        }
+    }
+}
+
+/// Else a hook that is lost would go unnoticed, in runs that keep the contract because nothing happens.
+#[test]
+fn a_fault_that_fails_each_time_is_no_fault_and_fails_the_soak() {
+    let summary = played(&Unable, &Config::new(1));
+    assert!(!summary.faults.contains_key(&Hook::Cut) && summary.failed.contains_key(&Hook::Cut), "{summary}");
+    assert!(summary.violations.is_empty(), "{summary}: {:#?}", summary.violations);
+    let runs = Soak { seed: 1, until: Until::Runs(3), command: "cargo test".to_owned() };
+    let told = soak(&Unable, &runs).expect_err("what cannot be done is offered");
+    assert!(told.starts_with("unable: faults that failed each time: cut "), "{told}");
 }
 
 /// Two runs of one seed are the same story: the same operations, the same faults, the same judgement, all at the same time.

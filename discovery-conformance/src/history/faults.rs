@@ -134,17 +134,21 @@ impl Sky {
     async fn during(&self, fault: Fault, end: Fault, target: Option<usize>, lasts: Duration) {
         let harm = self.recorder.harm(fault.hook(), target, None);
         if self.world.inject(fault).await.is_ok() {
+            self.recorder.struck(harm);
             sleep(lasts).await;
         }
         self.recorder.ending(harm);
-        // The checkpoint ends it again where this fails.
-        let _ = self.world.inject(end).await;
-        self.recorder.healed(harm);
+        // Where this fails it goes on until the checkpoint ends it.
+        if self.world.inject(end).await.is_ok() {
+            self.recorder.healed(harm);
+        }
     }
 
     async fn once(&self, fault: Fault, target: Option<usize>, key: Option<Key>) {
         let harm = self.recorder.harm(fault.hook(), target, key.as_ref());
-        let _ = self.world.inject(fault).await;
+        if self.world.inject(fault).await.is_ok() {
+            self.recorder.struck(harm);
+        }
         self.recorder.healed(harm);
     }
 
@@ -180,6 +184,9 @@ impl Sky {
         let write = self.recorder.begin(FOREIGN, &key, Act::Register(n), None);
         let done = self.world.inject(Fault::Write(key, value.to_string().into())).await;
         self.recorder.end(&[write], if done.is_ok() { Answer::Ok } else { Answer::Unknown });
+        if done.is_ok() {
+            self.recorder.struck(harm);
+        }
         self.recorder.healed(harm);
     }
 
@@ -200,6 +207,7 @@ impl Sky {
                 let _ = self.world.inject(fault).await;
             }
         }
+        self.recorder.all_healed();
     }
 
     /// Takes away what no owner wants: foreign records, and what a roll-back brought back to life.

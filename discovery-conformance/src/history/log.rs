@@ -193,6 +193,8 @@ pub(super) struct Harm {
     pub(super) target: Option<usize>,
     pub(super) key: Option<Id>,
     pub(super) from: Seq,
+    /// When it was in force. Never where it failed: it may have happened all the same, so that it excuses, and is not counted.
+    pub(super) struck: Option<Seq>,
     /// When somebody began to end it, which may take its time: a server that starts again serves before all of it is up.
     pub(super) ending: Option<Seq>,
     pub(super) to: Option<Seq>,
@@ -366,8 +368,14 @@ impl Recorder {
     pub(super) fn harm(&self, hook: Hook, target: Option<usize>, key: Option<&Key>) -> usize {
         let mut log = self.log();
         let (key, from) = (key.map(|key| log.id(key)), self.tick_in(&mut log));
-        log.harms.push(Harm { hook, target, key, from, ending: None, to: None });
+        log.harms.push(Harm { hook, target, key, from, struck: None, ending: None, to: None });
         log.harms.len() - 1
+    }
+
+    pub(super) fn struck(&self, harm: usize) {
+        let mut log = self.log();
+        let struck = self.tick_in(&mut log);
+        log.harms[harm].struck = Some(struck);
     }
 
     pub(super) fn ending(&self, harm: usize) {
@@ -380,5 +388,11 @@ impl Recorder {
         let mut log = self.log();
         let to = self.tick_in(&mut log);
         log.harms[harm].to = Some(to);
+    }
+    /// Those whose own end failed are over too.
+    pub(super) fn all_healed(&self) {
+        let mut log = self.log();
+        let to = self.tick_in(&mut log);
+        log.harms.iter_mut().filter(|harm| harm.to.is_none()).for_each(|harm| harm.to = Some(to));
     }
 }

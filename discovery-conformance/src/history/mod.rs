@@ -135,6 +135,8 @@ pub struct Summary {
     pub operations: usize,
     /// How often each kind of fault struck.
     pub faults: BTreeMap<Hook, usize>,
+    /// How often each kind of fault should have struck, and the world answered with an error.
+    pub failed: BTreeMap<Hook, usize>,
     /// Batches, loads and lists that were recorded.
     pub observations: usize,
     /// Views that were opened.
@@ -169,11 +171,19 @@ impl fmt::Display for Summary {
             self.violations.len(),
             self.digest
         )?;
+        tell_failed(f, &self.failed)?;
         if self.stall >= Duration::from_millis(100) {
             write!(f, "; the machine stood still for up to {:?}", self.stall)?;
         }
         Ok(())
     }
+}
+
+fn tell_failed(f: &mut fmt::Formatter<'_>, failed: &BTreeMap<Hook, usize>) -> fmt::Result {
+    for (n, (hook, count)) in failed.iter().enumerate() {
+        write!(f, "{}{hook} {count}", if n == 0 { "; failed: " } else { ", " })?;
+    }
+    Ok(())
 }
 
 /// A statement that a history shows to be broken.

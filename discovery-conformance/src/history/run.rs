@@ -123,14 +123,16 @@ fn judge(log: &Log, setting: &Setting, seed: u64, operations: usize) -> Summary 
     for (statement, validate) in VALIDATORS {
         violations.extend(validate(&evidence).into_iter().map(|text| super::Violation { statement, text }));
     }
-    let mut faults = BTreeMap::new();
+    let (mut faults, mut failed) = (BTreeMap::new(), BTreeMap::new());
     for harm in &log.harms {
-        *faults.entry(harm.hook).or_default() += 1;
+        let counts = if harm.struck.is_some() { &mut faults } else { &mut failed };
+        *counts.entry(harm.hook).or_default() += 1;
     }
     Summary {
         seed,
         operations,
         faults,
+        failed,
         observations: log.told.len() + log.loads.len() + log.listings.len(),
         views: log.views.len(),
         violations,

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{Config, SECONDS_VARIABLE, SEED_VARIABLE, run};
+use super::{Config, SECONDS_VARIABLE, SEED_VARIABLE, run, tell_failed};
 use crate::world::{Factory, Hook};
 
 /// How many runs there are where nobody says how long they go on.
 const SHORT: u64 = 3;
+
+/// How often a fault has to fail, and never to strike, before it counts as one that the world cannot do: some fail now and then
+/// because another fault is in their way.
+const FAILURES: usize = 5;
 
 /// When the last run has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +73,8 @@ pub struct Soaked {
     pub operations: usize,
     /// How often each kind of fault struck.
     pub faults: BTreeMap<Hook, usize>,
+    /// How often each kind of fault failed.
+    pub failed: BTreeMap<Hook, usize>,
     /// Batches, loads and lists that were recorded.
     pub observations: usize,
     /// How long they took by the clock on the wall.
@@ -87,7 +93,16 @@ impl fmt::Display for Soaked {
         for (n, (hook, count)) in self.faults.iter().enumerate() {
             write!(f, "{}{hook} {count}", if n == 0 { "; " } else { ", " })?;
         }
-        Ok(())
+        tell_failed(f, &self.failed)
+    }
+}
+
+impl Soaked {
+    /// What the worlds say that they can do, and never did.
+    fn never_done(&self) -> Option<String> {
+        let never = self.failed.iter().filter(|(hook, count)| **count >= FAILURES && !self.faults.contains_key(*hook));
+        let never: Vec<_> = never.map(|(hook, count)| format!("{hook} {count}")).collect();
+        (!never.is_empty()).then(|| format!("faults that failed each time: {}", never.join(", ")))
     }
 }
 
@@ -104,7 +119,8 @@ impl fmt::Display for Soaked {
 /// ```
 ///
 /// # Errors
-/// What keeps a run from being made, or that one broke the contract: which, and how it is done again.
+/// What keeps a run from being made, or that one broke the contract: which, and how it is done again. A fault that failed
+/// each time, which the factory offers and its worlds cannot do.
 pub fn soak(factory: &dyn Factory, soak: &Soak) -> Result<Soaked, String> {
     let (name, began) = (factory.name(), Instant::now());
     let mut soaked = Soaked {
@@ -112,6 +128,7 @@ pub fn soak(factory: &dyn Factory, soak: &Soak) -> Result<Soaked, String> {
         first: soak.seed,
         operations: 0,
         faults: BTreeMap::new(),
+        failed: BTreeMap::new(),
         observations: 0,
         took: Duration::ZERO,
     };
@@ -131,11 +148,13 @@ pub fn soak(factory: &dyn Factory, soak: &Soak) -> Result<Soaked, String> {
         soaked.operations += summary.operations;
         soaked.observations += summary.observations;
         summary.faults.iter().for_each(|(hook, count)| *soaked.faults.entry(*hook).or_default() += count);
+        summary.failed.iter().for_each(|(hook, count)| *soaked.failed.entry(*hook).or_default() += count);
         if !summary.violations.is_empty() {
             broken = Some(format!("{name}: seed {seed} breaks the contract; {again}"));
         }
     }
     soaked.took = began.elapsed();
     println!("{name}: {soaked}");
-    broken.map_or(Ok(soaked), Err)
+    let never = soaked.never_done().map(|faults| format!("{name}: {faults}: mend them, or do not offer them"));
+    broken.or(never).map_or(Ok(soaked), Err)
 }
