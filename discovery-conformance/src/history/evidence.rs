@@ -176,7 +176,7 @@ impl<'a> Evidence<'a> {
 
     /// Whether a reader's way to the store has been whole for less than it may take to catch up: a watch that is resumed
     /// counts as live before what it missed has come.
-    fn just_healed(&self, handle: usize, at: Seq) -> bool {
+    pub(super) fn just_healed(&self, handle: usize, at: Seq) -> bool {
         let bound = self.setting.bounds.propagation * self.setting.patience;
         let lately = self.log.time(at).saturating_sub(bound);
         self.log.harms.iter().any(|harm| {

@@ -87,6 +87,7 @@ planted! {
     "FLT 14" SkipsWhatItCannotRead {Write, Delete};
     "FLT 15" PermissionIsUntyped {Deny};
     "FLT 16" DropsUnknownFields {Write, Delete};
+    "RDY 1" IgnoresReadiness {Ready};
 }
 
 const OTHERS: &[Row] = &[

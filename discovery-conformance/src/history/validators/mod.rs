@@ -2,6 +2,7 @@
 
 mod flt;
 mod ord;
+mod rdy;
 mod reg;
 mod wat;
 
@@ -16,7 +17,7 @@ use crate::world::Hook;
 pub(super) type Validate = fn(&Evidence<'_>) -> Vec<String>;
 
 /// Every validator with its statement.
-pub(super) const VALIDATORS: [(&str, Validate); 40] = [
+pub(super) const VALIDATORS: [(&str, Validate); 41] = [
     ("REG 1", reg::reg_01),
     ("REG 2", reg::reg_02),
     ("REG 4", reg::reg_04),
@@ -57,6 +58,7 @@ pub(super) const VALIDATORS: [(&str, Validate); 40] = [
     ("FLT 14", flt::flt_14),
     ("FLT 15", flt::flt_15),
     ("FLT 16", flt::flt_16),
+    ("RDY 1", rdy::rdy_01),
 ];
 
 /// The statements of ORD, FLT and WAT that no validator judges, and why.
