@@ -25,7 +25,7 @@ tasks:
   soak [BACKEND] [--seconds N] [--seed S]
                       randomised histories with faults, judged by the contract, for N seconds (600), each with the seed
                       after the one before, from S or one of the clock's; --seed alone: that one run.
-                      BACKEND: memory (the default), file, etcd, etcd-cluster, kubernetes
+                      BACKEND: memory (the default), file, etcd, etcd-cluster, kubernetes, kubernetes-containers
   testbed up|down|status [KIND]
                       real servers for people, which stay until they are told to go; `testbed help` has the rest
   deny                cargo-deny with deny.toml: licences, advisories, sources, bans

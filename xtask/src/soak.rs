@@ -26,6 +26,7 @@ const TARGETS: &[Target] = &[
     Target { backend: "etcd", package: "discovery-etcd", test: "randomised" },
     Target { backend: "etcd-cluster", package: "discovery-etcd", test: "randomised" },
     Target { backend: "kubernetes", package: "discovery-k8s", test: "randomised" },
+    Target { backend: "kubernetes-containers", package: "discovery-k8s", test: "randomised" },
 ];
 
 /// What `cargo xtask soak` is asked for.

@@ -119,8 +119,11 @@ impl Factory for OnKubernetes {
         }
     }
 
-    // What is missing here: nobody restores etcd under a cluster whose pods run, and only the machine's administrator moves
-    // its clock.
+    // Nobody restores etcd under a cluster whose pods run, and only the machine's administrator moves its clock.
+    fn missing(&self) -> Option<Vec<Hook>> {
+        Some(vec![Hook::LoseData, Hook::RollBack, Hook::WallClock])
+    }
+
     fn hooks(&self) -> Vec<Hook> {
         vec![
             Hook::Cut,
