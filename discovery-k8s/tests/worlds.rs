@@ -74,14 +74,16 @@ async fn a_dead_pod_does_not_become_ready_again() -> Result<()> {
 #[tokio::test]
 async fn what_is_said_in_an_outage_holds_after_it() -> Result<()> {
     let place = place().await?;
-    place.inject(Fault::Outage).await?;
-    let (not_ready, denied, restored) =
-        tokio::join!(place.inject(Fault::Ready(0, false)), place.inject(Fault::Deny(1)), place.inject(Fault::Restore));
-    not_ready.and(denied).and(restored)?;
-    assert!(!is_ready(&place, "owner-0").await?);
+    place.inject(Fault::Deny(1)).await?;
     // Again: nothing is left to be done, and that is no failure.
     place.inject(Fault::Deny(1)).await?;
-    place.inject(Fault::Allow(1)).await?;
+    place.inject(Fault::Outage).await?;
+    // Whoever is refused has to know it from then on.
+    place.inject(Fault::Deny(2)).await.expect_err("nobody is refused now");
+    let (not_ready, allowed, restored) =
+        tokio::join!(place.inject(Fault::Ready(0, false)), place.inject(Fault::Allow(1)), place.inject(Fault::Restore));
+    not_ready.and(allowed).and(restored)?;
+    assert!(!is_ready(&place, "owner-0").await?);
     place.inject(Fault::Allow(1)).await
 }
 

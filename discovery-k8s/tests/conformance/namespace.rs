@@ -130,24 +130,27 @@ impl Namespace {
         serde_saphyr::from_multiple(&manifests).map_err(|error| failed("the manifests of a worker's account", error))
     }
 
-    /// Withdraws what an account may do, or gives it back, and waits until that holds.
+    /// Withdraws what an account may do, or gives it back, and waits until that holds. What is given back is so after an outage
+    /// too; what is withdrawn is so now or not at all, since who judges counts from now.
     pub(super) async fn permit(&self, account: &str, may: bool) -> Result<()> {
         let bindings = self.all::<RoleBinding>();
-        let binding = self.permissions(account)?.into_iter().find(|object| object["kind"] == "RoleBinding");
-        let binding: RoleBinding = read(binding.unwrap_or_default())?;
-        until("the RoleBinding is as it should be", || async {
-            let changed = if may {
-                bindings.create(&PostParams::default(), &binding).await.map(drop)
-            } else {
-                bindings.delete(account, &DeleteParams::default()).await.map(drop)
-            };
-            match changed {
-                // It is so already: an answer was lost, or somebody else did it.
-                Err(kube::Error::Api(status)) if status.code == if may { 409 } else { 404 } => Ok(true),
-                changed => changed.map(|()| true).map_err(|error| failed("RoleBinding", error)),
+        if may {
+            let binding = self.permissions(account)?.into_iter().find(|object| object["kind"] == "RoleBinding");
+            let binding: RoleBinding = read(binding.unwrap_or_default())?;
+            until("the RoleBinding is there", || async {
+                match bindings.create(&PostParams::default(), &binding).await {
+                    // An answer was lost, or somebody else did it.
+                    Err(kube::Error::Api(status)) if status.code == 409 => Ok(true),
+                    made => made.map(|_| true).map_err(|error| failed("RoleBinding", error)),
+                }
+            })
+            .await?;
+        } else {
+            match bindings.delete(account, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                deleted => drop(deleted.map_err(|error| failed("RoleBinding", error))?),
             }
-        })
-        .await?;
+        }
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
         let review: SubjectAccessReview = read(json!({ "spec": {
             "user": format!("system:serviceaccount:{}:{account}", self.name),

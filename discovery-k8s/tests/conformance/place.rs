@@ -29,8 +29,10 @@ struct Owner {
     network: Arc<Network>,
     environment: Environment,
     dead: Arc<AtomicBool>,
-    /// Held while something is said of the pod or its account, which whoever says it waits for.
+    /// Held while something is said of the pod, which whoever says it waits for.
     said: Arc<tokio::sync::Mutex<()>>,
+    /// The same for what its account may do.
+    permitted: Arc<tokio::sync::Mutex<()>>,
 }
 
 pub(crate) struct Place {
@@ -99,8 +101,8 @@ impl Place {
             ("CONTAINER_NAME", CONTAINER),
         ];
         let environment = settings.into_iter().collect();
-        let (dead, said) = Default::default();
-        let owner = Owner { pod, network: Arc::new(network), environment, dead, said };
+        let (dead, said, permitted) = Default::default();
+        let owner = Owner { pod, network: Arc::new(network), environment, dead, said, permitted };
         self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(n, owner.clone());
         Ok(owner)
     }
@@ -113,7 +115,7 @@ impl Place {
     }
 
     async fn permit(&self, owner: &Owner, may: bool) -> Result<()> {
-        let _said = owner.said.lock().await;
+        let _permitted = owner.permitted.lock().await;
         self.namespace.permit(&owner.pod.name, may).await
     }
 
