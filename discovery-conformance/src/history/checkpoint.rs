@@ -40,18 +40,15 @@ impl Scene<'_> {
             sky.sweep((1..3).filter_map(|n| sky.foreign_key(n))).await;
         }
         let garbage = sky.foreign_key(9).filter(|_| writes);
+        // A world may make its first stranger for it, which is no time of those who settle.
+        let mut littered = self.litter(garbage.as_ref()).await;
         let healed = recorder.tick();
         let until = Instant::now() + self.limit;
         let pause = (self.limit / 100).max(Duration::from_millis(5));
-        let mut littered: Option<Instant> = None;
         let unsettled = loop {
-            if let Some(key) = &garbage
-                && littered.is_none_or(|at| at.elapsed() >= sky.ttl)
-            {
+            if littered.elapsed() >= sky.ttl {
                 // Again and again: some stores forget what no owner renews, and everybody may take longer to settle.
-                let bytes = Bytes::from_static(b"not a record");
-                let _ = sky.world.inject(Fault::Write(key.clone(), bytes)).await;
-                littered = Some(Instant::now());
+                littered = self.litter(garbage.as_ref()).await;
             }
             self.bury_undead().await;
             let unsettled = self.unsettled(garbage.is_some()).await;
@@ -71,6 +68,15 @@ impl Scene<'_> {
             let _ = sky.world.inject(Fault::Delete(key)).await;
         }
         settled
+    }
+
+    /// Writes what nobody can decode, where anything can be written. Answers when it stood there.
+    async fn litter(&self, garbage: Option<&Key>) -> Instant {
+        if let Some(key) = garbage {
+            let bytes = Bytes::from_static(b"not a record");
+            let _ = self.sky.world.inject(Fault::Write(key.clone(), bytes)).await;
+        }
+        Instant::now()
     }
 
     fn expected(&self) -> Expected {
