@@ -25,7 +25,12 @@ pub(super) struct Setting {
     pub(super) observer: usize,
     /// Something was around each backend that may fail by itself, besides the faults that were recorded.
     pub(super) wrapped: bool,
+    /// From when to when the machine stood still.
+    pub(super) stalls: Vec<(Duration, Duration)>,
 }
+
+/// How many threads one after the other tell what is told, each of which waits its turn.
+const THREADS: u32 = 12;
 
 /// What is wrong with what a read shows of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,11 +142,21 @@ impl<'a> Evidence<'a> {
         evidence
     }
 
-    /// The longest that a view may be behind while it says that it is live.
-    pub(super) fn lag(&self, weather: Weather) -> Duration {
+    /// The longest that a view may be behind at `at` while it says that it is live.
+    pub(super) fn lag(&self, weather: Weather, at: Seq) -> Duration {
         let bounds = &self.setting.bounds;
-        let bound = if weather.fair() { bounds.propagation } else { bounds.recovery };
-        bound * self.setting.patience
+        self.limit(if weather.fair() { bounds.propagation } else { bounds.recovery }, at)
+    }
+
+    /// How long something may have taken that was to be done within a bound, and was or was not at `at`: longer where the
+    /// machine stood still meanwhile.
+    pub(super) fn limit(&self, bound: Duration, at: Seq) -> Duration {
+        let (limit, now) = (bound * self.setting.patience, self.log.time(at));
+        let more = self.setting.stalls.iter().filter(|(from, _)| *from <= now).filter_map(|(from, to)| {
+            let more = to.saturating_sub(*from) * THREADS;
+            (*to + limit + more >= now).then_some(more)
+        });
+        limit + more.max().unwrap_or_default()
     }
 
     /// The last time before `seq` at which everything had settled.
@@ -177,8 +192,7 @@ impl<'a> Evidence<'a> {
     /// Whether a reader's way to the store has been whole for less than it may take to catch up: a watch that is resumed
     /// counts as live before what it missed has come.
     fn just_healed(&self, handle: usize, at: Seq) -> bool {
-        let bound = self.setting.bounds.propagation * self.setting.patience;
-        let lately = self.log.time(at).saturating_sub(bound);
+        let lately = self.log.time(at).saturating_sub(self.limit(self.setting.bounds.propagation, at));
         self.log.harms.iter().any(|harm| {
             BREAKS.contains(&harm.hook)
                 && harm.target.is_none_or(|target| target == handle)
@@ -447,7 +461,7 @@ impl<'a> Evidence<'a> {
         let (mut before_fold, mut before_load, mut any) = (BTreeSet::new(), BTreeSet::new(), false);
         // A view that joins is behind by a bound at most.
         let opening = self.weather(view.handle, view.answered);
-        let mut floor = self.log.seq_at(self.log.time(view.call).saturating_sub(self.lag(opening)));
+        let mut floor = self.log.seq_at(self.log.time(view.call).saturating_sub(self.lag(opening, view.call)));
         if view.lazy {
             // Who did not wait takes the set of a watch that may be stale, and is told so: nothing is known before it
             // says that it is live.
@@ -460,7 +474,7 @@ impl<'a> Evidence<'a> {
             let weather = self.weather(view.handle, at);
             let fresh = if batch { self.log.told[index].fresh } else { self.log.loads[index].fresh };
             if fresh == Fresh::Live && !self.just_healed(view.handle, at) {
-                floor = floor.max(self.log.seq_at(self.log.time(at).saturating_sub(self.lag(weather))));
+                floor = floor.max(self.log.seq_at(self.log.time(at).saturating_sub(self.lag(weather, at))));
             }
             let mut base = Finding {
                 wrong: Wrong::Never,

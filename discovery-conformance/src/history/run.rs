@@ -21,7 +21,7 @@ use super::validators::VALIDATORS;
 use super::watcher::Watcher;
 use super::{Config, Summary};
 use crate::probe::{Call, Probe};
-use crate::witness::Witness;
+use crate::witness::{Witness, longest};
 use crate::world::{Clock, Factory};
 
 /// How many lanes an owner has.
@@ -39,11 +39,15 @@ pub fn run(factory: &dyn Factory, config: &Config) -> Result<Summary, String> {
     builder.enable_all().start_paused(factory.clock() == Clock::Paused);
     let runtime = builder.build().map_err(|error| format!("no runtime: {error}"))?;
     let witness = if factory.clock() == Clock::Real { Witness::start() } else { None };
-    let result = runtime.block_on(play(factory, config));
+    let played = runtime.block_on(play(factory, config));
     runtime.shutdown_background();
-    let stall = witness.map(Witness::end).unwrap_or_default();
-    let result = result.map(|summary| Summary { stall, ..summary });
-    result.map_err(|error| format!("{error} [{}]", error.kind()))
+    let stalls = witness.map(Witness::end).unwrap_or_default();
+    let mut played = played.map_err(|error| format!("{error} [{}]", error.kind()))?;
+    let since = |at: std::time::Instant| at.saturating_duration_since(played.began);
+    let pauses = stalls.iter().map(|stall| (since(stall.from), since(stall.from + stall.lasted)));
+    played.setting.stalls = pauses.collect();
+    let summary = judge(&played.log, &played.setting, config.seed, played.operations);
+    Ok(Summary { stall: longest(&stalls), ..summary })
 }
 
 /// Those who take part.
@@ -59,7 +63,15 @@ struct Cast<'a> {
     next: usize,
 }
 
-async fn play(factory: &dyn Factory, config: &Config) -> Result<Summary, Error> {
+/// A run that is over, and is to be judged.
+struct Played {
+    log: Log,
+    began: std::time::Instant,
+    setting: Setting,
+    operations: usize,
+}
+
+async fn play(factory: &dyn Factory, config: &Config) -> Result<Played, Error> {
     let world = factory.world_for(&factory.hooks()).await?;
     let recorder = Arc::new(Recorder::new());
     let first = world.owner(0).await?;
@@ -113,8 +125,9 @@ async fn play(factory: &dyn Factory, config: &Config) -> Result<Summary, Error> 
         owners: config.owners,
         observer,
         wrapped: config.wrap.is_some(),
+        stalls: Vec::new(),
     };
-    Ok(judge(&log, &setting, config.seed, operations))
+    Ok(Played { log, began: recorder.start().into_std(), setting, operations })
 }
 
 fn judge(log: &Log, setting: &Setting, seed: u64, operations: usize) -> Summary {

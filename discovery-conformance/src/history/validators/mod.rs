@@ -173,12 +173,12 @@ impl Evidence<'_> {
     /// right. `right` also learns whether another fault of the same reader came between, which may be the cause that is
     /// told.
     fn unnoticed(&self, hooks: &[Hook], right: impl Fn(Fresh, bool) -> bool) -> Vec<String> {
-        let limit = self.setting.bounds.recovery * self.setting.patience;
         let batches = self.log.told.iter().map(|told| (told.view, told.at, told.fresh));
         let loads = self.log.loads.iter().filter(|load| load.synced).map(|load| (load.view, load.at, load.fresh));
         let mut texts = Vec::new();
         for (view, at, fresh) in batches.chain(loads) {
             let (handle, now) = (self.log.views[view].handle, self.log.time(at));
+            let limit = self.limit(self.setting.bounds.recovery, at);
             let mut lasting = self.log.harms.iter().filter(|harm| {
                 hooks.contains(&harm.hook)
                     && harm.target.is_none_or(|target| target == handle)

@@ -40,6 +40,7 @@ impl Tale {
             owners: WATCHER,
             observer: WATCHER + 1,
             wrapped: false,
+            stalls: Vec::new(),
         };
         Self { recorder: Recorder::new(), setting }
     }
@@ -169,5 +170,24 @@ async fn two_foreign_writes_at_a_time_come_in_any_order() {
             let said = tale.says(validate);
             assert_eq!(said.is_empty(), overlap, "{name}, at a time: {overlap}; {said:?}");
         }
+    }
+}
+
+/// A view that is behind because nothing ran is not late by what did not run, and by no more.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_stands_still_makes_nobody_late() {
+    const STALL: Duration = Duration::from_millis(50);
+    for (stalled, late, count) in [(false, LIMIT, 1), (true, STALL * 10, 0), (true, LIMIT, 1)] {
+        let mut tale = Tale::new();
+        let (view, key) = (tale.view(), key());
+        let write = tale.recorder.begin(0, &key, Act::Register(1), None);
+        tale.recorder.end(&[write], Answer::Ok);
+        if stalled {
+            tale.setting.stalls.push((Duration::ZERO, STALL));
+        }
+        sleep(late).await;
+        tale.load(view, Fresh::Live, Shown::new());
+        let said = tale.says(wat::wat_01);
+        assert_eq!(said.len(), count, "stalled: {stalled}, {late:?} late; {said:?}");
     }
 }
