@@ -16,7 +16,7 @@ use super::checkpoint::Scene;
 use super::evidence::{Evidence, Setting};
 use super::faults::Sky;
 use super::log::{Log, Recorder};
-use super::owner::{LENSES, Lane};
+use super::owner::{LENSES, Lane, Work};
 use super::validators::VALIDATORS;
 use super::watcher::Watcher;
 use super::{Config, Summary};
@@ -26,6 +26,12 @@ use crate::world::{Clock, Factory};
 
 /// How many lanes an owner has.
 const LANES: usize = 2;
+
+/// How often each of a round's storms strikes.
+const STRIKES: usize = 4;
+
+/// In how many times the bound of recovery lanes by a real clock do their operations: about as long as storms pause.
+const LULLS: f64 = 1.2;
 
 /// Does one run and judges it. Blocks until it is over, on a runtime of its own: with the clock paused, where the
 /// factory says so.
@@ -270,19 +276,26 @@ impl Cast<'_> {
     /// Lets everybody act at once. Answers which owners died.
     async fn round(&mut self, lanes: &mut Vec<Lane>, watchers: &mut Vec<Watcher>) -> Result<Vec<usize>, Error> {
         let each = self.config.operations / lanes.len().max(1) + 1;
+        let calm = Arc::new(AtomicBool::new(false));
+        let work = match self.clock {
+            Clock::Paused => Work::of(each),
+            Clock::Real => Work::through(each, self.bounds.recovery.mul_f64(LULLS), &calm),
+        };
         let dead: BTreeMap<usize, Arc<AtomicBool>> = self.owners().iter().cloned().collect();
         let at_work: Vec<_> = lanes
             .drain(..)
             .map(|lane| {
                 let dead = dead.get(&lane.owner).cloned().unwrap_or_default();
-                tokio::spawn(lane.run(each, dead))
+                tokio::spawn(lane.run(work.clone(), dead))
             })
             .collect();
         let over = Arc::new(AtomicBool::new(false));
         let reading: Vec<_> = watchers.drain(..).map(|watcher| tokio::spawn(watcher.run(Arc::clone(&over)))).collect();
-        let storms: Vec<_> = (0..2).map(|_| tokio::spawn(Arc::clone(&self.sky).storm(self.random.fork(), 4))).collect();
-        *lanes = joined(at_work).await?;
+        let storms: Vec<_> =
+            (0..2).map(|_| tokio::spawn(Arc::clone(&self.sky).storm(self.random.fork(), STRIKES))).collect();
         joined(storms).await?;
+        calm.store(true, Ordering::Release);
+        *lanes = joined(at_work).await?;
         over.store(true, Ordering::Release);
         *watchers = joined(reading).await?;
         let mut owners = self.owners();
