@@ -91,6 +91,7 @@ async fn play(factory: &dyn Factory, config: &Config) -> Result<Played, Error> {
         hooks: Sky::hooks(&factory.hooks(), config.faults.as_deref()),
         recovery: bounds.recovery,
         ttl: ttl.unwrap_or(bounds.recovery * 2),
+        unnoticed: (factory.clock() == Clock::Real).then(|| bounds.recovery * factory.patience().max(1)),
         foreign: Arc::default(),
         owners: Mutex::default(),
         watchers: (config.owners..observer).collect(),

@@ -189,7 +189,11 @@ impl Evidence<'_> {
             // with it.
             let healed = |from: Seq| {
                 self.log.harms.iter().any(|other| {
-                    let same = other.target.map_or(hooks.contains(&other.hook), |target| target == handle);
+                    // A store that comes back empty or older may have lost who is denied what.
+                    let forgotten =
+                        hooks.contains(&Hook::Deny) && matches!(other.hook, Hook::LoseData | Hook::RollBack);
+                    let everybody = hooks.contains(&other.hook) || forgotten;
+                    let same = other.target.map_or(everybody, |target| target == handle);
                     let ending = other.ending.or(other.to).is_some_and(|ending| ending < at);
                     same && ending && other.to.is_none_or(|to| to > from)
                 })

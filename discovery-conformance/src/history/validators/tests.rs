@@ -191,3 +191,34 @@ async fn a_machine_that_stands_still_makes_nobody_late() {
         assert_eq!(said.len(), count, "stalled: {stalled}, {late:?} late; {said:?}");
     }
 }
+
+/// Who may do what is part of the data that a store can lose.
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_with_the_data_is_denied_no_more() {
+    for (lost, count) in [(None, 1), (Some(Hook::LoseData), 0), (Some(Hook::RollBack), 0), (Some(Hook::Compact), 1)] {
+        let tale = Tale::new();
+        let view = tale.view();
+        tale.recorder.harm(Hook::Deny, Some(WATCHER), None);
+        if let Some(lost) = lost {
+            let harm = tale.recorder.harm(lost, None, None);
+            tale.recorder.healed(harm);
+        }
+        sleep(LIMIT * 2).await;
+        tale.load(view, Fresh::Live, Shown::new());
+        assert_eq!(tale.says(flt::flt_15).len(), count, "{lost:?}");
+    }
+}
+
+/// A process that was stopped is noticed by what it does not hear, where a store is never silent for so long.
+#[tokio::test(start_paused = true)]
+async fn a_stopped_process_is_noticed_where_silence_is() {
+    for (silence, count) in [(None, 0), (Some(LIMIT / 4), 1)] {
+        let mut tale = Tale::new();
+        tale.setting.bounds.silence = silence;
+        let view = tale.view();
+        tale.recorder.harm(Hook::Pause, Some(WATCHER), None);
+        sleep(LIMIT * 2).await;
+        tale.load(view, Fresh::Live, Shown::new());
+        assert_eq!(tale.says(flt::flt_06).len(), count, "{silence:?}");
+    }
+}
