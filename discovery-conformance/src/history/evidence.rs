@@ -63,6 +63,8 @@ pub(super) enum Read {
 /// What had happened to the reader in this round.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Weather {
+    /// Any of it, for so short a time that the reader may still be behind by it.
+    pub(super) lately: bool,
     pub(super) link: bool,
     pub(super) outage: bool,
     pub(super) compact: bool,
@@ -71,7 +73,13 @@ pub(super) struct Weather {
 }
 
 impl Weather {
+    /// Whether the reader has had the time to recover from all of it.
     pub(super) fn fair(self) -> bool {
+        !self.lately
+    }
+
+    /// Whether nothing has happened in the whole round.
+    pub(super) fn calm(self) -> bool {
         !(self.link || self.outage || self.compact || self.loss || self.member)
     }
 }
@@ -176,15 +184,20 @@ impl<'a> Evidence<'a> {
 
     pub(super) fn weather(&self, handle: usize, seq: Seq) -> Weather {
         let mut weather = Weather::default();
+        let lately = self.log.time(seq).saturating_sub(self.limit(self.setting.bounds.recovery, seq));
         for harm in self.harms(seq) {
-            match harm.hook {
-                Hook::Cut | Hook::HalfOpen | Hook::Pause | Hook::Deny => weather.link |= harm.target == Some(handle),
-                Hook::Outage => weather.outage = true,
-                Hook::Compact => weather.compact = true,
-                Hook::LoseData | Hook::RollBack => weather.loss = true,
-                Hook::LeaderChange | Hook::LoseMember => weather.member = true,
-                _ => {}
-            }
+            let struck = match harm.hook {
+                Hook::Cut | Hook::HalfOpen | Hook::Pause | Hook::Deny if harm.target == Some(handle) => {
+                    &mut weather.link
+                }
+                Hook::Outage => &mut weather.outage,
+                Hook::Compact => &mut weather.compact,
+                Hook::LoseData | Hook::RollBack => &mut weather.loss,
+                Hook::LeaderChange | Hook::LoseMember => &mut weather.member,
+                _ => continue,
+            };
+            *struck = true;
+            weather.lately |= harm.to.is_none_or(|to| self.log.time(to) >= lately);
         }
         weather
     }

@@ -34,7 +34,7 @@ pub(super) fn flt_03(evidence: &Evidence<'_>) -> Vec<String> {
         is_view(finding)
             && finding.wrong == Wrong::Missing
             && finding.vanished
-            && !finding.weather.fair()
+            && !finding.weather.calm()
             && !finding.garbage
     })
 }

@@ -222,3 +222,20 @@ async fn a_stopped_process_is_noticed_where_silence_is() {
         assert_eq!(tale.says(flt::flt_06).len(), count, "{silence:?}");
     }
 }
+
+/// What was cut is behind for as long as it may take to recover, and from then on by no more than what was never cut.
+#[tokio::test(start_paused = true)]
+async fn who_has_recovered_is_late_like_anybody() {
+    for (since, count) in [(LIMIT / 4, 0), (LIMIT * 2, 1)] {
+        let tale = Tale::new();
+        let (view, key) = (tale.view(), key());
+        let harm = tale.recorder.harm(Hook::Cut, Some(WATCHER), None);
+        tale.recorder.healed(harm);
+        sleep(since).await;
+        let write = tale.recorder.begin(0, &key, Act::Register(1), None);
+        tale.recorder.end(&[write], Answer::Ok);
+        sleep(LIMIT / 4).await;
+        tale.load(view, Fresh::Live, Shown::new());
+        assert_eq!(tale.says(wat::wat_01).len(), count, "{since:?} after it was healed");
+    }
+}
