@@ -46,8 +46,8 @@ impl Scene<'_> {
         let until = Instant::now() + self.limit;
         let pause = (self.limit / 100).max(Duration::from_millis(5));
         let unsettled = loop {
-            if littered.elapsed() >= sky.ttl {
-                // Again and again: some stores forget what no owner renews, and everybody may take longer to settle.
+            if littered.is_none_or(|at| at.elapsed() >= sky.ttl) {
+                // Again and again: where data was lost there may be no place for it yet, some stores forget what no owner renews, and everybody may take longer to settle.
                 littered = self.litter(garbage.as_ref()).await;
             }
             self.bury_undead().await;
@@ -70,13 +70,11 @@ impl Scene<'_> {
         settled
     }
 
-    /// Writes what nobody can decode, where anything can be written. Answers when it stood there.
-    async fn litter(&self, garbage: Option<&Key>) -> Instant {
-        if let Some(key) = garbage {
-            let bytes = Bytes::from_static(b"not a record");
-            let _ = self.sky.world.inject(Fault::Write(key.clone(), bytes)).await;
-        }
-        Instant::now()
+    /// Writes what nobody can decode. Answers since when it stands there.
+    async fn litter(&self, garbage: Option<&Key>) -> Option<Instant> {
+        let bytes = Bytes::from_static(b"not a record");
+        let written = self.sky.world.inject(Fault::Write(garbage?.clone(), bytes)).await;
+        written.is_ok().then(Instant::now)
     }
 
     fn expected(&self) -> Expected {

@@ -25,7 +25,7 @@ pub(super) struct Setting {
     pub(super) observer: usize,
     /// Something was around each backend that may fail by itself, besides the faults that were recorded.
     pub(super) wrapped: bool,
-    /// From when to when the machine stood still.
+    /// From when to when the machine stood still, one after the other.
     pub(super) stalls: Vec<(Duration, Duration)>,
 }
 
@@ -127,6 +127,7 @@ pub(super) struct Evidence<'a> {
     by_key: BTreeMap<Id, Vec<usize>>,
     by_value: BTreeMap<u64, usize>,
     disturbances: Vec<Disturbance>,
+    longest_stall: Duration,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -140,7 +141,9 @@ impl<'a> Evidence<'a> {
                 by_value.insert(n, index);
             }
         }
-        let mut evidence = Self { log, setting, by_key, by_value, disturbances: Vec::new(), findings: Vec::new() };
+        let longest_stall = setting.stalls.iter().map(|(from, to)| to.saturating_sub(*from)).max().unwrap_or_default();
+        let mut evidence =
+            Self { log, setting, by_key, by_value, disturbances: Vec::new(), longest_stall, findings: Vec::new() };
         evidence.disturbances = evidence.disturb();
         let mut findings = evidence.read_lists();
         for view in 0..log.views.len() {
@@ -160,7 +163,9 @@ impl<'a> Evidence<'a> {
     /// machine stood still meanwhile.
     pub(super) fn limit(&self, bound: Duration, at: Seq) -> Duration {
         let (limit, now) = (bound * self.setting.patience, self.log.time(at));
-        let more = self.setting.stalls.iter().filter(|(from, _)| *from <= now).filter_map(|(from, to)| {
+        let stalls = &self.setting.stalls[..self.setting.stalls.partition_point(|(from, _)| *from <= now)];
+        let near = stalls.iter().rev().take_while(|(_, to)| *to + limit + self.longest_stall * THREADS >= now);
+        let more = near.filter_map(|(from, to)| {
             let more = to.saturating_sub(*from) * THREADS;
             (*to + limit + more >= now).then_some(more)
         });
