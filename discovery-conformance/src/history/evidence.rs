@@ -280,6 +280,12 @@ impl<'a> Evidence<'a> {
                 _ => {}
             }
         }
+        // Who was kept from renewing by the machine is out of touch as well, and with everybody else.
+        let renewed = self.setting.stalls.iter().filter(|_| self.setting.capabilities.ttl);
+        found.extend(renewed.filter(|(from, to)| to.saturating_sub(*from) >= patience).map(|(from, to)| {
+            let (from, until) = (self.log.seq_at(*from), self.log.seq_at(*to + self.setting.ttl));
+            Disturbance { from, until, owner: None, key: None, garbage: false }
+        }));
         found
     }
 

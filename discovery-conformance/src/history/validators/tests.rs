@@ -239,3 +239,22 @@ async fn who_has_recovered_is_late_like_anybody() {
         assert_eq!(tale.says(wat::wat_01).len(), count, "{since:?} after it was healed");
     }
 }
+
+/// Nobody renews on a machine that stands still.
+#[tokio::test(start_paused = true)]
+async fn records_may_expire_while_the_machine_stands_still() {
+    for (stall, count) in [(LIMIT / 2, 0), (LIMIT / 8, 1)] {
+        let mut tale = Tale::new();
+        let (view, key) = (tale.view(), key());
+        let write = tale.recorder.begin(0, &key, Act::Register(1), None);
+        tale.recorder.end(&[write], Answer::Ok);
+        sleep(LIMIT * 2).await;
+        let id = tale.recorder.log().id(&key);
+        tale.load(view, Fresh::Live, vec![(id, 1)]);
+        let from = LIMIT * 2 + LIMIT / 10;
+        tale.setting.stalls.push((from, from + stall));
+        sleep(LIMIT).await;
+        tale.load(view, Fresh::Stale(ErrorKind::Unavailable), Shown::new());
+        assert_eq!(tale.says(ord::ord_01).len(), count, "{stall:?}");
+    }
+}
