@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use crate::case::{Case, CaseResult, End, fail};
 use crate::cases::all;
 use crate::trial::Trial;
-use crate::witness::{Witness, kept_waiting};
+use crate::witness::{Witness, kept_waiting, longest};
 use crate::world::{Clock, Factory, Hook};
 
 /// How long a case may take by the clock on the wall, whatever the bounds say.
@@ -152,7 +152,7 @@ fn judge(factory: &dyn Factory, claims: &Claims, case: &Case) -> Judgement {
         let witness = if clock == Clock::Real { Witness::start() } else { None };
         let (began, waited) = (Instant::now(), kept_waiting());
         let (outcome, faults) = attempt(factory, clock, case, patience);
-        let stall = witness.map(Witness::end).unwrap_or_default();
+        let stall = longest(&witness.map(Witness::end).unwrap_or_default());
         let waited = kept_waiting().zip(waited).map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
         let busy = clock == Clock::Real && (stall > STALL || waited > began.elapsed());
         if busy && let Outcome::Failed(why) = &outcome {

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(20);
 
+/// By how much a timer is late on a machine that has nothing else to do.
+const STALL: Duration = Duration::from_millis(2);
+
 /// How long the threads of this process have been kept waiting for a processor, all together, as the kernel counts it;
 /// `None` where it does not. Of those that have ended nothing is known.
 pub(crate) fn kept_waiting() -> Option<Duration> {
@@ -24,7 +27,19 @@ pub(crate) fn kept_waiting() -> Option<Duration> {
 /// still from a backend that did.
 pub(crate) struct Witness {
     stop: Sender<()>,
-    thread: JoinHandle<Duration>,
+    thread: JoinHandle<Vec<Stall>>,
+}
+
+/// A time for which nothing ran.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stall {
+    pub(crate) from: Instant,
+    pub(crate) lasted: Duration,
+}
+
+/// The longest of them.
+pub(crate) fn longest(stalls: &[Stall]) -> Duration {
+    stalls.iter().map(|stall| stall.lasted).max().unwrap_or_default()
 }
 
 impl Witness {
@@ -32,12 +47,17 @@ impl Witness {
     pub(crate) fn start() -> Option<Self> {
         let (stop, stopped) = channel();
         let watch = move || {
-            let mut latest = Duration::ZERO;
+            let mut stalls = Vec::new();
             loop {
                 let began = Instant::now();
                 match stopped.recv_timeout(EVERY) {
-                    Err(RecvTimeoutError::Timeout) => latest = latest.max(began.elapsed().saturating_sub(EVERY)),
-                    Ok(()) | Err(RecvTimeoutError::Disconnected) => return latest,
+                    Err(RecvTimeoutError::Timeout) => {
+                        let lasted = began.elapsed().saturating_sub(EVERY);
+                        if lasted >= STALL {
+                            stalls.push(Stall { from: began + EVERY, lasted });
+                        }
+                    }
+                    Ok(()) | Err(RecvTimeoutError::Disconnected) => return stalls,
                 }
             }
         };
@@ -45,8 +65,8 @@ impl Witness {
         Some(Self { stop, thread })
     }
 
-    /// The longest time for which nothing ran.
-    pub(crate) fn end(self) -> Duration {
+    /// The times for which nothing ran, one after the other.
+    pub(crate) fn end(self) -> Vec<Stall> {
         drop(self.stop);
         self.thread.join().unwrap_or_default()
     }

@@ -160,9 +160,12 @@ async fn a_lost_session_says_so_and_its_records_are_gone() -> Result<()> {
     let owner = handle(chaos.clone()).await?;
     let record = owner.register(Item::at(["pool"])).await?;
     chaos.calm(false);
-    while chaos.injected().lost_sessions < 2 {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
+    let lost_again = async {
+        while chaos.injected().lost_sessions < 2 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(3600), lost_again).await.expect("a session that is lost a second time");
     chaos.calm(true);
     tokio::time::sleep(chaos.bounds().recovery * 2).await;
     assert_eq!(owner.list::<Item>(Query::all()).await?.len(), 1);

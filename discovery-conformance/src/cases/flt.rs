@@ -6,7 +6,7 @@ use discovery_core::{Query, Registration, RegistrationState};
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
-use super::con::EFFORT;
+use super::con::goes_on;
 use crate::case::{CaseResult, cases, ensure, fail};
 use crate::follow::{Follow, Told};
 use crate::item::Item;
@@ -104,7 +104,7 @@ async fn flt_03_resync_is_never_partial(t: &Trial) -> CaseResult {
     let (writer, reader) = (t.owner(0).await?, t.owner(1).await?);
     let (began, mut held) = (std::time::Instant::now(), Vec::new());
     // A few at a time, and of a slow store as many as it takes in its time.
-    while held.len() < SIZE && (held.len() < LEAST || began.elapsed() < EFFORT) {
+    while held.len() < SIZE && (held.len() < LEAST || goes_on(t.clock(), began.elapsed())) {
         let next = held.len() as u64..held.len() as u64 + 64;
         held.extend(try_join_all(next.map(|n| writer.register(Item::at(["x"]).id(n + 1)))).await?);
     }

@@ -40,18 +40,15 @@ impl Scene<'_> {
             sky.sweep((1..3).filter_map(|n| sky.foreign_key(n))).await;
         }
         let garbage = sky.foreign_key(9).filter(|_| writes);
+        // A world may make its first stranger for it, which is no time of those who settle.
+        let mut littered = self.litter(garbage.as_ref()).await;
         let healed = recorder.tick();
         let until = Instant::now() + self.limit;
         let pause = (self.limit / 100).max(Duration::from_millis(5));
-        let mut littered: Option<Instant> = None;
         let unsettled = loop {
-            if let Some(key) = &garbage
-                && littered.is_none_or(|at| at.elapsed() >= sky.ttl)
-            {
-                // Again and again: some stores forget what no owner renews, and everybody may take longer to settle.
-                let bytes = Bytes::from_static(b"not a record");
-                let _ = sky.world.inject(Fault::Write(key.clone(), bytes)).await;
-                littered = Some(Instant::now());
+            if littered.is_none_or(|at| at.elapsed() >= sky.ttl) {
+                // Again and again: where data was lost there may be no place for it yet, some stores forget what no owner renews, and everybody may take longer to settle.
+                littered = self.litter(garbage.as_ref()).await;
             }
             self.bury_undead().await;
             let unsettled = self.unsettled(garbage.is_some()).await;
@@ -71,6 +68,13 @@ impl Scene<'_> {
             let _ = sky.world.inject(Fault::Delete(key)).await;
         }
         settled
+    }
+
+    /// Writes what nobody can decode. Answers since when it stands there.
+    async fn litter(&self, garbage: Option<&Key>) -> Option<Instant> {
+        let bytes = Bytes::from_static(b"not a record");
+        let written = self.sky.world.inject(Fault::Write(garbage?.clone(), bytes)).await;
+        written.is_ok().then(Instant::now)
     }
 
     fn expected(&self) -> Expected {
@@ -112,22 +116,22 @@ impl Scene<'_> {
     }
 
     async fn unsettled(&self, garbage: bool) -> Vec<Unsettled> {
-        let mut found = Vec::new();
+        let (mut found, mut agreed) = (Vec::new(), BTreeMap::new());
         let owners = self.lanes.iter().map(|lane| (lane.owner, &lane.discovery));
         let readers = self.watchers.iter().map(|watcher| (watcher.handle, &watcher.discovery));
         let mut listed = BTreeSet::new();
         for (handle, discovery) in std::iter::once(self.observer).chain(owners).chain(readers) {
             if listed.insert(handle) {
                 let shown = self.listed(handle, discovery).await.map(|(_, shown)| shown);
-                self.compare(&mut found, Who::List(handle), shown, None);
+                self.compare((&mut found, &mut agreed), Who::List(handle), shown, None);
             }
         }
         for open in self.watchers.iter().flat_map(|watcher| &watcher.views) {
             let shown = load(&self.sky.recorder, open.number, &open.view, None);
-            self.compare(&mut found, Who::Load(open.number), Some(shown), Some(open.number));
+            self.compare((&mut found, &mut agreed), Who::Load(open.number), Some(shown), Some(open.number));
             let fold: Shown =
                 open.fold.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(id, n)| (*id, *n)).collect();
-            self.compare(&mut found, Who::Fold(open.number), Some(fold), Some(open.number));
+            self.compare((&mut found, &mut agreed), Who::Fold(open.number), Some(fold), Some(open.number));
             let freshness = open.view.freshness();
             if !freshness.is_live() {
                 let text = format!("says {freshness:?}");
@@ -160,8 +164,15 @@ impl Scene<'_> {
         found
     }
 
-    /// Notes how what somebody shows differs from what is wanted.
-    fn compare(&self, found: &mut Vec<Unsettled>, what: Who, shown: Option<Shown>, view: Option<usize>) {
+    /// Notes how what somebody shows differs from what is wanted, and from what the readers before show: of several
+    /// values that a key may have all of them have to show the same.
+    fn compare(
+        &self,
+        (found, agreed): (&mut Vec<Unsettled>, &mut BTreeMap<Id, u64>),
+        what: Who,
+        shown: Option<Shown>,
+        view: Option<usize>,
+    ) {
         let Some(shown) = shown else {
             found.push(Unsettled { what, text: "the list fails".to_owned(), missing: 1, extra: 0 });
             return;
@@ -190,7 +201,13 @@ impl Scene<'_> {
             let last: Vec<String> = writes.rev().take(3).map(ToString::to_string).collect();
             text.push(format!("{} is {n} and should be gone after {}", log.keys[*id], last.join(" after ")));
         }
-        if missing + extra > 0 {
+        for (id, n) in &shown {
+            let before = *agreed.entry(*id).or_insert(*n);
+            if before != *n {
+                text.push(format!("{} is {n}, and {before} to another reader", log.keys[*id]));
+            }
+        }
+        if !text.is_empty() {
             text.truncate(4);
             found.push(Unsettled { what, text: text.join("; "), missing, extra });
         }

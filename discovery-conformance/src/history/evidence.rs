@@ -25,7 +25,12 @@ pub(super) struct Setting {
     pub(super) observer: usize,
     /// Something was around each backend that may fail by itself, besides the faults that were recorded.
     pub(super) wrapped: bool,
+    /// From when to when the machine stood still, one after the other.
+    pub(super) stalls: Vec<(Duration, Duration)>,
 }
+
+/// How many threads one after the other tell what is told, each of which waits its turn.
+const THREADS: u32 = 12;
 
 /// What is wrong with what a read shows of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,8 @@ pub(super) enum Read {
 /// What had happened to the reader in this round.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Weather {
+    /// Any of it, for so short a time that the reader may still be behind by it.
+    pub(super) lately: bool,
     pub(super) link: bool,
     pub(super) outage: bool,
     pub(super) compact: bool,
@@ -66,7 +73,13 @@ pub(super) struct Weather {
 }
 
 impl Weather {
+    /// Whether the reader has had the time to recover from all of it.
     pub(super) fn fair(self) -> bool {
+        !self.lately
+    }
+
+    /// Whether nothing has happened in the whole round.
+    pub(super) fn calm(self) -> bool {
         !(self.link || self.outage || self.compact || self.loss || self.member)
     }
 }
@@ -114,6 +127,7 @@ pub(super) struct Evidence<'a> {
     by_key: BTreeMap<Id, Vec<usize>>,
     by_value: BTreeMap<u64, usize>,
     disturbances: Vec<Disturbance>,
+    longest_stall: Duration,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -127,7 +141,9 @@ impl<'a> Evidence<'a> {
                 by_value.insert(n, index);
             }
         }
-        let mut evidence = Self { log, setting, by_key, by_value, disturbances: Vec::new(), findings: Vec::new() };
+        let longest_stall = setting.stalls.iter().map(|(from, to)| to.saturating_sub(*from)).max().unwrap_or_default();
+        let mut evidence =
+            Self { log, setting, by_key, by_value, disturbances: Vec::new(), longest_stall, findings: Vec::new() };
         evidence.disturbances = evidence.disturb();
         let mut findings = evidence.read_lists();
         for view in 0..log.views.len() {
@@ -137,11 +153,23 @@ impl<'a> Evidence<'a> {
         evidence
     }
 
-    /// The longest that a view may be behind while it says that it is live.
-    pub(super) fn lag(&self, weather: Weather) -> Duration {
+    /// The longest that a view may be behind at `at` while it says that it is live.
+    pub(super) fn lag(&self, weather: Weather, at: Seq) -> Duration {
         let bounds = &self.setting.bounds;
-        let bound = if weather.fair() { bounds.propagation } else { bounds.recovery };
-        bound * self.setting.patience
+        self.limit(if weather.fair() { bounds.propagation } else { bounds.recovery }, at)
+    }
+
+    /// How long something may have taken that was to be done within a bound, and was or was not at `at`: longer where the
+    /// machine stood still meanwhile.
+    pub(super) fn limit(&self, bound: Duration, at: Seq) -> Duration {
+        let (limit, now) = (bound * self.setting.patience, self.log.time(at));
+        let stalls = &self.setting.stalls[..self.setting.stalls.partition_point(|(from, _)| *from <= now)];
+        let near = stalls.iter().rev().take_while(|(_, to)| *to + limit + self.longest_stall * THREADS >= now);
+        let more = near.filter_map(|(from, to)| {
+            let more = to.saturating_sub(*from) * THREADS;
+            (*to + limit + more >= now).then_some(more)
+        });
+        limit + more.max().unwrap_or_default()
     }
 
     /// The last time before `seq` at which everything had settled.
@@ -161,15 +189,20 @@ impl<'a> Evidence<'a> {
 
     pub(super) fn weather(&self, handle: usize, seq: Seq) -> Weather {
         let mut weather = Weather::default();
+        let lately = self.log.time(seq).saturating_sub(self.limit(self.setting.bounds.recovery, seq));
         for harm in self.harms(seq) {
-            match harm.hook {
-                Hook::Cut | Hook::HalfOpen | Hook::Pause | Hook::Deny => weather.link |= harm.target == Some(handle),
-                Hook::Outage => weather.outage = true,
-                Hook::Compact => weather.compact = true,
-                Hook::LoseData | Hook::RollBack => weather.loss = true,
-                Hook::LeaderChange | Hook::LoseMember => weather.member = true,
-                _ => {}
-            }
+            let struck = match harm.hook {
+                Hook::Cut | Hook::HalfOpen | Hook::Pause | Hook::Deny if harm.target == Some(handle) => {
+                    &mut weather.link
+                }
+                Hook::Outage => &mut weather.outage,
+                Hook::Compact => &mut weather.compact,
+                Hook::LoseData | Hook::RollBack => &mut weather.loss,
+                Hook::LeaderChange | Hook::LoseMember => &mut weather.member,
+                _ => continue,
+            };
+            *struck = true;
+            weather.lately |= harm.to.is_none_or(|to| self.log.time(to) >= lately);
         }
         weather
     }
@@ -177,8 +210,7 @@ impl<'a> Evidence<'a> {
     /// Whether a reader's way to the store has been whole for less than it may take to catch up: a watch that is resumed
     /// counts as live before what it missed has come.
     pub(super) fn just_healed(&self, handle: usize, at: Seq) -> bool {
-        let bound = self.setting.bounds.propagation * self.setting.patience;
-        let lately = self.log.time(at).saturating_sub(bound);
+        let lately = self.log.time(at).saturating_sub(self.limit(self.setting.bounds.propagation, at));
         self.log.harms.iter().any(|harm| {
             BREAKS.contains(&harm.hook)
                 && harm.target.is_none_or(|target| target == handle)
@@ -248,6 +280,12 @@ impl<'a> Evidence<'a> {
                 _ => {}
             }
         }
+        // Who was kept from renewing by the machine is out of touch as well, and with everybody else.
+        let renewed = self.setting.stalls.iter().filter(|_| self.setting.capabilities.ttl);
+        found.extend(renewed.filter(|(from, to)| to.saturating_sub(*from) >= patience).map(|(from, to)| {
+            let (from, until) = (self.log.seq_at(*from), self.log.seq_at(*to + self.setting.ttl));
+            Disturbance { from, until, owner: None, key: None, garbage: false }
+        }));
         found
     }
 
@@ -447,7 +485,7 @@ impl<'a> Evidence<'a> {
         let (mut before_fold, mut before_load, mut any) = (BTreeSet::new(), BTreeSet::new(), false);
         // A view that joins is behind by a bound at most.
         let opening = self.weather(view.handle, view.answered);
-        let mut floor = self.log.seq_at(self.log.time(view.call).saturating_sub(self.lag(opening)));
+        let mut floor = self.log.seq_at(self.log.time(view.call).saturating_sub(self.lag(opening, view.call)));
         if view.lazy {
             // Who did not wait takes the set of a watch that may be stale, and is told so: nothing is known before it
             // says that it is live.
@@ -460,7 +498,7 @@ impl<'a> Evidence<'a> {
             let weather = self.weather(view.handle, at);
             let fresh = if batch { self.log.told[index].fresh } else { self.log.loads[index].fresh };
             if fresh == Fresh::Live && !self.just_healed(view.handle, at) {
-                floor = floor.max(self.log.seq_at(self.log.time(at).saturating_sub(self.lag(weather))));
+                floor = floor.max(self.log.seq_at(self.log.time(at).saturating_sub(self.lag(weather, at))));
             }
             let mut base = Finding {
                 wrong: Wrong::Never,

@@ -36,6 +36,9 @@ const KNOWN: [Hook; 19] = [
     Hook::LoseMember,
 ];
 
+/// Those that a reader has to notice.
+const NOTICED: [Hook; 5] = [Hook::Cut, Hook::HalfOpen, Hook::Pause, Hook::Deny, Hook::Outage];
+
 /// Where records stand that no owner wrote.
 const FOREIGN_PLACE: [&str; 2] = ["a", "foreign"];
 
@@ -46,6 +49,8 @@ pub(super) struct Sky {
     pub(super) hooks: Vec<Hook>,
     pub(super) recovery: Duration,
     pub(super) ttl: Duration,
+    /// How long a fault may go unnoticed, where no fault of those that the bounds make lasts for longer by itself.
+    pub(super) unnoticed: Option<Duration>,
     pub(super) foreign: Arc<Mutex<BTreeMap<u64, serde_json::Value>>>,
     /// The owners of this round, and whether each is dead.
     pub(super) owners: Mutex<Vec<(usize, Arc<AtomicBool>)>>,
@@ -86,6 +91,10 @@ impl Sky {
         let long = random.u32(0..4) == 0;
         let lasts =
             if long { self.ttl.mul_f64(1.2 + random.f64()) } else { self.recovery.mul_f64(0.03 + 0.35 * random.f64()) };
+        let lasts = match self.unnoticed {
+            Some(limit) if NOTICED.contains(&hook) && random.u32(0..6) == 0 => limit.mul_f64(1.1 + 0.4 * random.f64()),
+            _ => lasts,
+        };
         match hook {
             Hook::Cut => self.during(Fault::Cut(anyone), Fault::Heal(anyone), Some(anyone), lasts).await,
             Hook::HalfOpen => self.during(Fault::HalfOpen(anyone), Fault::Heal(anyone), Some(anyone), lasts).await,

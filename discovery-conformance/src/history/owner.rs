@@ -1,5 +1,6 @@
 //! What an owner does: registers, updates, withdraws, lists, in lanes that each have keys of their own.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,6 +15,35 @@ use crate::item::Item;
 pub(super) const PLACES: [&[&str]; 6] = [&["quiet"], &["a"], &["ab"], &["a", "b"], &["a", "b", "c"], &["late", "x"]];
 /// Where every owner claims the same keys.
 const SHARED: &[&str] = &["a", "shared"];
+
+/// For how many milliseconds a lane rests before an operation.
+const PAUSE: Range<u64> = 1..30;
+
+/// What a lane does in a round.
+#[derive(Clone)]
+pub(super) struct Work {
+    /// How many operations at least.
+    operations: usize,
+    /// How many times longer its pauses are.
+    slower: u32,
+    /// Whether nothing strikes any more.
+    calm: Arc<AtomicBool>,
+}
+
+impl Work {
+    /// So many operations, whatever strikes.
+    pub(super) fn of(operations: usize) -> Self {
+        Self { operations, slower: 1, calm: Arc::new(true.into()) }
+    }
+
+    /// So many operations in about this time, and more of them until it is calm: by a real clock faults last for longer
+    /// than operations take, and would strike those who have done their work.
+    pub(super) fn through(operations: usize, time: Duration, calm: &Arc<AtomicBool>) -> Self {
+        let (each, pause) = (time.as_millis() / operations.max(1) as u128, u128::from((PAUSE.start + PAUSE.end) / 2));
+        let slower = u32::try_from(each / pause).unwrap_or(u32::MAX).max(1);
+        Self { operations, slower, calm: Arc::clone(calm) }
+    }
+}
 
 /// One key of a lane, and what is known of it.
 pub(super) struct Slot {
@@ -93,13 +123,11 @@ impl Lane {
         self.values + self.written
     }
 
-    /// Works until it is done or its process is dead.
-    pub(super) async fn run(mut self, operations: usize, dead: Arc<AtomicBool>) -> Self {
-        for _ in 0..operations {
-            if dead.load(Ordering::Acquire) {
-                break;
-            }
-            sleep(Duration::from_millis(self.random.u64(1..30))).await;
+    /// Works until it is done and the storms are over, or its process is dead.
+    pub(super) async fn run(mut self, work: Work, dead: Arc<AtomicBool>) -> Self {
+        let until = self.operations + work.operations;
+        while (self.operations < until || !work.calm.load(Ordering::Acquire)) && !dead.load(Ordering::Acquire) {
+            sleep(Duration::from_millis(self.random.u64(PAUSE)) * work.slower).await;
             self.operations += 1;
             self.step().await;
         }
@@ -304,4 +332,18 @@ pub(super) fn load(recorder: &Recorder, number: usize, view: &View<Item>, reache
         reached,
     });
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a lane does is spread over the time in which faults strike, and never done faster than by a paused clock.
+    #[test]
+    fn a_lane_takes_its_time() {
+        let calm = Arc::new(AtomicBool::new(false));
+        assert_eq!(Work::through(50, Duration::from_secs(6), &calm).slower, 8);
+        assert_eq!(Work::through(50, Duration::from_millis(5), &calm).slower, Work::of(50).slower);
+        assert!(Work::of(50).calm.load(Ordering::Acquire));
+    }
 }

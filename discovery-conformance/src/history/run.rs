@@ -16,16 +16,22 @@ use super::checkpoint::Scene;
 use super::evidence::{Evidence, Setting};
 use super::faults::Sky;
 use super::log::{Log, Recorder};
-use super::owner::{LENSES, Lane};
+use super::owner::{LENSES, Lane, Work};
 use super::validators::VALIDATORS;
 use super::watcher::Watcher;
 use super::{Config, Summary};
 use crate::probe::{Call, Probe};
-use crate::witness::Witness;
+use crate::witness::{Witness, longest};
 use crate::world::{Clock, Factory};
 
 /// How many lanes an owner has.
 const LANES: usize = 2;
+
+/// How often each of a round's storms strikes.
+const STRIKES: usize = 4;
+
+/// In how many times the bound of recovery lanes by a real clock do their operations: about as long as storms pause.
+const LULLS: f64 = 1.2;
 
 /// Does one run and judges it. Blocks until it is over, on a runtime of its own: with the clock paused, where the
 /// factory says so.
@@ -39,11 +45,15 @@ pub fn run(factory: &dyn Factory, config: &Config) -> Result<Summary, String> {
     builder.enable_all().start_paused(factory.clock() == Clock::Paused);
     let runtime = builder.build().map_err(|error| format!("no runtime: {error}"))?;
     let witness = if factory.clock() == Clock::Real { Witness::start() } else { None };
-    let result = runtime.block_on(play(factory, config));
+    let played = runtime.block_on(play(factory, config));
     runtime.shutdown_background();
-    let stall = witness.map(Witness::end).unwrap_or_default();
-    let result = result.map(|summary| Summary { stall, ..summary });
-    result.map_err(|error| format!("{error} [{}]", error.kind()))
+    let stalls = witness.map(Witness::end).unwrap_or_default();
+    let mut played = played.map_err(|error| format!("{error} [{}]", error.kind()))?;
+    let since = |at: std::time::Instant| at.saturating_duration_since(played.began);
+    let pauses = stalls.iter().map(|stall| (since(stall.from), since(stall.from + stall.lasted)));
+    played.setting.stalls = pauses.collect();
+    let summary = judge(&played.log, &played.setting, config.seed, played.operations);
+    Ok(Summary { stall: longest(&stalls), ..summary })
 }
 
 /// Those who take part.
@@ -59,7 +69,15 @@ struct Cast<'a> {
     next: usize,
 }
 
-async fn play(factory: &dyn Factory, config: &Config) -> Result<Summary, Error> {
+/// A run that is over, and is to be judged.
+struct Played {
+    log: Log,
+    began: std::time::Instant,
+    setting: Setting,
+    operations: usize,
+}
+
+async fn play(factory: &dyn Factory, config: &Config) -> Result<Played, Error> {
     let world = factory.world_for(&factory.hooks()).await?;
     let recorder = Arc::new(Recorder::new());
     let first = world.owner(0).await?;
@@ -73,6 +91,7 @@ async fn play(factory: &dyn Factory, config: &Config) -> Result<Summary, Error> 
         hooks: Sky::hooks(&factory.hooks(), config.faults.as_deref()),
         recovery: bounds.recovery,
         ttl: ttl.unwrap_or(bounds.recovery * 2),
+        unnoticed: (factory.clock() == Clock::Real).then(|| bounds.recovery * factory.patience().max(1)),
         foreign: Arc::default(),
         owners: Mutex::default(),
         watchers: (config.owners..observer).collect(),
@@ -113,8 +132,9 @@ async fn play(factory: &dyn Factory, config: &Config) -> Result<Summary, Error> 
         owners: config.owners,
         observer,
         wrapped: config.wrap.is_some(),
+        stalls: Vec::new(),
     };
-    Ok(judge(&log, &setting, config.seed, operations))
+    Ok(Played { log, began: recorder.start().into_std(), setting, operations })
 }
 
 fn judge(log: &Log, setting: &Setting, seed: u64, operations: usize) -> Summary {
@@ -259,19 +279,26 @@ impl Cast<'_> {
     /// Lets everybody act at once. Answers which owners died.
     async fn round(&mut self, lanes: &mut Vec<Lane>, watchers: &mut Vec<Watcher>) -> Result<Vec<usize>, Error> {
         let each = self.config.operations / lanes.len().max(1) + 1;
+        let calm = Arc::new(AtomicBool::new(false));
+        let work = match self.clock {
+            Clock::Paused => Work::of(each),
+            Clock::Real => Work::through(each, self.bounds.recovery.mul_f64(LULLS), &calm),
+        };
         let dead: BTreeMap<usize, Arc<AtomicBool>> = self.owners().iter().cloned().collect();
         let at_work: Vec<_> = lanes
             .drain(..)
             .map(|lane| {
                 let dead = dead.get(&lane.owner).cloned().unwrap_or_default();
-                tokio::spawn(lane.run(each, dead))
+                tokio::spawn(lane.run(work.clone(), dead))
             })
             .collect();
         let over = Arc::new(AtomicBool::new(false));
         let reading: Vec<_> = watchers.drain(..).map(|watcher| tokio::spawn(watcher.run(Arc::clone(&over)))).collect();
-        let storms: Vec<_> = (0..2).map(|_| tokio::spawn(Arc::clone(&self.sky).storm(self.random.fork(), 4))).collect();
-        *lanes = joined(at_work).await?;
+        let storms: Vec<_> =
+            (0..2).map(|_| tokio::spawn(Arc::clone(&self.sky).storm(self.random.fork(), STRIKES))).collect();
         joined(storms).await?;
+        calm.store(true, Ordering::Release);
+        *lanes = joined(at_work).await?;
         over.store(true, Ordering::Release);
         *watchers = joined(reading).await?;
         let mut owners = self.owners();

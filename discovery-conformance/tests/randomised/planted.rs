@@ -1,20 +1,22 @@
 //! Planted errors: for each class of them, the validator that it is planted for must find it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use discovery_conformance::history::{Config, Spoil, run, statements};
 use discovery_conformance::{Factory, Hook};
 use discovery_core::backend::{
     Backend, Change, Desired, Drift, Entry, Incarnation, Lineage, Position, Session, SessionRequest, Stamp, WatchEvent,
-    WatchStream, WriteBatch,
+    WatchStream, Write, WriteBatch,
 };
 use discovery_core::{Effect, Error, ErrorKind, Key, Result, Scope};
 use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
 
 use super::docs;
 use super::watching::*;
@@ -64,6 +66,7 @@ planted! {
     "WAT 7" RunsBehind {};
     "ORD 1" FlashesBack {};
     "ORD 2" LosesEveryFifthChange {};
+    "ORD 2" ListsWhatItHadBefore {DropAcks};
     "ORD 3" KeepAliveLooksLikeAChange {};
     "ORD 5" NeverChangesIncarnation {};
     "ORD 7" TearsTransactions {};
@@ -242,6 +245,59 @@ impl Twist for NeverSaysThatItIsPutBack {
             return Err(Error::new(ErrorKind::Unavailable, "no answer"));
         }
         inner.verify(desired).await
+    }
+}
+
+/// An owner whose update was not acknowledged while anybody waited for it lists what it had stored before, when everybody
+/// else sees the update.
+#[derive(Default)]
+struct ListsWhatItHadBefore(Mutex<BTreeMap<Key, Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    acknowledged: Option<Bytes>,
+    /// What was not, and since when.
+    unheard: Option<(Bytes, Instant)>,
+}
+
+/// For how long nobody waits for an operation on memory.
+const GIVEN_UP: Duration = Duration::from_millis(3_100);
+
+#[async_trait]
+impl Twist for ListsWhatItHadBefore {
+    async fn publish(&self, inner: &Arc<dyn Session>, batch: &WriteBatch, desired: &Desired) -> Vec<Result<Stamp>> {
+        let began = Instant::now();
+        let answers = inner.publish(batch, desired).await;
+        let mut kept = self.0.lock().expect("what was kept");
+        for (write, answer) in batch.writes.iter().zip(&answers) {
+            match write {
+                Write::Put { key, value } => {
+                    let kept = kept.entry(key.clone()).or_default();
+                    let (_, since) =
+                        kept.unheard.clone().filter(|(same, _)| same == value).unwrap_or((value.clone(), began));
+                    if answer.is_err() || since.elapsed() > GIVEN_UP {
+                        kept.unheard = Some((value.clone(), since));
+                    } else {
+                        *kept = Kept { acknowledged: Some(value.clone()), unheard: None };
+                    }
+                }
+                Write::Delete { key } => drop(kept.remove(key)),
+            }
+        }
+        answers
+    }
+
+    async fn list(&self, inner: &Arc<dyn Backend>, scope: &Scope) -> Result<(Vec<Entry>, Position)> {
+        let (mut entries, position) = inner.list(scope).await?;
+        let kept = self.0.lock().expect("what was kept");
+        for entry in &mut entries {
+            if let Some(Kept { acknowledged: Some(before), unheard: Some((unheard, _)) }) = kept.get(&entry.key)
+                && *unheard == entry.value
+            {
+                entry.value = before.clone();
+            }
+        }
+        Ok((entries, position))
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn flt_03(evidence: &Evidence<'_>) -> Vec<String> {
         is_view(finding)
             && finding.wrong == Wrong::Missing
             && finding.vanished
-            && !finding.weather.fair()
+            && !finding.weather.calm()
             && !finding.garbage
     })
 }
@@ -72,7 +72,12 @@ pub(super) fn flt_05(evidence: &Evidence<'_>) -> Vec<String> {
 
 /// A connection that is dead without a word is noticed.
 pub(super) fn flt_06(evidence: &Evidence<'_>) -> Vec<String> {
-    evidence.unnoticed(&[Hook::HalfOpen, Hook::Pause], |fresh, _| fresh != Fresh::Live)
+    // Who was stopped reads nothing itself. It is as good as a dead connection where silence is a sign of one.
+    let silent: &[Hook] = match evidence.setting.bounds.silence {
+        Some(_) => &[Hook::HalfOpen, Hook::Pause],
+        None => &[Hook::HalfOpen],
+    };
+    evidence.unnoticed(silent, |fresh, _| fresh != Fresh::Live)
 }
 
 /// A member or the leader goes, and nothing of the living with it.

@@ -175,12 +175,12 @@ impl Evidence<'_> {
     /// right. `right` also learns whether another fault of the same reader came between, which may be the cause that is
     /// told.
     fn unnoticed(&self, hooks: &[Hook], right: impl Fn(Fresh, bool) -> bool) -> Vec<String> {
-        let limit = self.setting.bounds.recovery * self.setting.patience;
         let batches = self.log.told.iter().map(|told| (told.view, told.at, told.fresh));
         let loads = self.log.loads.iter().filter(|load| load.synced).map(|load| (load.view, load.at, load.fresh));
         let mut texts = Vec::new();
         for (view, at, fresh) in batches.chain(loads) {
             let (handle, now) = (self.log.views[view].handle, self.log.time(at));
+            let limit = self.limit(self.setting.bounds.recovery, at);
             let mut lasting = self.log.harms.iter().filter(|harm| {
                 hooks.contains(&harm.hook)
                     && harm.target.is_none_or(|target| target == handle)
@@ -191,7 +191,11 @@ impl Evidence<'_> {
             // with it.
             let healed = |from: Seq| {
                 self.log.harms.iter().any(|other| {
-                    let same = other.target.map_or(hooks.contains(&other.hook), |target| target == handle);
+                    // A store that comes back empty or older may have lost who is denied what.
+                    let forgotten =
+                        hooks.contains(&Hook::Deny) && matches!(other.hook, Hook::LoseData | Hook::RollBack);
+                    let everybody = hooks.contains(&other.hook) || forgotten;
+                    let same = other.target.map_or(everybody, |target| target == handle);
                     let ending = other.ending.or(other.to).is_some_and(|ending| ending < at);
                     same && ending && other.to.is_none_or(|to| to > from)
                 })

@@ -118,7 +118,7 @@ pub(super) fn ord_05(evidence: &Evidence<'_>) -> Vec<String> {
     let always = evidence.setting.capabilities.incarnation;
     let blurred = blurred(evidence)
         .into_iter()
-        .filter(|(view, _, at, _)| always || evidence.weather(evidence.log.views[*view].handle, *at).fair());
+        .filter(|(view, _, at, _)| always || evidence.weather(evidence.log.views[*view].handle, *at).calm());
     told(blurred.map(|(.., text)| text).collect())
 }
 

@@ -24,7 +24,7 @@ pub(super) fn reg_02(evidence: &Evidence<'_>) -> Vec<String> {
 /// An update does not make a record absent.
 pub(super) fn reg_04(evidence: &Evidence<'_>) -> Vec<String> {
     evidence.found(|finding| {
-        let lately = evidence.log.time(finding.at).saturating_sub(evidence.lag(finding.weather));
+        let lately = evidence.log.time(finding.at).saturating_sub(evidence.lag(finding.weather, finding.at));
         let updated = evidence.writes_of(finding.key).iter().map(|write| &evidence.log.writes[*write]).any(|write| {
             matches!(write.act, Act::Update(_))
                 && write.start <= finding.at

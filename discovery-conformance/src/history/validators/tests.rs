@@ -40,6 +40,7 @@ impl Tale {
             owners: WATCHER,
             observer: WATCHER + 1,
             wrapped: false,
+            stalls: Vec::new(),
         };
         Self { recorder: Recorder::new(), setting }
     }
@@ -169,5 +170,91 @@ async fn two_foreign_writes_at_a_time_come_in_any_order() {
             let said = tale.says(validate);
             assert_eq!(said.is_empty(), overlap, "{name}, at a time: {overlap}; {said:?}");
         }
+    }
+}
+
+/// A view that is behind because nothing ran is not late by what did not run, and by no more.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_stands_still_makes_nobody_late() {
+    const STALL: Duration = Duration::from_millis(50);
+    for (stalled, late, count) in [(false, LIMIT, 1), (true, STALL * 10, 0), (true, LIMIT, 1)] {
+        let mut tale = Tale::new();
+        let (view, key) = (tale.view(), key());
+        let write = tale.recorder.begin(0, &key, Act::Register(1), None);
+        tale.recorder.end(&[write], Answer::Ok);
+        if stalled {
+            tale.setting.stalls.push((Duration::ZERO, STALL));
+        }
+        sleep(late).await;
+        tale.load(view, Fresh::Live, Shown::new());
+        let said = tale.says(wat::wat_01);
+        assert_eq!(said.len(), count, "stalled: {stalled}, {late:?} late; {said:?}");
+    }
+}
+
+/// Who may do what is part of the data that a store can lose.
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_with_the_data_is_denied_no_more() {
+    for (lost, count) in [(None, 1), (Some(Hook::LoseData), 0), (Some(Hook::RollBack), 0), (Some(Hook::Compact), 1)] {
+        let tale = Tale::new();
+        let view = tale.view();
+        tale.recorder.harm(Hook::Deny, Some(WATCHER), None);
+        if let Some(lost) = lost {
+            let harm = tale.recorder.harm(lost, None, None);
+            tale.recorder.healed(harm);
+        }
+        sleep(LIMIT * 2).await;
+        tale.load(view, Fresh::Live, Shown::new());
+        assert_eq!(tale.says(flt::flt_15).len(), count, "{lost:?}");
+    }
+}
+
+/// A process that was stopped is noticed by what it does not hear, where a store is never silent for so long.
+#[tokio::test(start_paused = true)]
+async fn a_stopped_process_is_noticed_where_silence_is() {
+    for (silence, count) in [(None, 0), (Some(LIMIT / 4), 1)] {
+        let mut tale = Tale::new();
+        tale.setting.bounds.silence = silence;
+        let view = tale.view();
+        tale.recorder.harm(Hook::Pause, Some(WATCHER), None);
+        sleep(LIMIT * 2).await;
+        tale.load(view, Fresh::Live, Shown::new());
+        assert_eq!(tale.says(flt::flt_06).len(), count, "{silence:?}");
+    }
+}
+
+/// What was cut is behind for as long as it may take to recover, and from then on by no more than what was never cut.
+#[tokio::test(start_paused = true)]
+async fn who_has_recovered_is_late_like_anybody() {
+    for (since, count) in [(LIMIT / 4, 0), (LIMIT * 2, 1)] {
+        let tale = Tale::new();
+        let (view, key) = (tale.view(), key());
+        let harm = tale.recorder.harm(Hook::Cut, Some(WATCHER), None);
+        tale.recorder.healed(harm);
+        sleep(since).await;
+        let write = tale.recorder.begin(0, &key, Act::Register(1), None);
+        tale.recorder.end(&[write], Answer::Ok);
+        sleep(LIMIT / 4).await;
+        tale.load(view, Fresh::Live, Shown::new());
+        assert_eq!(tale.says(wat::wat_01).len(), count, "{since:?} after it was healed");
+    }
+}
+
+/// Nobody renews on a machine that stands still.
+#[tokio::test(start_paused = true)]
+async fn records_may_expire_while_the_machine_stands_still() {
+    for (stall, count) in [(LIMIT / 2, 0), (LIMIT / 8, 1)] {
+        let mut tale = Tale::new();
+        let (view, key) = (tale.view(), key());
+        let write = tale.recorder.begin(0, &key, Act::Register(1), None);
+        tale.recorder.end(&[write], Answer::Ok);
+        sleep(LIMIT * 2).await;
+        let id = tale.recorder.log().id(&key);
+        tale.load(view, Fresh::Live, vec![(id, 1)]);
+        let from = LIMIT * 2 + LIMIT / 10;
+        tale.setting.stalls.push((from, from + stall));
+        sleep(LIMIT).await;
+        tale.load(view, Fresh::Stale(ErrorKind::Unavailable), Shown::new());
+        assert_eq!(tale.says(ord::ord_01).len(), count, "{stall:?}");
     }
 }

@@ -23,7 +23,7 @@ fn not_opened(evidence: &Evidence<'_>, sort: impl Fn(&Opened) -> bool) -> Vec<St
     let mut texts = Vec::new();
     for (number, view) in evidence.log.views.iter().enumerate().filter(|(_, view)| sort(view)) {
         let took = evidence.log.time(view.answered).saturating_sub(evidence.log.time(view.call));
-        let late = took > view.limit + evidence.setting.bounds.propagation * evidence.setting.patience;
+        let late = took > view.limit + evidence.limit(evidence.setting.bounds.propagation, view.answered);
         let reader = evidence.reader(view.handle, Some(number));
         if let Some(kind) = view.failed.filter(|kind| *kind == ErrorKind::Timeout && !hindered(evidence, view)) {
             texts.push(format!(
@@ -84,7 +84,7 @@ pub(super) fn wat_04(evidence: &Evidence<'_>) -> Vec<String> {
             return false;
         };
         let write = &evidence.log.writes[write];
-        let opening = evidence.log.time(view.answered) + evidence.lag(finding.weather) * 2;
+        let opening = evidence.log.time(view.answered) + evidence.lag(finding.weather, finding.at) * 2;
         is_view(finding)
             && matches!(finding.wrong, Wrong::Missing | Wrong::Dead { .. })
             && !finding.vanished
