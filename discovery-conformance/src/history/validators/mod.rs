@@ -20,7 +20,7 @@ use crate::world::Hook;
 pub(super) type Validate = fn(&Evidence<'_>) -> Vec<String>;
 
 /// Every validator with its statement.
-pub(super) const VALIDATORS: [(&str, Validate); 41] = [
+pub(super) const VALIDATORS: [(&str, Validate); 42] = [
     ("REG 1", reg::reg_01),
     ("REG 2", reg::reg_02),
     ("REG 4", reg::reg_04),

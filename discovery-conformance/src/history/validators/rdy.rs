@@ -36,6 +36,6 @@ pub(super) fn rdy_01(evidence: &Evidence<'_>) -> Vec<String> {
 /// Whether a view that is live has to show what was so at `since`.
 fn must_know(evidence: &Evidence<'_>, load: &Load, since: Seq) -> bool {
     let handle = evidence.log.views[load.view].handle;
-    let lag = evidence.lag(evidence.weather(handle, load.at));
+    let lag = evidence.lag(evidence.weather(handle, load.at), load.at);
     evidence.log.time(since) + lag < evidence.log.time(load.at) && !evidence.just_healed(handle, load.at)
 }
