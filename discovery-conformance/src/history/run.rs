@@ -78,7 +78,9 @@ struct Played {
 }
 
 async fn play(factory: &dyn Factory, config: &Config) -> Result<Played, Error> {
-    let world = factory.world_for(&factory.hooks()).await?;
+    // For these alone: what a world needs for others, such as a small disk, may be in the way of a long run.
+    let hooks = Sky::hooks(&factory.hooks(), config.faults.as_deref());
+    let world = factory.world_for(&hooks).await?;
     let recorder = Arc::new(Recorder::new());
     let first = world.owner(0).await?;
     let wrapped = config.wrap.as_ref().map_or_else(|| Arc::clone(&first), |wrap| wrap(0, Arc::clone(&first)));
@@ -88,7 +90,7 @@ async fn play(factory: &dyn Factory, config: &Config) -> Result<Played, Error> {
     let sky = Arc::new(Sky {
         world,
         recorder: Arc::clone(&recorder),
-        hooks: Sky::hooks(&factory.hooks(), config.faults.as_deref()),
+        hooks,
         recovery: bounds.recovery,
         ttl: ttl.unwrap_or(bounds.recovery * 2),
         unnoticed: (factory.clock() == Clock::Real).then(|| bounds.recovery * factory.patience().max(1)),
