@@ -8,6 +8,8 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use crate::place::Nonce;
+
 /// Whether reading may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
@@ -40,6 +42,22 @@ pub(crate) fn open(path: &Path, reading: Reading) -> io::Result<Option<File>> {
         (true, _) => Ok(Some(file)),
         (false, Reading::Waits) => Ok(None),
         (false, Reading::AtOnce) => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+/// Which directory is at `path` now; `None` where there is nothing. Links are followed.
+pub(crate) fn directory(path: &Path, reading: Reading) -> io::Result<Option<Nonce>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let metadata = match reading {
+        Reading::Waits => fs::metadata(path),
+        Reading::AtOnce => rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED)
+            .map_err(io::Error::from)
+            .and_then(|directory| File::from(directory).metadata()),
+    };
+    match metadata {
+        Ok(metadata) => Ok(Some(Nonce::of(&metadata))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

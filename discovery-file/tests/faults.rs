@@ -6,8 +6,9 @@ use std::fs;
 use std::path::Path as FilePath;
 
 use common::*;
-use discovery_core::backend::{Backend, Registrar, SessionRequest, Watcher};
+use discovery_core::backend::{Backend, Lineage, Registrar, SessionRequest, WatchEvent, Watcher};
 use discovery_core::{ErrorKind, Scope};
+use futures_util::StreamExt;
 use rustix::fs::{CWD, RenameFlags};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,4 +115,32 @@ async fn a_fault_while_watching_keeps_the_last_known_set() {
     put(&*session, &key(7), "2").await.unwrap();
     fold.until("the update", |fold| fold.value(&key(7)) == Some(b"2")).await;
     backend.health().await.unwrap();
+}
+
+/// Whoever moves the directory out of the way and then removes it removes no record of it: all of them are lost at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_emptied_elsewhere_is_lost() {
+    let parent = tempfile::tempdir().unwrap();
+    let (root, away) = (parent.path().join("kv"), parent.path().join("away"));
+    let backend = backend(&root).await;
+    let session = session(&backend, 7).await;
+    for id in 1..=3 {
+        put(&*session, &key(id), "1").await.unwrap();
+    }
+    let mut watch = backend.watch(&endpoints(), None).await.unwrap();
+    while !matches!(watch.next().await.unwrap().unwrap(), WatchEvent::SnapshotEnd(_)) {}
+    // Whoever has told of this follows the directory.
+    put(&*session, &key(4), "1").await.unwrap();
+    while !matches!(watch.next().await.unwrap().unwrap(), WatchEvent::Batch { .. }) {}
+    fs::rename(&root, &away).unwrap();
+    for file in fs::read_dir(away.join("v1/instances")).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    loop {
+        match watch.next().await.unwrap().unwrap() {
+            WatchEvent::SnapshotStart { lineage } => break assert_eq!(lineage, Lineage::Reset),
+            WatchEvent::Batch { changes, .. } => panic!("nobody removed a record: {changes:?}"),
+            _ => {}
+        }
+    }
 }

@@ -89,6 +89,11 @@ impl Files {
         self.buckets.keys()
     }
 
+    /// The buckets that were there, and which directories they were.
+    pub(super) fn directories(&self) -> impl Iterator<Item = (&String, &Nonce)> {
+        self.buckets.iter().filter_map(|(name, bucket)| Some((name, bucket.directory.as_ref()?)))
+    }
+
     pub(super) fn known(&self, spot: &Spot) -> Option<&Known> {
         self.buckets.get(&spot.bucket)?.files.get(&spot.name)
     }
@@ -160,7 +165,7 @@ impl Files {
         findings: &mut Findings,
     ) {
         let files = &mut self.buckets.entry(spot.bucket.clone()).or_default().files;
-        if (gone || !matches!(look, Look::File(_)))
+        if (gone || !look.is_file())
             && let Some(known) = files.remove(&spot.name)
             && known.shown
         {

@@ -58,6 +58,12 @@ pub(super) enum Look {
     File(Seen),
 }
 
+impl Look {
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+}
+
 /// Looks at a file; reads it unless its state is the known one.
 ///
 /// # Errors

@@ -17,8 +17,8 @@ use super::owners::Owners;
 use crate::fault::{fault, is_of};
 use crate::lock::DirectoryLock;
 use crate::owner::{End, Owner};
-use crate::place::{Nonce, Place, Spot, TEMPORARY};
-use crate::reading::Reading;
+use crate::place::{Place, Spot, TEMPORARY};
+use crate::reading::{Reading, directory};
 use crate::record::FOREIGN_TTL;
 
 /// How often files are read again when they change while they are read.
@@ -287,12 +287,26 @@ impl Scan {
     /// Whether the bucket's directory was replaced or removed: then what it held is lost.
     fn follow_directory(&mut self, bucket: &str, findings: &mut Findings) -> Result<bool> {
         let path = self.place.bucket(bucket);
-        let current = match fs::metadata(&path) {
-            Ok(metadata) => Some(Nonce::of(&metadata)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(fault(&path, error)),
-        };
+        let current = directory(&path, Reading::Waits).map_err(|error| fault(&path, error))?;
         Ok(self.files.found(bucket, current, findings))
+    }
+
+    /// Whether files are missing because their directories are: those were moved away before, and are being emptied where
+    /// they are now. So nobody removed the files one by one, and what they held is lost. Asked after the files were looked at.
+    fn loses_directories(&mut self, reading: Reading, findings: &mut Findings) -> Result<bool> {
+        let mut lost = Vec::new();
+        for (bucket, known) in self.files.directories() {
+            let path = self.place.bucket(bucket);
+            let current = directory(&path, reading).map_err(|error| fault(&path, error))?;
+            if current.as_ref() != Some(known) {
+                lost.push(bucket.clone());
+            }
+        }
+        for bucket in &lost {
+            // What is there in its place is for the next pass.
+            self.files.found(bucket, None, findings);
+        }
+        Ok(!lost.is_empty())
     }
 
     /// The names in the bucket, and those that are known.
@@ -338,6 +352,11 @@ impl Scan {
                 self.drain(fd, notices)?;
                 self.read_touched(notices, reading, &mut seen)?;
             }
+        }
+        // Before anything is applied: where it cannot be told at once, a pass has to find all of it.
+        let missing = seen.iter().any(|(spot, (_, look))| !look.is_file() && self.files.known(spot).is_some());
+        if (missing || !notices.gone.is_empty()) && self.loses_directories(reading, findings)? {
+            notices.directories = true;
         }
         // What was made anew since it was read is left to the next pass, with what else came too late.
         let touched = &notices.touched;

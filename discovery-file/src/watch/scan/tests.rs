@@ -5,6 +5,7 @@ use discovery_core::{InstanceId, Path};
 
 use super::*;
 use crate::owner::OwnerFile;
+use crate::place::Nonce;
 use crate::record::{Ledger, Records};
 
 /// The time itself is what is tried here: a machine that stands still for longer than a time to live, and goes on.
