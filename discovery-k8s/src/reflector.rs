@@ -46,8 +46,8 @@ pub(crate) const REQUEST: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(100);
 /// A watch that lasted this long is proof of progress.
 const LASTED: Duration = Duration::from_secs(10);
-/// A watch that stands for this long is one again, after others that ended at once: with the longest pause before it, well within
-/// `R`.
+/// A watch that stands for this long is one again, after others that ended at once, and has told what was missed before it: with
+/// the longest pause before it, well within `R`.
 const STANDS: Duration = RECOVERY.checked_div(4).expect("a constant");
 /// How often it is asked whether a resource type has come to be.
 const ABSENT: Duration = Duration::from_secs(1);
@@ -196,6 +196,7 @@ pub(crate) fn follow(source: Arc<dyn Counted>, mark: Arc<Mark>) -> BoxStream<'st
         counted: 0,
         state: State::Begin,
         version: 0,
+        target: 0,
         synced: false,
         broken: false,
         streaming: true,
@@ -313,6 +314,8 @@ struct Reflector {
     state: State,
     /// The newest version seen.
     version: u64,
+    /// Where the store was when the watch was resumed.
+    target: u64,
     synced: bool,
     /// Whether `Interrupted` was the last word.
     broken: bool,
@@ -394,14 +397,16 @@ impl Reflector {
                     self.reading();
                 }
             }
-            State::Resume { listed: false } if limited(self.source.version()).await? < self.floor => {
-                return Err(behind());
-            }
-            State::Resume { .. } => {
+            State::Resume { listed } => {
+                let listed = *listed;
+                self.target = if listed { self.version } else { limited(self.source.version()).await? };
+                if !listed && self.target < self.floor {
+                    return Err(behind());
+                }
                 let events = limited(self.source.watch(Start::After(self.version))).await?;
                 self.state = State::Watching { events, since: Instant::now(), heard: false };
                 if !self.is_ending() {
-                    self.mended();
+                    self.caught_up();
                 }
             }
             State::Watching { events, since, heard: was_heard } => {
@@ -453,7 +458,6 @@ impl Reflector {
 
     fn hear(&mut self, event: Event) {
         self.ended = 0;
-        self.mended();
         let (version, told) = match event {
             Event::Put(seen) => (seen.version, Told::Put(seen)),
             Event::Gone(name, version) => (version, Told::Gone(name, version)),
@@ -464,6 +468,14 @@ impl Reflector {
             self.progressed();
         }
         self.told.push_back(told);
+        self.caught_up();
+    }
+
+    /// A watch that was accepted is no recovery: what was missed comes in it, or the word that the server no longer has that.
+    fn caught_up(&mut self) {
+        if self.version >= self.target {
+            self.mended();
+        }
     }
 
     /// The server ends every watch after some minutes. What ends each at once tells nothing of what happens meanwhile.

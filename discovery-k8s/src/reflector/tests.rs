@@ -213,14 +213,17 @@ async fn a_watch_that_ends_is_resumed_without_a_word() {
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_resumed_at_once_is_interrupted_then_recovered() {
-    let script = Script::new([
-        NO_STREAMING,
-        page(&["a"], 7, None),
-        Answer::Watch(vec![], End::Fail(Cause::Other)),
-        Answer::Refuse(Cause::Other),
-        Answer::Watch(vec![put("b", 8)], End::Hang),
-    ]);
-    assert_eq!(tell(&script, 5).await, ["all a at 7", "interrupted", "interrupted", "recovered", "put b at 8"]);
+    let script = Script::at(
+        8,
+        [
+            NO_STREAMING,
+            page(&["a"], 7, None),
+            Answer::Watch(vec![], End::Fail(Cause::Other)),
+            Answer::Refuse(Cause::Other),
+            Answer::Watch(vec![put("b", 8)], End::Hang),
+        ],
+    );
+    assert_eq!(tell(&script, 5).await, ["all a at 7", "interrupted", "interrupted", "put b at 8", "recovered"]);
     assert!(script.asked()[2..].iter().all(|asked| *asked == Asked::Watch(Start::After(7))), "nothing is read anew");
 }
 
@@ -310,13 +313,16 @@ async fn delays_grow_and_start_over_on_progress_alone() {
     assert!(late >= RECOVERY / 4 && late <= RECOVERY / 2, "{late:?}");
     // Watches that end at once without an event are asked for less and less often, and events bring them back.
     let ends = std::iter::repeat_n(Answer::Watch(vec![], End::Close), 12);
-    let script = Script::new([NO_STREAMING, page(&[], 7, None)].into_iter().chain(ends).chain([
-        Answer::Watch(vec![put("a", 8)], End::Close),
-        Answer::Watch(vec![], End::Close),
-        Answer::Watch(vec![put("b", 9)], End::Hang),
-    ]));
+    let script = Script::at(
+        8,
+        [NO_STREAMING, page(&[], 7, None)].into_iter().chain(ends).chain([
+            Answer::Watch(vec![put("a", 8)], End::Close),
+            Answer::Watch(vec![], End::Close),
+            Answer::Watch(vec![put("b", 9)], End::Hang),
+        ]),
+    );
     let told = tell(&script, 15).await;
-    assert_eq!(told[12..], ["recovered", "put a at 8", "put b at 9"]);
+    assert_eq!(told[12..], ["put a at 8", "recovered", "put b at 9"]);
     let gaps = gaps(&script);
     assert!(gaps[12] > Duration::from_secs(1), "{gaps:?}");
     assert!(*gaps.last().unwrap() < Duration::from_millis(100), "{gaps:?}");
@@ -414,11 +420,11 @@ async fn watches_that_end_at_once_again_and_again_are_told_until_one_is_of_use()
     // Once may happen to anybody.
     let script = Script::new(start().chain(ends(1)).chain([Answer::Watch(vec![put("b", 8)], End::Hang)]));
     assert_eq!(tell(&script, 2).await, ["all a at 7", "put b at 8"]);
-    let script = Script::new(start().chain(ends(10)).chain([Answer::Watch(vec![put("b", 8)], End::Hang)]));
+    let script = Script::at(8, start().chain(ends(10)).chain([Answer::Watch(vec![put("b", 8)], End::Hang)]));
     let told = tell(&script, 12).await;
     assert_eq!(told[..1], ["all a at 7"]);
     assert!(told[1..10].iter().all(|told| told == "interrupted"), "{told:?}");
-    assert_eq!(told[10..], ["recovered", "put b at 8"]);
+    assert_eq!(told[10..], ["put b at 8", "recovered"]);
     // One that stands, on which nothing happens, is of use, and within the declared recovery.
     let script = Script::new(start().chain(ends(10)).chain([Answer::Watch(vec![], End::Hang)]));
     let mut events = followed(&script).filter(|told| std::future::ready(!matches!(told, Told::Reading)));
@@ -428,4 +434,54 @@ async fn watches_that_end_at_once_again_and_again_are_told_until_one_is_of_use()
     let interrupted = Instant::now();
     assert!(matches!(events.next().await, Some(Told::Recovered)));
     assert!(interrupted.elapsed() <= RECOVERY / 2 + STANDS + Duration::from_millis(10), "{:?}", interrupted.elapsed());
+}
+
+/// An API server that was started anew accepts a watch from before, and says only in it that the history is gone.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_was_accepted_and_has_no_history_is_no_recovery() {
+    let script = Script::new([
+        NO_STREAMING,
+        page(&["a"], 7, None),
+        Answer::Watch(vec![], End::Fail(Cause::Other)),
+        Answer::Refuse(Cause::Other),
+        Answer::Watch(vec![], End::Fail(Cause::Gone)),
+        page(&["b"], 50, None),
+        Answer::Watch(vec![], End::Hang),
+    ]);
+    let told = ["all a at 7", "interrupted", "interrupted", "all b at 50", "recovered"];
+    assert_eq!(tell(&script, told.len()).await, told);
+}
+
+/// What was missed comes before the word that nothing is missing.
+#[tokio::test(start_paused = true)]
+async fn who_resumes_has_recovered_with_what_was_missed() {
+    let script = Script::at(
+        9,
+        [
+            NO_STREAMING,
+            page(&["a"], 7, None),
+            Answer::Watch(vec![], End::Fail(Cause::Other)),
+            Answer::Watch(vec![put("b", 8), put("c", 9)], End::Hang),
+        ],
+    );
+    let began = Instant::now();
+    let told = ["all a at 7", "interrupted", "put b at 8", "put c at 9", "recovered"];
+    assert_eq!(tell(&script, told.len()).await, told);
+    assert!(began.elapsed() < STANDS, "{:?}", began.elapsed());
+    // Where nothing was missed that is known at once; where nothing comes of it, after a while.
+    for (version, at_once) in [(7, true), (9, false)] {
+        let script = Script::at(
+            version,
+            [
+                NO_STREAMING,
+                page(&["a"], 7, None),
+                Answer::Watch(vec![], End::Fail(Cause::Other)),
+                Answer::Watch(vec![], End::Hang),
+            ],
+        );
+        let began = Instant::now();
+        let told = ["all a at 7", "interrupted", "recovered"];
+        assert_eq!(tell(&script, told.len()).await, told);
+        assert_eq!(began.elapsed() < STANDS, at_once, "{:?}", began.elapsed());
+    }
 }
