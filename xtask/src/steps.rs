@@ -3,7 +3,7 @@
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use crate::toolchain::{cargo, has, prepare, succeeds};
+use crate::toolchain::{cargo, has, prepare, succeeds, tell_disk};
 
 /// Everything that has to hold before a change lands.
 ///
@@ -11,6 +11,7 @@ use crate::toolchain::{cargo, has, prepare, succeeds};
 /// judges a run by its closing lines reads those of the test runner, and the exit code tells of all steps.
 pub(crate) fn test() -> ExitCode {
     prepare();
+    tell_disk();
     let mut failed = Vec::new();
 
     step("format", cargo().args(["fmt", "--all", "--check"]), &mut failed);
