@@ -64,7 +64,7 @@ mutants! {
     PromisesTooLongALife => liv_06_validity_counts_from_sending, "says that it is lost";
     PromisesALittleMore => liv_06_validity_counts_from_sending, "said to be valid";
     Resurrects => liv_08_deregister_beats_putting_back, "the stream told [Added(Key(item/x/";
-    RepairsWhatItCouldNotRemove => liv_08_deregister_beats_repair, "missing, and back: Some(Added(Key(item/x";
+    RepairsWhatItCouldNotRemove => liv_08_deregister_beats_repair, "missing, and back: item/x";
     ExpiresByTheWallClock => liv_09_wall_clock_means_nothing, "the stream told [Removed(";
     ReportsTheWishedTtl => liv_10_effective_ttl_is_reported, "the minimum is";
     RemovesTwice => liv_11_storm_removes_each_once, "not once";
