@@ -7,7 +7,7 @@ use std::time::Duration;
 use etcd_client::{GetOptions, WatchRequestSender, WatchResponse, WatchResponseStream, WatchStream};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::alive::MUCH;
 use crate::awaited::Target;
@@ -22,6 +22,9 @@ const BEAT: Duration = Duration::from_millis(1_250);
 const PROBE: Duration = Duration::from_millis(1_500);
 /// For how long the watch may then be behind what the leader has, and be told nothing.
 const LAG: Duration = Duration::from_secs(2);
+/// A time that is over for longer than this when it is looked at was over while nobody listened, and says nothing of the member:
+/// a request goes out, and its answer comes in, only while somebody does.
+const UNHEARD: Duration = Duration::from_millis(250);
 /// The first pause between two requests for progress; it doubles up to [`RAREST`].
 const SOONEST: Duration = Duration::from_millis(5);
 const RAREST: Duration = Duration::from_millis(200);
@@ -54,7 +57,7 @@ pub(crate) struct Following {
     target: i64,
     /// A beat ends when the watch has reached this revision.
     beat: Option<(i64, Option<Witness>)>,
-    /// When it is too late for that, where the watch has not come further.
+    /// When it is too late for that, or for the probe before it, where no news came.
     late: Instant,
     /// How far it was when that was said.
     seen: i64,
@@ -122,11 +125,8 @@ impl Following {
         }
         let behind = self.target > told;
         let beating = self.probe.is_some() || self.beat.is_some();
-        let next = [
-            behind.then_some(self.next_request),
-            (!beating).then_some(self.next_beat),
-            self.beat.is_some().then_some(self.late),
-        ];
+        let next =
+            [behind.then_some(self.next_request), (!beating).then_some(self.next_beat), beating.then_some(self.late)];
         let next = next.into_iter().flatten().min();
         if let Some(next) = next.filter(|next| *next != self.timer.deadline()) {
             self.timer.as_mut().reset(next);
@@ -166,8 +166,13 @@ impl Following {
                     self.pause = (self.pause * 2).min(RAREST);
                 } else if !beating && self.next_beat <= now {
                     self.probe = Some((told, probe_of(self.wire.clone(), self.range.clone(), without_witness)));
-                } else if self.beat.is_some() && self.late <= now {
-                    return Err(Fault::silent(&self.wire.endpoint, LAG));
+                    self.late = now + PROBE;
+                } else if beating && self.late <= now {
+                    let limit = if self.probe.is_some() { PROBE } else { LAG };
+                    if now - self.late < UNHEARD {
+                        return Err(Fault::silent(&self.wire.endpoint, limit));
+                    }
+                    self.late = now + limit;
                 }
                 Ok(Heard::Nothing)
             }
@@ -193,6 +198,10 @@ impl Following {
             Ok(Some(message)) => {
                 if !message.events().is_empty() {
                     self.forget_witness();
+                    // They come before the answer to the probe is looked at.
+                    if self.probe.is_some() {
+                        self.late = Instant::now() + PROBE;
+                    }
                 }
                 Ok(Heard::Message(message))
             }
@@ -226,10 +235,7 @@ fn probe_of(wire: Wire, range: Range, find_witness: bool) -> Probe {
     async move {
         // With the value: etcd 3.7 leaves the lease out where keys alone are asked for.
         let options = find_witness.then(|| GetOptions::new().with_range(range.end).with_limit(1));
-        let answer = match timeout(PROBE, wire.kv.clone().get(range.start, options)).await {
-            Ok(answer) => answer.map_err(|error| wire.failed(&error))?,
-            Err(_) => return Err(Fault::silent(&wire.endpoint, PROBE)),
-        };
+        let answer = wire.kv.clone().get(range.start, options).await.map_err(|error| wire.failed(&error))?;
         let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
         Ok((revision, answer.kvs().first().map(Witness::of)))
     }
@@ -241,7 +247,7 @@ mod tests {
     use discovery_testbed::Etcd;
     use etcd_client::WatchOptions;
 
-    use tokio::time::timeout_at;
+    use tokio::time::{timeout, timeout_at};
 
     use super::*;
     use crate::config::Config;
@@ -272,6 +278,47 @@ mod tests {
             }
         };
         assert!(fault.broken && begun.elapsed() >= LAG, "{fault:?} after {:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_listened_to_is_no_silence() {
+        let etcd = Etcd::start().await.unwrap();
+        let (_store, mut following) = following(&etcd).await;
+        while following.probe.is_none() {
+            following.hear(0, false).await.unwrap();
+        }
+        // The request is made, and is not on its way before the next look.
+        assert!(following.hear(0, false).now_or_never().is_none());
+        sleep_until(Instant::now() + PROBE + Duration::from_millis(500)).await;
+        while following.beat.is_none() {
+            following.hear(0, false).await.unwrap();
+        }
+        // The same of the wait for what the leader has.
+        assert!(following.hear(0, false).now_or_never().is_none());
+        sleep_until(Instant::now() + LAG + UNHEARD * 2).await;
+        let step = async {
+            loop {
+                if let Heard::Message(message) = following.hear(0, false).await.unwrap() {
+                    return message;
+                }
+            }
+        };
+        timeout(LAG, step).await.expect("an answer to the request for progress");
+    }
+
+    #[tokio::test]
+    async fn a_member_that_stops_is_given_up() {
+        let etcd = Etcd::start().await.unwrap();
+        let (_store, mut following) = following(&etcd).await;
+        etcd.pause().unwrap();
+        let begun = Instant::now();
+        let fault = loop {
+            match timeout(BEAT + PROBE * 2, following.hear(0, false)).await.expect("it is given up") {
+                Ok(_) => {}
+                Err(fault) => break fault,
+            }
+        };
+        assert!(fault.broken && begun.elapsed() >= PROBE, "{fault:?} after {:?}", begun.elapsed());
     }
 
     #[tokio::test]

@@ -442,7 +442,7 @@ async fn liv_11_storm_removes_each_once(t: &Trial) -> CaseResult {
         let next = dead.len()..(dead.len() + AT_ONCE).min(STORM);
         dead.extend(try_join_all(next.map(open)).await?);
         // Read along, lest the watch falls behind the store's history.
-        while watch.event(Instant::now() + Duration::from_millis(1)).await?.is_some() {}
+        while watch.event_or_again(&*backend, Instant::now() + Duration::from_millis(1)).await?.is_some() {}
         if renewed.elapsed() > ttl / 4 {
             renew_all(survivors.iter().chain(&dead)).await?;
             renewed = Instant::now();
@@ -454,7 +454,7 @@ async fn liv_11_storm_removes_each_once(t: &Trial) -> CaseResult {
     let mut most = 0;
     while Instant::now() < until && (most < STORM || watch.state.len() > SURVIVORS) {
         tokio::select! {
-            event = watch.event(until) => drop(event?),
+            event = watch.event_or_again(&*backend, until) => drop(event?),
             () = sleep_until(renew) => {
                 renew_all(&survivors).await?;
                 renew = Instant::now() + ttl / 3;

@@ -101,7 +101,9 @@ impl Plain {
 
 /// A watch of everything, read as it comes.
 pub(super) struct RawWatch {
-    stream: WatchStream,
+    scope: Scope,
+    /// None once it ended by an error.
+    stream: Option<WatchStream>,
     /// What the snapshots and batches so far add up to.
     pub(super) state: BTreeMap<Key, Bytes>,
     /// The history of the newest snapshot.
@@ -121,7 +123,8 @@ impl RawWatch {
     pub(super) async fn of(t: &Trial, backend: &dyn Backend, scope: &Scope) -> CaseResult<Self> {
         let stream = backend.watch(scope, None).await?;
         let mut watch = Self {
-            stream,
+            scope: scope.clone(),
+            stream: Some(stream),
             state: BTreeMap::new(),
             lineage: Lineage::Unknown,
             position: None,
@@ -138,11 +141,47 @@ impl RawWatch {
 
     /// The next event, applied; `None` at `until`.
     pub(super) async fn event(&mut self, until: Instant) -> CaseResult<Option<WatchEvent>> {
-        let event = match timeout_at(until, self.stream.next()).await {
-            Err(_) => return Ok(None),
-            Ok(None) => return Err(fail!("the watch ended")),
-            Ok(Some(event)) => event?,
-        };
+        let Some(event) = self.told(until).await? else { return Ok(None) };
+        Ok(Some(self.apply(event?)))
+    }
+
+    /// The same on a store that is busy, where a watch may end by a temporary error: it goes on from where it was, as the
+    /// core has it.
+    pub(super) async fn event_or_again(
+        &mut self,
+        backend: &dyn Backend,
+        until: Instant,
+    ) -> CaseResult<Option<WatchEvent>> {
+        loop {
+            if self.stream.is_none() {
+                match backend.watch(&self.scope, self.position.as_ref()).await {
+                    Ok(stream) => self.stream = Some(stream),
+                    Err(error) if !error.is_temporary() => return Err(error.into()),
+                    Err(_) if Instant::now() >= until => return Ok(None),
+                    Err(_) => sleep(Duration::from_millis(20)).await,
+                }
+                continue;
+            }
+            match self.told(until).await? {
+                None => return Ok(None),
+                Some(Ok(event)) => return Ok(Some(self.apply(event))),
+                Some(Err(error)) if error.is_temporary() => self.stream = None,
+                Some(Err(error)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// `None` at `until`.
+    async fn told(&mut self, until: Instant) -> CaseResult<Option<Result<WatchEvent>>> {
+        let Some(stream) = &mut self.stream else { return Err(fail!("the watch ended")) };
+        match timeout_at(until, stream.next()).await {
+            Err(_) => Ok(None),
+            Ok(None) => Err(fail!("the watch ended")),
+            Ok(event) => Ok(event),
+        }
+    }
+
+    fn apply(&mut self, event: WatchEvent) -> WatchEvent {
         match &event {
             WatchEvent::SnapshotStart { lineage } => {
                 self.lineage = *lineage;
@@ -168,7 +207,7 @@ impl RawWatch {
             }
             _ => {}
         }
-        Ok(Some(event))
+        event
     }
 
     /// The changes of the next batch.
