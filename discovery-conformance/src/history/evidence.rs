@@ -404,8 +404,11 @@ impl<'a> Evidence<'a> {
     fn had_to_stay(&self, n: u64, even: bool, since: Seq, hi: Seq) -> bool {
         let Some(index) = self.write_of(n) else { return false };
         let write = &self.log.writes[index];
+        let round = self.round(since);
+        // Readiness has a version of its own: a reader may hear of the record before it hears what had become of its owner.
+        let since = if self.setting.capabilities.readiness { round } else { round.max(write.start) };
         // What ended in an error may have been taken back, and what struck in this round may still be mended.
-        write.answer == Answer::Ok && self.stands(index, self.round(since).max(write.start), even, hi, false)
+        write.answer == Answer::Ok && self.stands(index, since, even, hi, false)
     }
 
     fn read_lists(&self) -> Vec<Finding> {

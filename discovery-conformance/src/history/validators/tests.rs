@@ -6,7 +6,7 @@ use discovery_core::{Bounds, Capabilities, ErrorKind, InstanceId, Key};
 use tokio::time::sleep;
 
 use super::super::evidence::{Evidence, Setting};
-use super::super::log::{Act, Answer, FOREIGN, Fresh, Lens, Load, Opened, Recorder, Shown};
+use super::super::log::{Act, Answer, FOREIGN, Fresh, Lens, Load, Opened, Recorder, Shown, Tell, Told};
 use super::{Validate, flt, ord, wat};
 use crate::item::Item;
 use crate::world::Hook;
@@ -69,6 +69,13 @@ impl Tale {
         let mut log = self.recorder.log();
         let at = self.recorder.tick_in(&mut log);
         log.loads.push(Load { view, at, version: at as u64, synced: true, fresh, shown, reached: None });
+    }
+
+    fn tell(&self, view: usize, fresh: Fresh, tells: Vec<Tell>) {
+        let mut log = self.recorder.log();
+        let at = self.recorder.tick_in(&mut log);
+        let version = at as u64;
+        log.told.push(Told { view, at, version, loaded: version, fresh, synced: true, reset: false, tells });
     }
 
     fn says(&self, validate: Validate) -> Vec<String> {
@@ -256,5 +263,24 @@ async fn records_may_expire_while_the_machine_stands_still() {
         sleep(LIMIT).await;
         tale.load(view, Fresh::Stale(ErrorKind::Unavailable), Shown::new());
         assert_eq!(tale.says(ord::ord_01).len(), count, "{stall:?}");
+    }
+}
+
+/// Where readiness has a watch of its own a reader may hear of a record before it hears what had become of its owner by then.
+#[tokio::test(start_paused = true)]
+async fn readiness_may_be_told_after_what_was_written_later() {
+    for (readiness, count) in [(true, 0), (false, 1)] {
+        let mut tale = Tale::new();
+        tale.setting.capabilities.readiness = readiness;
+        let (view, key) = (tale.view(), key());
+        let unready = tale.recorder.harm(Hook::Ready, Some(0), None);
+        tale.recorder.healed(unready);
+        let write = tale.recorder.begin(0, &key, Act::Register(1), None);
+        tale.recorder.end(&[write], Answer::Ok);
+        let id = tale.recorder.log().id(&key);
+        let stale = Fresh::Stale(ErrorKind::Unavailable);
+        tale.tell(view, stale, vec![Tell::Added(id, 1)]);
+        tale.tell(view, stale, vec![Tell::Removed(id, 1), Tell::Added(id, 1)]);
+        assert_eq!(tale.says(ord::ord_03).len(), count, "readiness: {readiness}");
     }
 }
