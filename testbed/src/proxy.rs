@@ -14,7 +14,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::error::{Error, Result};
 use crate::port::Port;
@@ -24,6 +24,9 @@ const CHUNK: usize = 64 * 1024;
 /// How many chunks of one direction are under way, as in the buffers of a network. With a delay, this bounds what flows:
 /// 64 MiB in the time of the delay.
 const CHUNKS: usize = 1024;
+
+/// How long a port may be held by a process that is being started: until its program runs it has open whatever this one had.
+const STARTED: Duration = Duration::from_secs(5);
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,17 +115,26 @@ impl Proxy {
         let failed = |error: io::Error| Error::because(format!("a proxy to {server}"), error);
         let port = Port::reserve()?;
         let address = port.address();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let listener = {
-            let _runtime = runtime.enter();
-            listen(address).map_err(failed)?
-        };
         let (weather, told) = watch::channel(Weather::default());
         let traffic = Arc::<Traffic>::default();
         let counted = Arc::clone(&traffic);
         let (tells, done) = channel();
-        let work = move || runtime.block_on(serve(listener, address, server, admits, told, tells, counted));
+        let (opens, opened) = channel();
+        let work = move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(opens.send(Err(error))),
+            };
+            runtime.block_on(async {
+                let listener = listen(address).await;
+                let _ = opens.send(listener.as_ref().map(drop).map_err(|error| error.kind().into()));
+                if let Ok(listener) = listener {
+                    serve(listener, address, server, admits, told, tells, counted).await;
+                }
+            });
+        };
         let thread = thread::Builder::new().name("proxy".to_owned()).spawn(work).map_err(failed)?;
+        opened.recv().unwrap_or_else(|_| Err(io::Error::other("its thread ended"))).map_err(failed)?;
         let done = Mutex::new(Done { latest: 0, told: done });
         Ok(Self { port, weather: Some(weather), done, traffic, thread: Some(thread) })
     }
@@ -222,7 +234,19 @@ impl Drop for Proxy {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let until = Instant::now() + STARTED;
+    loop {
+        match bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                sleep(Duration::from_millis(1)).await;
+            }
+            bound => return bound,
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -258,7 +282,7 @@ async fn serve(
                 }
                 if !weather.cut && listener.is_none() {
                     // The port is ours alone, so only a want of resources can refuse it; then clients are refused.
-                    listener = listen(address).ok();
+                    listener = listen(address).await.ok();
                 }
                 let _ = done.send(weather.changes);
             }

@@ -108,6 +108,21 @@ async fn a_change_is_in_force_when_the_call_returns() {
     }
 }
 
+/// A process that is being started has the port open for a moment after it was closed here.
+#[tokio::test]
+async fn a_port_that_is_given_back_late_is_waited_for() {
+    let (listener, proxy, _client, _server) = connected().await;
+    proxy.cut();
+    let held = std::net::TcpListener::bind(proxy.address()).unwrap();
+    let late = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        drop(held);
+    });
+    proxy.heal();
+    late.join().unwrap();
+    connect(&listener, &proxy).await;
+}
+
 #[tokio::test]
 async fn reset_breaks_what_is_open_only() {
     let (listener, proxy, mut client, mut server) = connected().await;
