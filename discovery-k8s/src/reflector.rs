@@ -35,13 +35,15 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::bounds::RECOVERY;
 use crate::join::Object;
 use crate::readiness::Ref;
-use crate::source::{Census, Counted};
+use crate::source::Counted;
 
+mod reading;
 #[cfg(test)]
 mod tests;
 
-/// How long a request may take.
-pub(crate) const REQUEST: Duration = Duration::from_secs(5);
+pub(crate) use reading::{PAGE, Page, Part, REQUEST, count, read_or_absent};
+use reading::{PAGED_TRIES, is_absent, is_slow, limited, smaller};
+
 /// Bookmarks come about once a minute: a watch that is silent for longer is dead.
 const SILENCE: Duration = Duration::from_secs(100);
 /// A watch that lasted this long is proof of progress.
@@ -51,30 +53,14 @@ const LASTED: Duration = Duration::from_secs(10);
 const STANDS: Duration = RECOVERY.checked_div(4).expect("a constant");
 /// How often it is asked whether a resource type has come to be.
 const ABSENT: Duration = Duration::from_secs(1);
-/// How many objects a page has, and how few where they are so large that a page of these is not read in time.
-pub(crate) const PAGE: u32 = 500;
-const LEAST: u32 = 8;
 /// How often it is told of a streamed list that it goes on.
 const TELLS: Duration = Duration::from_secs(1);
-/// How often a list in pages is begun again before it is read in one piece.
-const PAGED_TRIES: u32 = 3;
-
 /// One object, as it was at a version.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Seen {
     pub(crate) name: Ref,
     pub(crate) version: u64,
     pub(crate) object: Object,
-}
-
-/// One page of a list.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Page {
-    pub(crate) objects: Vec<Seen>,
-    /// The version of the whole list.
-    pub(crate) version: u64,
-    /// The token of the next page.
-    pub(crate) next: Option<String>,
 }
 
 /// One event of a watch.
@@ -110,17 +96,6 @@ pub(crate) enum Cause {
 pub(crate) struct Failure {
     pub(crate) cause: Cause,
     pub(crate) error: Error,
-}
-
-/// How a list is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// The first page.
-    First,
-    /// The page that this token stands for.
-    Next(String),
-    /// Everything in one answer.
-    Whole,
 }
 
 /// Where a watch begins.
@@ -210,72 +185,6 @@ pub(crate) fn follow(source: Arc<dyn Counted>, mark: Arc<Mark>) -> BoxStream<'st
         backoff: Backoff::new(RECOVERY / 2),
     };
     stream::unfold(reflector, |mut reflector| async move { Some((reflector.next().await, reflector)) }).boxed()
-}
-
-/// Everything at once, without a watch: the objects of all pages, and their version.
-async fn read(source: &dyn Counted) -> Result<Page, Failure> {
-    let (mut size, mut gone) = (PAGE, 0);
-    while gone < PAGED_TRIES {
-        match read_pages(source, size).await {
-            Err(failure) if failure.cause == Cause::Gone => gone += 1,
-            Err(failure) if is_slow(&failure) && size > LEAST => size = smaller(size),
-            outcome => return outcome,
-        }
-    }
-    limited(source.list(Part::Whole, size)).await
-}
-
-fn is_slow(failure: &Failure) -> bool {
-    failure.error.kind() == ErrorKind::Timeout
-}
-
-fn smaller(size: u32) -> u32 {
-    (size / 4).max(LEAST)
-}
-
-/// The same; a resource type that is not there is empty.
-///
-/// # Errors
-/// Why it cannot be read.
-pub(crate) async fn read_or_absent(source: &dyn Counted) -> Result<Page, Error> {
-    or_absent(source, read(source).await).await
-}
-
-/// The names and versions of all objects; none of a resource type that is not there.
-///
-/// # Errors
-/// Why they cannot be counted.
-pub(crate) async fn count(source: &dyn Counted) -> Result<Census, Error> {
-    or_absent(source, limited(source.census()).await).await
-}
-
-async fn or_absent<T: Default>(source: &dyn Counted, answer: Result<T, Failure>) -> Result<T, Error> {
-    match answer {
-        Err(failure) if failure.cause == Cause::Absent && is_absent(source).await => Ok(T::default()),
-        answer => answer.map_err(|failure| failure.error),
-    }
-}
-
-/// Who is not told in time has the first answer to go by.
-async fn is_absent(source: &dyn Counted) -> bool {
-    timeout(REQUEST, source.is_absent()).await.unwrap_or(false)
-}
-
-async fn read_pages(source: &(impl Source + ?Sized), size: u32) -> Result<Page, Failure> {
-    let mut all = limited(source.list(Part::First, size)).await?;
-    while let Some(token) = all.next.take() {
-        let page = limited(source.list(Part::Next(token), size)).await?;
-        all.objects.extend(page.objects);
-        all.next = page.next;
-    }
-    Ok(all)
-}
-
-async fn limited<T>(request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    timeout(REQUEST, request).await.unwrap_or_else(|_| {
-        let error = Error::new(ErrorKind::Timeout, format!("the API server did not answer within {REQUEST:?}"));
-        Err(Failure { cause: Cause::Other, error })
-    })
 }
 
 enum State {

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use super::reading::{LEAST, read};
 use super::*;
+use crate::source::Census;
 
 /// An answer to one request.
 #[derive(Clone, Debug)]
