@@ -24,7 +24,9 @@ use crate::fault::{Request, is_behind, is_missing_resource, qualified};
 use crate::join::{Object, Side, Stored};
 use crate::readiness::{self, Ref};
 use crate::reflector::{Cause, Event, Events, Failure, Page, Part, Seen, Source, Start};
-use crate::resource::{self, GROUP, PLURAL, Resource, VERSION, pod_owner, selector};
+use crate::resource::{self, Resource, pod_owner, selector};
+
+mod absence;
 
 /// The annotation of the bookmark that ends the first events of a streamed list.
 const COMPLETE: &str = "k8s.io/initial-events-end";
@@ -269,15 +271,7 @@ where
     }
 
     async fn is_absent(&self) -> bool {
-        if self.side != Side::Records {
-            return false;
-        }
-        match self.client.list_api_group_resources(&format!("{GROUP}/{VERSION}")).await {
-            Ok(list) => list.resources.iter().all(|resource| resource.name != PLURAL),
-            // Who may not ask has the first answer to go by.
-            Err(kube::Error::Api(status)) => matches!(status.code, 403 | 404),
-            Err(_) => false,
-        }
+        self.side == Side::Records && absence::is_absent(&self.client).await
     }
 }
 
