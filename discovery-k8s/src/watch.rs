@@ -198,8 +198,8 @@ struct Watch {
     handover: Handover,
     /// For each leg, once it is listed.
     progress: Vec<Option<Progress>>,
-    /// The newest census of each, of this history.
-    counted: Vec<Option<Arc<Census>>>,
+    /// The newest census of each, of this history, and when it was taken.
+    counted: Vec<Option<(Arc<Census>, Instant)>>,
     marks: Marks,
     /// Legs that are out of touch, and why.
     broken: BTreeMap<usize, Error>,
@@ -270,7 +270,8 @@ impl Watch {
         }
         let progress = self.progress[leg].get_or_insert_default();
         let listed = objects.iter().map(|seen| (&seen.name, seen.version));
-        if !progress.all(listed, version, self.counted[leg].as_ref()) {
+        let counted = self.counted[leg].as_ref().map(|(census, _)| census);
+        if !progress.all(listed, version, counted) {
             return self.batch(Vec::new());
         }
         self.mark(leg);
@@ -327,7 +328,13 @@ impl Watch {
 
     fn compare(&mut self, counted: &Counted) -> Vec<WatchEvent> {
         for (leg, taken) in counted.iter().enumerate() {
-            self.take(leg, &taken.census);
+            // All legs come when the last of them is counted: this one may have been counted again meanwhile. One that was asked
+            // for after that, and is below it, is of another history.
+            let is_old =
+                |(known, at): &(Arc<Census>, Instant)| taken.census.version < known.version && taken.asked < *at;
+            if !self.counted[leg].as_ref().is_some_and(is_old) {
+                self.take(leg, &taken.census);
+            }
             if !self.broken.contains_key(&leg) {
                 self.handover.prove(leg, taken.asked, taken.census.version);
             }
@@ -342,7 +349,7 @@ impl Watch {
     /// Compares with what was counted of one leg.
     fn count(&mut self, leg: usize, census: &Arc<Census>) -> Vec<WatchEvent> {
         // A newer one, that a barrier waits for, holds this.
-        if self.counted[leg].as_ref().is_none_or(|counted| counted.version < census.version) {
+        if self.counted[leg].as_ref().is_none_or(|(known, _)| known.version < census.version) {
             self.take(leg, census);
         }
         let mut events = self.batch(Vec::new());
@@ -354,7 +361,7 @@ impl Watch {
         if let Some(progress) = &mut self.progress[leg] {
             progress.compare(census);
         }
-        self.counted[leg] = Some(Arc::clone(census));
+        self.counted[leg] = Some((Arc::clone(census), Instant::now()));
         self.marks[leg].counted.fetch_max(census.version, Ordering::AcqRel);
         self.mark(leg);
     }
