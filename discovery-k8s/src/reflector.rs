@@ -48,8 +48,9 @@ use reading::{PAGED_TRIES, is_absent, is_slow, limited, smaller};
 const SILENCE: Duration = Duration::from_secs(100);
 /// A watch that lasted this long is proof of progress.
 const LASTED: Duration = Duration::from_secs(10);
-/// A watch that stands for this long is one again, after others that ended at once, and has told what was missed before it: with
-/// the longest pause before it, well within `R`.
+/// A watch that stands for this long, and to which nothing has come for as long, is one again, after others that ended at once, and
+/// has told what was missed before it: with the longest pause before it, well within `R`. One to which what was missed still comes
+/// has told it with the event that is as new as the store was.
 const STANDS: Duration = RECOVERY.checked_div(4).expect("a constant");
 /// How often it is asked whether a resource type has come to be.
 const ABSENT: Duration = Duration::from_secs(1);
@@ -86,7 +87,7 @@ pub(crate) enum Cause {
     Silent,
     /// The server does not stream lists.
     NoStreaming,
-    /// The cluster has no such resource type.
+    /// The answer is that of a cluster which has no such resource type.
     Absent,
     Other,
 }
@@ -191,10 +192,7 @@ enum State {
     /// Nothing is known, or what is known is outdated.
     Begin,
     /// The pages of a list up to now, the next of which is asked for.
-    Paging {
-        pages: Page,
-        next: String,
-    },
+    Paging { pages: Page, next: String },
     /// The first events of a streamed list.
     Streaming {
         events: Events,
@@ -205,12 +203,11 @@ enum State {
     Watching {
         events: Events,
         since: Instant,
-        heard: bool,
+        /// When the newest event came, if any did.
+        heard: Option<Instant>,
     },
     /// The watch goes on after the newest version, which was listed just now or is compared with the store's.
-    Resume {
-        listed: bool,
-    },
+    Resume { listed: bool },
 }
 
 struct Reflector {
@@ -292,7 +289,7 @@ impl Reflector {
                         let state = std::mem::replace(&mut self.state, State::Begin);
                         let State::Streaming { events, objects, .. } = state else { return Ok(()) };
                         self.state = if self.complete(objects.into_values().collect(), version) {
-                            State::Watching { events, since: Instant::now(), heard: false }
+                            State::Watching { events, since: Instant::now(), heard: None }
                         } else {
                             State::Resume { listed: false }
                         };
@@ -313,21 +310,26 @@ impl Reflector {
                     return Err(behind());
                 }
                 let events = limited(self.source.watch(Start::After(self.version))).await?;
-                self.state = State::Watching { events, since: Instant::now(), heard: false };
+                self.state = State::Watching { events, since: Instant::now(), heard: None };
                 if !self.is_ending() {
                     self.caught_up();
                 }
             }
             State::Watching { events, since, heard: was_heard } => {
+                let quiet = was_heard.unwrap_or(*since);
                 let event = tokio::select! {
+                    // What has come is heard before it is said that nothing comes.
+                    biased;
                     () = self.mark.back.notified() => return Err(behind()),
                     event = heard(events, SILENCE) => event?,
-                    () = sleep_until(*since + STANDS), if self.broken => {
+                    () = sleep_until(quiet + STANDS), if self.broken => {
                         self.mended();
                         return Ok(());
                     }
                 };
-                *was_heard |= event.is_some();
+                if event.is_some() {
+                    *was_heard = Some(Instant::now());
+                }
                 match event {
                     Some(event) => self.hear(event),
                     None => self.ended(),
@@ -393,7 +395,7 @@ impl Reflector {
             self.state = State::Resume { listed: false };
             if since.elapsed() >= LASTED {
                 self.progressed();
-            } else if !heard {
+            } else if heard.is_none() {
                 self.ended += 1;
                 if self.is_ending() {
                     let text =

@@ -7,12 +7,16 @@ use super::reading::{LEAST, read};
 use super::*;
 use crate::source::Census;
 
+mod recovery;
+
 /// An answer to one request.
 #[derive(Clone, Debug)]
 enum Answer {
     List(Result<Page, Cause>),
     /// A list that is not answered in time.
     Slow,
+    /// The events of a watch, each after this time, which then hangs.
+    Slowly(Vec<Event>, Duration),
     /// The events of a watch, which then hangs, ends or fails.
     Watch(Vec<Event>, End),
     Refuse(Cause),
@@ -94,6 +98,13 @@ impl Source for Script {
                     End::Fail(cause) => events.chain(stream::iter([Err(failure(cause))])).boxed(),
                 })
             }
+            Answer::Slowly(events, every) => {
+                let slowly = move |event| async move {
+                    sleep(every).await;
+                    Ok(event)
+                };
+                Ok(stream::iter(events).then(slowly).chain(stream::pending()).boxed())
+            }
             Answer::Refuse(cause) => Err(failure(cause)),
             other => panic!("a watch where the script has {other:?}"),
         }
@@ -145,7 +156,11 @@ fn followed(script: &Arc<Script>) -> BoxStream<'static, Told> {
 async fn tell(script: &Arc<Script>, count: usize) -> Vec<String> {
     let news = followed(script).filter(|told| std::future::ready(!matches!(told, Told::Reading)));
     let told: Vec<Told> = news.take(count).collect().await;
-    let short = |told: &Told| match told {
+    told.iter().map(short).collect()
+}
+
+fn short(told: &Told) -> String {
+    match told {
         Told::All { objects, version, reset } => {
             let names: Vec<_> = objects.iter().map(|seen| seen.name.name.to_string()).collect();
             format!("all {} at {version}{}", names.join(""), if *reset { " reset" } else { "" })
@@ -156,8 +171,7 @@ async fn tell(script: &Arc<Script>, count: usize) -> Vec<String> {
         Told::Reading => "reading".to_owned(),
         Told::Interrupted(_) => "interrupted".to_owned(),
         Told::Recovered => "recovered".to_owned(),
-    };
-    told.iter().map(short).collect()
+    }
 }
 
 #[tokio::test(start_paused = true)]
