@@ -18,6 +18,9 @@
 //! server accepts it, and passes over everything before. So the store is asked where it is before a watch is resumed, and
 //! a watch that has gone silent is not resumed.
 //!
+//! A streamed list that breaks off is read in pages, and a page that takes too long in smaller ones. Neither lasts: the next list
+//! is streamed again, unless the server refuses that or has broken off several in a row, and pages that come soon grow again.
+//!
 //! A first state may take longer to read than anybody waits for a word, so each answer that is a part of it is told as `Reading`.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -42,7 +45,7 @@ mod reading;
 mod tests;
 
 pub(crate) use reading::{PAGE, Page, Part, REQUEST, count, read_or_absent};
-use reading::{PAGED_TRIES, is_absent, is_slow, limited, smaller};
+use reading::{PAGED_TRIES, is_absent, is_slow, larger, limited, smaller};
 
 /// Bookmarks come about once a minute: a watch that is silent for longer is dead.
 const SILENCE: Duration = Duration::from_secs(100);
@@ -56,6 +59,8 @@ const STANDS: Duration = RECOVERY.checked_div(4).expect("a constant");
 const ABSENT: Duration = Duration::from_secs(1);
 /// How often it is told of a streamed list that it goes on.
 const TELLS: Duration = Duration::from_secs(1);
+/// How many streamed lists in a row may come to nothing before none is asked for any more.
+const STREAM_TRIES: u32 = 3;
 /// One object, as it was at a version.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Seen {
@@ -87,6 +92,8 @@ pub(crate) enum Cause {
     Silent,
     /// The server does not stream lists.
     NoStreaming,
+    /// A list that was being streamed came to nothing.
+    BrokeOff,
     /// The answer is that of a cluster which has no such resource type.
     Absent,
     Other,
@@ -176,6 +183,7 @@ pub(crate) fn follow(source: Arc<dyn Counted>, mark: Arc<Mark>) -> BoxStream<'st
         synced: false,
         broken: false,
         streaming: true,
+        broke_off: 0,
         size: PAGE,
         paged_tries: 0,
         gone: 0,
@@ -226,6 +234,8 @@ struct Reflector {
     /// Whether `Interrupted` was the last word.
     broken: bool,
     streaming: bool,
+    /// How many streamed lists in a row came to nothing.
+    broke_off: u32,
     /// Of a page.
     size: u32,
     paged_tries: u32,
@@ -281,13 +291,14 @@ impl Reflector {
                 self.paged(pages);
             }
             State::Streaming { events, objects, told } => {
-                match heard(events, REQUEST).await.map_err(no_streaming)? {
+                match heard(events, REQUEST).await.map_err(broke_off)? {
                     Some(Event::Put(seen)) => drop(objects.insert(seen.name.clone(), seen)),
                     Some(Event::Gone(name, _)) => drop(objects.remove(&name)),
                     Some(Event::Bookmark { version, complete: true }) => {
                         // The stream goes on as a watch.
                         let state = std::mem::replace(&mut self.state, State::Begin);
                         let State::Streaming { events, objects, .. } = state else { return Ok(()) };
+                        self.broke_off = 0;
                         self.state = if self.complete(objects.into_values().collect(), version) {
                             State::Watching { events, since: Instant::now(), heard: None }
                         } else {
@@ -296,7 +307,7 @@ impl Reflector {
                         return Ok(());
                     }
                     Some(Event::Bookmark { .. }) => {}
-                    None => return Err(no_streaming(other("the API server ended a list that it was streaming"))),
+                    None => return Err(broke_off(other("the API server ended a list that it was streaming"))),
                 }
                 if told.elapsed() >= TELLS {
                     *told = Instant::now();
@@ -340,12 +351,17 @@ impl Reflector {
     }
 
     async fn page(&mut self, part: Part) -> Result<Page, Failure> {
+        let asked = Instant::now();
         let page = limited(self.source.list(part, self.size)).await;
-        if let Err(failure) = &page {
-            if is_slow(failure) {
-                self.size = smaller(self.size);
+        match &page {
+            // What took long once need not for ever.
+            Ok(_) => self.size = larger(self.size, asked.elapsed(), PAGE),
+            Err(failure) => {
+                if is_slow(failure) {
+                    self.size = smaller(self.size);
+                }
+                self.paged_tries = if failure.cause == Cause::Gone { self.paged_tries + 1 } else { 0 };
             }
-            self.paged_tries = if failure.cause == Cause::Gone { self.paged_tries + 1 } else { 0 };
         }
         page
     }
@@ -429,6 +445,7 @@ impl Reflector {
         let _ = self.mark.back.notified().now_or_never();
         let reset = self.synced && version < self.floor;
         (self.version, self.synced, self.absent) = (version, true, false);
+        self.streaming = self.broke_off < STREAM_TRIES;
         self.told.push_back(Told::All { objects, version, reset });
         self.mended();
         reset || version >= self.mark.version()
@@ -448,9 +465,10 @@ impl Reflector {
         let resumes = self.synced && matches!(self.state, State::Resume { .. } | State::Watching { .. });
         self.state = if resumes && cause == Cause::Other { State::Resume { listed: false } } else { State::Begin };
         match cause {
-            Cause::NoStreaming if self.streaming => {
-                tracing::debug!(%error, "the API server streams no lists: they are read in pages");
+            Cause::NoStreaming | Cause::BrokeOff if self.streaming => {
+                tracing::debug!(%error, "the API server streams no list: it is read in pages");
                 self.streaming = false;
+                self.broke_off = if cause == Cause::NoStreaming { STREAM_TRIES } else { self.broke_off + 1 };
             }
             Cause::Absent if is_absent(&*self.source).await => {
                 let was_absent = std::mem::replace(&mut self.absent, true);
@@ -493,9 +511,9 @@ async fn heard(events: &mut Events, silence: Duration) -> Result<Option<Event>, 
 }
 
 /// Whatever keeps a list from being streamed, the same list can be read in pages.
-fn no_streaming(failure: Failure) -> Failure {
+fn broke_off(failure: Failure) -> Failure {
     match failure.cause {
-        Cause::Other | Cause::Behind | Cause::Silent => Failure { cause: Cause::NoStreaming, ..failure },
+        Cause::Other | Cause::Behind | Cause::Silent => Failure { cause: Cause::BrokeOff, ..failure },
         _ => failure,
     }
 }

@@ -58,6 +58,11 @@ pub(super) fn smaller(size: u32) -> u32 {
     (size / 4).max(LEAST)
 }
 
+/// The size of the next page after one that took this long. Twice as large a one comes in time where it came soon.
+pub(super) fn larger(size: u32, took: Duration, most: u32) -> u32 {
+    if took < REQUEST / 5 { size.saturating_mul(2).min(most) } else { size }
+}
+
 /// The same; a resource type that is not there is empty.
 ///
 /// # Errors
