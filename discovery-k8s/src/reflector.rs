@@ -40,11 +40,13 @@ use crate::join::Object;
 use crate::readiness::Ref;
 use crate::source::Counted;
 
+mod counting;
 mod reading;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use reading::{PAGE, Page, Part, REQUEST, count, read_or_absent};
+pub(crate) use counting::count;
+pub(crate) use reading::{PAGE, Page, Part, REQUEST, read_or_absent};
 use reading::{PAGED_TRIES, is_absent, is_slow, larger, limited, smaller};
 
 /// Bookmarks come about once a minute: a watch that is silent for longer is dead.

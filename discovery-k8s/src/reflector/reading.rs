@@ -6,7 +6,7 @@ use discovery_core::{Error, ErrorKind};
 use tokio::time::timeout;
 
 use super::{Cause, Failure, Seen, Source};
-use crate::source::{Census, Counted};
+use crate::source::Counted;
 
 /// How long a request may take.
 pub(crate) const REQUEST: Duration = Duration::from_secs(5);
@@ -71,15 +71,7 @@ pub(crate) async fn read_or_absent(source: &dyn Counted) -> Result<Page, Error> 
     or_absent(source, read(source).await).await
 }
 
-/// The names and versions of all objects; none of a resource type that is not there.
-///
-/// # Errors
-/// Why they cannot be counted.
-pub(crate) async fn count(source: &dyn Counted) -> Result<Census, Error> {
-    or_absent(source, limited(source.census()).await).await
-}
-
-async fn or_absent<T: Default>(source: &dyn Counted, answer: Result<T, Failure>) -> Result<T, Error> {
+pub(super) async fn or_absent<T: Default>(source: &dyn Counted, answer: Result<T, Failure>) -> Result<T, Error> {
     match answer {
         Err(failure) if failure.cause == Cause::Absent && is_absent(source).await => Ok(T::default()),
         answer => answer.map_err(|failure| failure.error),

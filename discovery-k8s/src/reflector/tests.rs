@@ -124,7 +124,7 @@ impl Source for Script {
 
 #[async_trait]
 impl Counted for Script {
-    async fn census(&self) -> Result<Census, Failure> {
+    async fn census(&self, _: Part, _: u32) -> Result<(Census, Option<String>), Failure> {
         Err(failure(Cause::Absent))
     }
 }

@@ -120,8 +120,8 @@ impl Source for Late {
 
 #[async_trait]
 impl Count for Late {
-    async fn census(&self) -> std::result::Result<Census, Failure> {
-        let counted = self.source.census().await;
+    async fn census(&self, part: Part, size: u32) -> std::result::Result<(Census, Option<String>), Failure> {
+        let counted = self.source.census(part, size).await;
         sleep(self.after).await;
         counted
     }
