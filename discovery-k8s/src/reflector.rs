@@ -10,8 +10,10 @@
 //! ```
 //!
 //! A watch that ends is resumed from the newest version seen; nothing is told of that. One that cannot be resumed at
-//! once is `Interrupted`, then `Recovered`; so are watches that end before they are of any use, twice in a row. Delays grow with every failure and start over when an event came, or when a
-//! watch has lasted; a list alone proves nothing. History that is gone is no failure, unless it is so twice in a row.
+//! once is `Interrupted`, then `Recovered`; so are watches that end before they are of any use, twice in a row. Delays grow
+//! with every failure and start over when an event came, or when a watch has lasted; a list alone proves nothing. History that
+//! is gone is no failure, unless it is so twice in a row. But it is told, too, where it takes long to read everything
+//! anew, since nobody sees what happens meanwhile.
 //!
 //! Lists, streamed ones too, name no version, so that they hold all that was written before they began. One that is
 //! older than what was seen proves that the store went back. A watch from a version to come would say nothing of that: the
@@ -40,11 +42,13 @@ use crate::join::Object;
 use crate::readiness::Ref;
 use crate::source::Counted;
 
+mod anew;
 mod counting;
 mod reading;
 #[cfg(test)]
 mod tests;
 
+use anew::{Step, in_time};
 pub(crate) use counting::count;
 pub(crate) use reading::{PAGE, Page, Part, REQUEST, read_or_absent};
 use reading::{PAGED_TRIES, is_absent, is_slow, larger, limited, smaller};
@@ -63,6 +67,7 @@ const ABSENT: Duration = Duration::from_secs(1);
 const TELLS: Duration = Duration::from_secs(1);
 /// How many streamed lists in a row may come to nothing before none is asked for any more.
 const STREAM_TRIES: u32 = 3;
+
 /// One object, as it was at a version.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Seen {
@@ -192,10 +197,11 @@ pub(crate) fn follow(source: Arc<dyn Counted>, mark: Arc<Mark>) -> BoxStream<'st
         ended: 0,
         absent: false,
         told: VecDeque::new(),
+        anew: None,
         pause: None,
         backoff: Backoff::new(RECOVERY / 2),
     };
-    stream::unfold(reflector, |mut reflector| async move { Some((reflector.next().await, reflector)) }).boxed()
+    in_time(stream::unfold(reflector, |mut reflector| async move { Some((reflector.next().await, reflector)) }).boxed())
 }
 
 enum State {
@@ -248,16 +254,21 @@ struct Reflector {
     /// Whether it was told that the resource type is not there.
     absent: bool,
     told: VecDeque<Told>,
+    /// Why everything is read anew from now on, without a word.
+    anew: Option<Error>,
     /// What is waited for before the next request, once everything is told.
     pause: Option<Duration>,
     backoff: Backoff,
 }
 
 impl Reflector {
-    async fn next(&mut self) -> Told {
+    async fn next(&mut self) -> Step {
         loop {
             if let Some(told) = self.told.pop_front() {
-                return told;
+                return Step::Told(told);
+            }
+            if let Some(error) = self.anew.take() {
+                return Step::Anew(error);
             }
             if let Some(pause) = self.pause.take() {
                 sleep(pause).await;
@@ -415,12 +426,13 @@ impl Reflector {
                 self.progressed();
             } else if heard.is_none() {
                 self.ended += 1;
+                let pause = self.backoff.next();
                 if self.is_ending() {
                     let text =
                         "watches end as soon as they are opened: look at the API server, and at proxies before it";
                     self.interrupted(Error::new(ErrorKind::Unavailable, text));
                 }
-                self.pause = Some(self.backoff.next());
+                self.pause = Some(pause);
             }
         }
     }
@@ -492,7 +504,12 @@ impl Reflector {
                 tracing::debug!(%error, "the history is gone: everything is read anew");
                 self.gone += u32::from(self.paged_tries == 0);
                 self.reading();
-                self.pause = Some(self.backoff.next());
+                let pause = self.backoff.next();
+                // Nobody sees what happens before it is read. A type that is not there has nothing that could.
+                if self.synced && !self.absent && !self.broken {
+                    self.anew = Some(error);
+                }
+                self.pause = Some(pause);
             }
             _ => {
                 self.interrupted(error);

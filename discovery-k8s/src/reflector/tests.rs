@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use super::reading::{LEAST, read};
 use super::*;
+use crate::bounds::PROPAGATION;
 use crate::source::Census;
 
 mod recovery;
@@ -15,6 +16,8 @@ enum Answer {
     List(Result<Page, Cause>),
     /// A list that is not answered in time.
     Slow,
+    /// One that takes this long.
+    After(Duration, Box<Answer>),
     /// The events of a watch, each after this time, which then hangs.
     Slowly(Vec<Event>, Duration),
     /// The events of a watch, which then hangs, ends or fails.
@@ -83,6 +86,11 @@ impl Source for Script {
         match self.ask(Asked::List(part)) {
             Answer::Slow => std::future::pending().await,
             Answer::List(page) => page.map_err(failure),
+            Answer::After(time, answer) => {
+                sleep(time).await;
+                let Answer::List(page) = *answer else { panic!("a list where the script has {answer:?}") };
+                page.map_err(failure)
+            }
             Answer::Refuse(cause) => Err(failure(cause)),
             other => panic!("a list where the script has {other:?}"),
         }

@@ -1,5 +1,6 @@
 //! When a watch that was broken is whole again, and when one that seems whole is not.
 
+use super::super::anew::ANEW;
 use super::*;
 
 /// What is told, and when.
@@ -33,4 +34,34 @@ async fn a_view_that_is_behind_has_not_recovered_while_what_was_missed_still_com
     let told = timed(&script, 5).await;
     assert_eq!(names(&told)[2..], ["put b at 8", "put b at 9", "recovered"]);
     assert_eq!(told[4].1 - told[3].1, STANDS);
+}
+
+/// No watch is open meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_view_that_is_read_anew_for_long_is_stale_until_it_is_read() {
+    let gone = Answer::Watch(vec![], End::Fail(Cause::Gone));
+    let start = || [NO_STREAMING, page(&["a"], 7, None), gone.clone()].into_iter();
+    let pages = |last: Answer| {
+        let parts = ["1", "2", "3", "4"].map(|next| Answer::After(ANEW * 2 / 5, Box::new(page(&["b"], 9, Some(next)))));
+        parts.into_iter().chain([last, Answer::Watch(vec![put("c", 10)], End::Hang)])
+    };
+    let script = Script::new(start().chain(pages(page(&["b"], 9, None))));
+    let told = timed(&script, 5).await;
+    assert_eq!(names(&told), ["all a at 7", "interrupted", "all bbbbb at 9", "recovered", "put c at 10"]);
+    assert!((ANEW..ANEW + PROPAGATION).contains(&told[1].1), "{told:?}");
+    // Also while one answer is waited for.
+    let late = Answer::After(ANEW * 3, Box::new(page(&["b"], 9, None)));
+    let script = Script::new(start().chain([late, Answer::Watch(vec![put("c", 10)], End::Hang)]));
+    let told = timed(&script, 5).await;
+    assert_eq!(names(&told), ["all a at 7", "interrupted", "all b at 9", "recovered", "put c at 10"]);
+    assert!((ANEW..ANEW + PROPAGATION).contains(&told[1].1), "{told:?}");
+    // Its end is told once, where something fails besides.
+    let fails = pages(Answer::Refuse(Cause::Other)).take(5);
+    let again = [page(&["b"], 9, None), Answer::Watch(vec![put("c", 10)], End::Hang)];
+    let told = timed(&Script::new(start().chain(fails).chain(again)), 6).await;
+    assert_eq!(names(&told), ["all a at 7", "interrupted", "interrupted", "all b at 9", "recovered", "put c at 10"]);
+    // Who reads it soon says nothing.
+    let soon = Answer::After(ANEW / 2, Box::new(page(&["b"], 9, None)));
+    let script = Script::new(start().chain([soon, Answer::Watch(vec![put("c", 10)], End::Hang)]));
+    assert_eq!(names(&timed(&script, 3).await), ["all a at 7", "all b at 9", "put c at 10"]);
 }
