@@ -12,8 +12,8 @@
 //! A watch that ends is resumed from the newest version seen; nothing is told of that. One that cannot be resumed at
 //! once is `Interrupted`, then `Recovered`; so are watches that end before they are of any use, twice in a row. Delays grow
 //! with every failure and start over when an event came, or when a watch has lasted; a list alone proves nothing. History that
-//! is gone is no failure, unless it is so twice in a row. But it is told, too, where it takes long to read everything
-//! anew, since nobody sees what happens meanwhile.
+//! is gone is no failure, unless it is so twice in a row. But what is no failure is told, too, where it keeps anybody from
+//! seeing what happens: by a delay that has grown, or since it takes long to read everything anew.
 //!
 //! Lists, streamed ones too, name no version, so that they hold all that was written before they began. One that is
 //! older than what was seen proves that the store went back. A watch from a version to come would say nothing of that: the
@@ -37,7 +37,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::bounds::RECOVERY;
+use crate::bounds::{PROPAGATION, RECOVERY};
 use crate::join::Object;
 use crate::readiness::Ref;
 use crate::source::Counted;
@@ -431,6 +431,8 @@ impl Reflector {
                     let text =
                         "watches end as soon as they are opened: look at the API server, and at proxies before it";
                     self.interrupted(Error::new(ErrorKind::Unavailable, text));
+                } else if pause > PROPAGATION {
+                    self.interrupted(Error::new(ErrorKind::Unavailable, "a watch ended as soon as it was opened"));
                 }
                 self.pause = Some(pause);
             }
@@ -507,7 +509,11 @@ impl Reflector {
                 let pause = self.backoff.next();
                 // Nobody sees what happens before it is read. A type that is not there has nothing that could.
                 if self.synced && !self.absent && !self.broken {
-                    self.anew = Some(error);
+                    if pause > PROPAGATION {
+                        self.interrupted(error);
+                    } else {
+                        self.anew = Some(error);
+                    }
                 }
                 self.pause = Some(pause);
             }

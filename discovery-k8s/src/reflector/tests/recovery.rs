@@ -36,6 +36,26 @@ async fn a_view_that_is_behind_has_not_recovered_while_what_was_missed_still_com
     assert_eq!(told[4].1 - told[3].1, STANDS);
 }
 
+/// The pause after it has grown by what went before.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_opened_again_only_after_a_while_is_told() {
+    for end in [End::Close, End::Fail(Cause::Gone)] {
+        let failures = std::iter::repeat_n(Answer::Refuse(Cause::Other), 10);
+        let broken = Answer::Watch(vec![], End::Fail(Cause::Other));
+        let script = Script::at(
+            7,
+            [NO_STREAMING, page(&["a"], 7, None), broken]
+                .into_iter()
+                .chain(failures)
+                // It is live again, and for less than proves anything.
+                .chain([Answer::Watch(vec![], end.clone()), page(&["a"], 7, None), Answer::Watch(vec![], End::Hang)]),
+        );
+        let told = timed(&script, 14).await;
+        assert_eq!(names(&told)[12..], ["recovered", "interrupted"], "{end:?}");
+        assert!(told[13].1 - told[12].1 < PROPAGATION, "{end:?}: {told:?}");
+    }
+}
+
 /// No watch is open meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_view_that_is_read_anew_for_long_is_stale_until_it_is_read() {
