@@ -1,9 +1,9 @@
 //! Whether a cluster lacks the resource type of the records.
 //!
 //! An answer of 404 decides nothing: something that stands before the API server and has lost it says that of everything. So
-//! the list of what there is tells, and only one that the API server gave. One that starts has not put all types into it
-//! yet, and is not ready before it has (`informer-sync`, `autoregister-completion` and the hooks of `/readyz`): it is asked
-//! for that first.
+//! the list of what there is tells, and only one that the API server gave. One that starts may not have put all types into it
+//! yet, and is not ready before it has (`crd-informer-synced`, `autoregister-completion` and `apiservice-discovery-controller`
+//! of `/readyz`): it is asked for that first.
 
 use kube::Client;
 
@@ -53,12 +53,21 @@ async fn may_be_complete(client: &Client) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::StreamExt;
     use http::{Request, Response};
     use kube::client::Body;
     use serde_json::{Value, json};
     use tower::BoxError;
 
     use super::*;
+    use crate::config::Mode;
+    use crate::reflector::{Told, follow};
+    use crate::resource::KIND;
+    use crate::source::{Ways, legs};
 
     /// What is said of each path, and of all others.
     #[derive(Clone, Default)]
@@ -145,6 +154,39 @@ mod tests {
         ];
         for (what, says, wanted) in cases {
             assert_eq!(is_absent(&client(says)).await, wanted, "{what}");
+        }
+    }
+
+    /// A server that has one resource until the watch ends, and from then on is hidden by a proxy that does not find it.
+    #[tokio::test]
+    async fn a_proxy_that_has_lost_the_server_empties_no_view() {
+        let is_lost = Arc::new(AtomicBool::new(false));
+        let server = tower::service_fn(move |request: Request<Body>| {
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("sendInitialEvents=true"));
+            let (code, text) = if !is_watch || is_lost.swap(true, Ordering::Relaxed) {
+                (NOT_FOUND.0, NOT_FOUND.1.to_owned())
+            } else {
+                let object = |metadata: Value| json!({ "apiVersion": "nvidia.com/v1alpha1", "kind": KIND, "metadata": metadata });
+                let one = object(json!({ "name": "one", "namespace": "default", "resourceVersion": "3" }));
+                let complete =
+                    json!({ "resourceVersion": "7", "annotations": { "k8s.io/initial-events-end": "true" } });
+                let events = [("ADDED", one), ("BOOKMARK", object(complete))];
+                let event = |(kind, object)| format!("{}\n", json!({ "type": kind, "object": object }));
+                (200, events.map(event).concat())
+            };
+            async move {
+                let response = Response::builder().status(code).body(Body::from(text.into_bytes()));
+                response.map_err(BoxError::from)
+            }
+        });
+        let client = Client::new(server, "default");
+        let ways = Ways { requests: client.clone(), watches: client };
+        let [records, _] = legs(&ways, Some("default"), Mode::Pod, false);
+        let mut told = follow(records.source, Arc::default()).filter(|told| ready(!matches!(told, Told::Reading)));
+        assert!(matches!(told.next().await, Some(Told::All { objects, .. }) if objects.len() == 1));
+        for _ in 0..3 {
+            let next = told.next().await;
+            assert!(matches!(next, Some(Told::Interrupted(_))), "{next:?}");
         }
     }
 }
