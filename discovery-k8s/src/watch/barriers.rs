@@ -40,10 +40,12 @@ pub(crate) struct Barriers {
     /// The newest census of each leg: it holds the earlier ones.
     newest: watch::Sender<Option<Counted>>,
     /// The legs of open watches.
-    open: Arc<Mutex<Vec<Weak<[Arc<Mark>]>>>>,
+    open: Arc<Mutex<Vec<Open>>>,
     raised: Arc<Mutex<Raised>>,
 }
 
+/// The legs of one open watch.
+type Open = Weak<[Arc<Mark>]>;
 type Raising = BoxFuture<'static, Result<Position>>;
 
 /// Those that somebody waits for.
