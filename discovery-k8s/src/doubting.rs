@@ -15,7 +15,8 @@ use http::{Request, Response, StatusCode};
 use kube::client::Body;
 use tower::{BoxError, Service, ServiceExt};
 
-const READY: &str = "/readyz";
+/// Where a server says whether it is ready.
+pub(crate) const READY: &str = "/readyz";
 
 /// A refusal of which nobody can tell whether it is one. Nothing was done, and it can be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -99,7 +99,9 @@ impl Request<'_> {
             ),
             404 if is_missing_resource(status) => Error::new(
                 ErrorKind::Unavailable,
-                format!("the cluster does not know {resource}: run `discovery crd | kubectl apply --server-side -f -`"),
+                format!(
+                    "the cluster, or a proxy before it, does not know {resource}: run `discovery crd | kubectl apply --server-side -f -`"
+                ),
             ),
             404 => Error::new(ErrorKind::Unavailable, format!("there is no such object {place}")),
             409 => Error::new(ErrorKind::Unavailable, "somebody else wrote it meanwhile: it is read again")
@@ -164,7 +166,7 @@ pub(crate) fn is_behind(status: &Status) -> bool {
 }
 
 /// Whether this is a refusal that is not believed.
-fn undecided(error: &kube::Error) -> Option<Undecided> {
+pub(crate) fn undecided(error: &kube::Error) -> Option<Undecided> {
     let kube::Error::Service(cause) = error else { return None };
     cause.downcast_ref().copied()
 }

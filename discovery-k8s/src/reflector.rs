@@ -10,13 +10,18 @@
 //! ```
 //!
 //! A watch that ends is resumed from the newest version seen; nothing is told of that. One that cannot be resumed at
-//! once is `Interrupted`, then `Recovered`; so are watches that end before they are of any use, twice in a row. Delays grow with every failure and start over when an event came, or when a
-//! watch has lasted; a list alone proves nothing. History that is gone is no failure, unless it is so twice in a row.
+//! once is `Interrupted`, then `Recovered`; so are watches that end before they are of any use, twice in a row. Delays grow
+//! with every failure and start over when an event came, or when a watch has lasted; a list alone proves nothing. History that
+//! is gone is no failure, unless it is so twice in a row. But what is no failure is told, too, where it keeps anybody from
+//! seeing what happens: by a delay that has grown, or since it takes long to read everything anew.
 //!
 //! Lists, streamed ones too, name no version, so that they hold all that was written before they began. One that is
 //! older than what was seen proves that the store went back. A watch from a version to come would say nothing of that: the
 //! server accepts it, and passes over everything before. So the store is asked where it is before a watch is resumed, and
 //! a watch that has gone silent is not resumed.
+//!
+//! A streamed list that breaks off is read in pages, and a page that takes too long in smaller ones. Neither lasts: the next list
+//! is streamed again, unless the server refuses that or has broken off several in a row, and pages that come soon grow again.
 //!
 //! A first state may take longer to read than anybody waits for a word, so each answer that is a part of it is told as `Reading`.
 
@@ -32,32 +37,36 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::bounds::RECOVERY;
+use crate::bounds::{PROPAGATION, RECOVERY};
 use crate::join::Object;
 use crate::readiness::Ref;
-use crate::source::{Census, Counted};
+use crate::source::Counted;
 
+mod anew;
+mod counting;
+mod reading;
 #[cfg(test)]
 mod tests;
 
-/// How long a request may take.
-pub(crate) const REQUEST: Duration = Duration::from_secs(5);
+use anew::{Step, in_time};
+pub(crate) use counting::count;
+pub(crate) use reading::{PAGE, Page, Part, REQUEST, read_or_absent};
+use reading::{PAGED_TRIES, is_absent, is_slow, larger, limited, smaller};
+
 /// Bookmarks come about once a minute: a watch that is silent for longer is dead.
 const SILENCE: Duration = Duration::from_secs(100);
 /// A watch that lasted this long is proof of progress.
 const LASTED: Duration = Duration::from_secs(10);
-/// A watch that stands for this long is one again, after others that ended at once, and has told what was missed before it: with
-/// the longest pause before it, well within `R`.
+/// A watch that stands for this long, and to which nothing has come for as long, is one again, after others that ended at once, and
+/// has told what was missed before it: with the longest pause before it, well within `R`. One to which what was missed still comes
+/// has told it with the event that is as new as the store was.
 const STANDS: Duration = RECOVERY.checked_div(4).expect("a constant");
 /// How often it is asked whether a resource type has come to be.
 const ABSENT: Duration = Duration::from_secs(1);
-/// How many objects a page has, and how few where they are so large that a page of these is not read in time.
-pub(crate) const PAGE: u32 = 500;
-const LEAST: u32 = 8;
 /// How often it is told of a streamed list that it goes on.
 const TELLS: Duration = Duration::from_secs(1);
-/// How often a list in pages is begun again before it is read in one piece.
-const PAGED_TRIES: u32 = 3;
+/// How many streamed lists in a row may come to nothing before none is asked for any more.
+const STREAM_TRIES: u32 = 3;
 
 /// One object, as it was at a version.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,16 +74,6 @@ pub(crate) struct Seen {
     pub(crate) name: Ref,
     pub(crate) version: u64,
     pub(crate) object: Object,
-}
-
-/// One page of a list.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Page {
-    pub(crate) objects: Vec<Seen>,
-    /// The version of the whole list.
-    pub(crate) version: u64,
-    /// The token of the next page.
-    pub(crate) next: Option<String>,
 }
 
 /// One event of a watch.
@@ -100,7 +99,9 @@ pub(crate) enum Cause {
     Silent,
     /// The server does not stream lists.
     NoStreaming,
-    /// The cluster has no such resource type.
+    /// A list that was being streamed came to nothing.
+    BrokeOff,
+    /// The answer is that of a cluster which has no such resource type.
     Absent,
     Other,
 }
@@ -110,17 +111,6 @@ pub(crate) enum Cause {
 pub(crate) struct Failure {
     pub(crate) cause: Cause,
     pub(crate) error: Error,
-}
-
-/// How a list is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// The first page.
-    First,
-    /// The page that this token stands for.
-    Next(String),
-    /// Everything in one answer.
-    Whole,
 }
 
 /// Where a watch begins.
@@ -200,92 +190,25 @@ pub(crate) fn follow(source: Arc<dyn Counted>, mark: Arc<Mark>) -> BoxStream<'st
         synced: false,
         broken: false,
         streaming: true,
+        broke_off: 0,
         size: PAGE,
         paged_tries: 0,
         gone: 0,
         ended: 0,
         absent: false,
         told: VecDeque::new(),
+        anew: None,
         pause: None,
         backoff: Backoff::new(RECOVERY / 2),
     };
-    stream::unfold(reflector, |mut reflector| async move { Some((reflector.next().await, reflector)) }).boxed()
-}
-
-/// Everything at once, without a watch: the objects of all pages, and their version.
-async fn read(source: &dyn Counted) -> Result<Page, Failure> {
-    let (mut size, mut gone) = (PAGE, 0);
-    while gone < PAGED_TRIES {
-        match read_pages(source, size).await {
-            Err(failure) if failure.cause == Cause::Gone => gone += 1,
-            Err(failure) if is_slow(&failure) && size > LEAST => size = smaller(size),
-            outcome => return outcome,
-        }
-    }
-    limited(source.list(Part::Whole, size)).await
-}
-
-fn is_slow(failure: &Failure) -> bool {
-    failure.error.kind() == ErrorKind::Timeout
-}
-
-fn smaller(size: u32) -> u32 {
-    (size / 4).max(LEAST)
-}
-
-/// The same; a resource type that is not there is empty.
-///
-/// # Errors
-/// Why it cannot be read.
-pub(crate) async fn read_or_absent(source: &dyn Counted) -> Result<Page, Error> {
-    or_absent(source, read(source).await).await
-}
-
-/// The names and versions of all objects; none of a resource type that is not there.
-///
-/// # Errors
-/// Why they cannot be counted.
-pub(crate) async fn count(source: &dyn Counted) -> Result<Census, Error> {
-    or_absent(source, limited(source.census()).await).await
-}
-
-async fn or_absent<T: Default>(source: &dyn Counted, answer: Result<T, Failure>) -> Result<T, Error> {
-    match answer {
-        Err(failure) if failure.cause == Cause::Absent && is_absent(source).await => Ok(T::default()),
-        answer => answer.map_err(|failure| failure.error),
-    }
-}
-
-/// Who is not told in time has the first answer to go by.
-async fn is_absent(source: &dyn Counted) -> bool {
-    timeout(REQUEST, source.is_absent()).await.unwrap_or(false)
-}
-
-async fn read_pages(source: &(impl Source + ?Sized), size: u32) -> Result<Page, Failure> {
-    let mut all = limited(source.list(Part::First, size)).await?;
-    while let Some(token) = all.next.take() {
-        let page = limited(source.list(Part::Next(token), size)).await?;
-        all.objects.extend(page.objects);
-        all.next = page.next;
-    }
-    Ok(all)
-}
-
-async fn limited<T>(request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    timeout(REQUEST, request).await.unwrap_or_else(|_| {
-        let error = Error::new(ErrorKind::Timeout, format!("the API server did not answer within {REQUEST:?}"));
-        Err(Failure { cause: Cause::Other, error })
-    })
+    in_time(stream::unfold(reflector, |mut reflector| async move { Some((reflector.next().await, reflector)) }).boxed())
 }
 
 enum State {
     /// Nothing is known, or what is known is outdated.
     Begin,
     /// The pages of a list up to now, the next of which is asked for.
-    Paging {
-        pages: Page,
-        next: String,
-    },
+    Paging { pages: Page, next: String },
     /// The first events of a streamed list.
     Streaming {
         events: Events,
@@ -296,12 +219,11 @@ enum State {
     Watching {
         events: Events,
         since: Instant,
-        heard: bool,
+        /// When the newest event came, if any did.
+        heard: Option<Instant>,
     },
     /// The watch goes on after the newest version, which was listed just now or is compared with the store's.
-    Resume {
-        listed: bool,
-    },
+    Resume { listed: bool },
 }
 
 struct Reflector {
@@ -320,6 +242,8 @@ struct Reflector {
     /// Whether `Interrupted` was the last word.
     broken: bool,
     streaming: bool,
+    /// How many streamed lists in a row came to nothing.
+    broke_off: u32,
     /// Of a page.
     size: u32,
     paged_tries: u32,
@@ -330,16 +254,21 @@ struct Reflector {
     /// Whether it was told that the resource type is not there.
     absent: bool,
     told: VecDeque<Told>,
+    /// Why everything is read anew from now on, without a word.
+    anew: Option<Error>,
     /// What is waited for before the next request, once everything is told.
     pause: Option<Duration>,
     backoff: Backoff,
 }
 
 impl Reflector {
-    async fn next(&mut self) -> Told {
+    async fn next(&mut self) -> Step {
         loop {
             if let Some(told) = self.told.pop_front() {
-                return told;
+                return Step::Told(told);
+            }
+            if let Some(error) = self.anew.take() {
+                return Step::Anew(error);
             }
             if let Some(pause) = self.pause.take() {
                 sleep(pause).await;
@@ -375,22 +304,23 @@ impl Reflector {
                 self.paged(pages);
             }
             State::Streaming { events, objects, told } => {
-                match heard(events, REQUEST).await.map_err(no_streaming)? {
+                match heard(events, REQUEST).await.map_err(broke_off)? {
                     Some(Event::Put(seen)) => drop(objects.insert(seen.name.clone(), seen)),
                     Some(Event::Gone(name, _)) => drop(objects.remove(&name)),
                     Some(Event::Bookmark { version, complete: true }) => {
                         // The stream goes on as a watch.
                         let state = std::mem::replace(&mut self.state, State::Begin);
                         let State::Streaming { events, objects, .. } = state else { return Ok(()) };
+                        self.broke_off = 0;
                         self.state = if self.complete(objects.into_values().collect(), version) {
-                            State::Watching { events, since: Instant::now(), heard: false }
+                            State::Watching { events, since: Instant::now(), heard: None }
                         } else {
                             State::Resume { listed: false }
                         };
                         return Ok(());
                     }
                     Some(Event::Bookmark { .. }) => {}
-                    None => return Err(no_streaming(other("the API server ended a list that it was streaming"))),
+                    None => return Err(broke_off(other("the API server ended a list that it was streaming"))),
                 }
                 if told.elapsed() >= TELLS {
                     *told = Instant::now();
@@ -404,21 +334,26 @@ impl Reflector {
                     return Err(behind());
                 }
                 let events = limited(self.source.watch(Start::After(self.version))).await?;
-                self.state = State::Watching { events, since: Instant::now(), heard: false };
+                self.state = State::Watching { events, since: Instant::now(), heard: None };
                 if !self.is_ending() {
                     self.caught_up();
                 }
             }
             State::Watching { events, since, heard: was_heard } => {
+                let quiet = was_heard.unwrap_or(*since);
                 let event = tokio::select! {
+                    // What has come is heard before it is said that nothing comes.
+                    biased;
                     () = self.mark.back.notified() => return Err(behind()),
                     event = heard(events, SILENCE) => event?,
-                    () = sleep_until(*since + STANDS), if self.broken => {
+                    () = sleep_until(quiet + STANDS), if self.broken => {
                         self.mended();
                         return Ok(());
                     }
                 };
-                *was_heard |= event.is_some();
+                if event.is_some() {
+                    *was_heard = Some(Instant::now());
+                }
                 match event {
                     Some(event) => self.hear(event),
                     None => self.ended(),
@@ -429,12 +364,17 @@ impl Reflector {
     }
 
     async fn page(&mut self, part: Part) -> Result<Page, Failure> {
+        let asked = Instant::now();
         let page = limited(self.source.list(part, self.size)).await;
-        if let Err(failure) = &page {
-            if is_slow(failure) {
-                self.size = smaller(self.size);
+        match &page {
+            // What took long once need not for ever.
+            Ok(_) => self.size = larger(self.size, asked.elapsed(), PAGE),
+            Err(failure) => {
+                if is_slow(failure) {
+                    self.size = smaller(self.size);
+                }
+                self.paged_tries = if failure.cause == Cause::Gone { self.paged_tries + 1 } else { 0 };
             }
-            self.paged_tries = if failure.cause == Cause::Gone { self.paged_tries + 1 } else { 0 };
         }
         page
     }
@@ -484,14 +424,17 @@ impl Reflector {
             self.state = State::Resume { listed: false };
             if since.elapsed() >= LASTED {
                 self.progressed();
-            } else if !heard {
+            } else if heard.is_none() {
                 self.ended += 1;
+                let pause = self.backoff.next();
                 if self.is_ending() {
                     let text =
                         "watches end as soon as they are opened: look at the API server, and at proxies before it";
                     self.interrupted(Error::new(ErrorKind::Unavailable, text));
+                } else if pause > PROPAGATION {
+                    self.interrupted(Error::new(ErrorKind::Unavailable, "a watch ended as soon as it was opened"));
                 }
-                self.pause = Some(self.backoff.next());
+                self.pause = Some(pause);
             }
         }
     }
@@ -518,6 +461,7 @@ impl Reflector {
         let _ = self.mark.back.notified().now_or_never();
         let reset = self.synced && version < self.floor;
         (self.version, self.synced, self.absent) = (version, true, false);
+        self.streaming = self.broke_off < STREAM_TRIES;
         self.told.push_back(Told::All { objects, version, reset });
         self.mended();
         reset || version >= self.mark.version()
@@ -537,9 +481,10 @@ impl Reflector {
         let resumes = self.synced && matches!(self.state, State::Resume { .. } | State::Watching { .. });
         self.state = if resumes && cause == Cause::Other { State::Resume { listed: false } } else { State::Begin };
         match cause {
-            Cause::NoStreaming if self.streaming => {
-                tracing::debug!(%error, "the API server streams no lists: they are read in pages");
+            Cause::NoStreaming | Cause::BrokeOff if self.streaming => {
+                tracing::debug!(%error, "the API server streams no list: it is read in pages");
                 self.streaming = false;
+                self.broke_off = if cause == Cause::NoStreaming { STREAM_TRIES } else { self.broke_off + 1 };
             }
             Cause::Absent if is_absent(&*self.source).await => {
                 let was_absent = std::mem::replace(&mut self.absent, true);
@@ -561,7 +506,16 @@ impl Reflector {
                 tracing::debug!(%error, "the history is gone: everything is read anew");
                 self.gone += u32::from(self.paged_tries == 0);
                 self.reading();
-                self.pause = Some(self.backoff.next());
+                let pause = self.backoff.next();
+                // Nobody sees what happens before it is read. A type that is not there has nothing that could.
+                if self.synced && !self.absent && !self.broken {
+                    if pause > PROPAGATION {
+                        self.interrupted(error);
+                    } else {
+                        self.anew = Some(error);
+                    }
+                }
+                self.pause = Some(pause);
             }
             _ => {
                 self.interrupted(error);
@@ -582,9 +536,9 @@ async fn heard(events: &mut Events, silence: Duration) -> Result<Option<Event>, 
 }
 
 /// Whatever keeps a list from being streamed, the same list can be read in pages.
-fn no_streaming(failure: Failure) -> Failure {
+fn broke_off(failure: Failure) -> Failure {
     match failure.cause {
-        Cause::Other | Cause::Behind | Cause::Silent => Failure { cause: Cause::NoStreaming, ..failure },
+        Cause::Other | Cause::Behind | Cause::Silent => Failure { cause: Cause::BrokeOff, ..failure },
         _ => failure,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::num::ParseIntError;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use async_trait::async_trait;
 use discovery_core::{Error, ErrorKind};
@@ -24,7 +25,9 @@ use crate::fault::{Request, is_behind, is_missing_resource, qualified};
 use crate::join::{Object, Side, Stored};
 use crate::readiness::{self, Ref};
 use crate::reflector::{Cause, Event, Events, Failure, Page, Part, Seen, Source, Start};
-use crate::resource::{self, GROUP, PLURAL, Resource, VERSION, pod_owner, selector};
+use crate::resource::{self, Resource, pod_owner, selector};
+
+mod absence;
 
 /// The annotation of the bookmark that ends the first events of a streamed list.
 const COMPLETE: &str = "k8s.io/initial-events-end";
@@ -46,8 +49,13 @@ pub(crate) struct Named {
 /// A source that can also be counted.
 #[async_trait]
 pub(crate) trait Counted: Source {
-    /// The names and versions of all objects, and nothing else of them.
-    async fn census(&self) -> Result<Census, Failure>;
+    /// The names and versions of all objects or of a page of so many, and nothing else of them; and the token of the next page.
+    async fn census(&self, part: Part, size: u32) -> Result<(Census, Option<String>), Failure>;
+
+    /// How many names are asked for at a time, 0 for all of them, where they may be many. Whoever counts keeps it.
+    fn names_at_a_time(&self) -> Option<&AtomicU32> {
+        None
+    }
 }
 
 /// One side of the join, in one namespace or in all.
@@ -71,7 +79,7 @@ pub(crate) struct Ways {
 /// Both sides of one namespace, or of all: two watches.
 pub(crate) fn legs(ways: &Ways, namespace: Option<&str>, mode: Mode, unknown_is_ready: bool) -> [Leg; 2] {
     let read = |resource: Resource| Object::Records(stored(&resource));
-    let records = Objects::new(ways, namespace, Side::Records, &qualified(), read);
+    let records = Objects::new(ways, namespace, Side::Records, &qualified(), read).in_pages();
     let ready: Arc<dyn Counted> = match mode {
         Mode::Pod => {
             let read = move |slice: EndpointSlice| Object::Ready(readiness::of_slice(&slice, unknown_is_ready));
@@ -79,7 +87,7 @@ pub(crate) fn legs(ways: &Ways, namespace: Option<&str>, mode: Mode, unknown_is_
         }
         Mode::Container => {
             let read = |pod: Pod| Object::Ready(readiness::of_pod(&pod));
-            Arc::new(Objects::new(ways, namespace, Side::Readiness, "pods", read))
+            Arc::new(Objects::new(ways, namespace, Side::Readiness, "pods", read).in_pages())
         }
     };
     let leg = |side, source, is_dealt_out| Leg { side, namespace: namespace.map(Arc::from), source, is_dealt_out };
@@ -102,6 +110,8 @@ struct Objects<K> {
     watched: Api<K>,
     selector: Option<String>,
     side: Side,
+    /// None where they are few: a slice holds a hundred owners. A server before Kubernetes 1.34 reads pages past its cache.
+    names_at_a_time: Option<AtomicU32>,
     reader: Arc<Reader<K>>,
 }
 
@@ -135,8 +145,14 @@ where
             // Resources with records have no label.
             selector: (side == Side::Readiness).then(selector),
             side,
+            names_at_a_time: None,
             reader: Arc::new(Reader::new(resource, namespace, read)),
         }
+    }
+
+    /// There may be many of them.
+    fn in_pages(self) -> Self {
+        Self { names_at_a_time: Some(AtomicU32::new(0)), ..self }
     }
 }
 
@@ -195,6 +211,10 @@ fn version_of(text: Option<&str>) -> Result<u64, Failure> {
     })
 }
 
+fn next_of(token: Option<String>) -> Option<String> {
+    token.filter(|token| !token.is_empty())
+}
+
 fn name_of(metadata: &ObjectMeta) -> Ref {
     Ref::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
@@ -230,7 +250,7 @@ where
         let list: ObjectList<K> =
             self.api.list(&self.page_params(&part, size)).await.map_err(|error| self.reader.failure("list", error))?;
         let version = version_of(list.metadata.resource_version.as_deref())?;
-        let next = list.metadata.continue_.filter(|token| !token.is_empty());
+        let next = next_of(list.metadata.continue_);
         let objects = list.items.into_iter().map(|object| self.reader.seen(object)).collect::<Result<_, _>>()?;
         Ok(Page { objects, version, next })
     }
@@ -269,15 +289,7 @@ where
     }
 
     async fn is_absent(&self) -> bool {
-        if self.side != Side::Records {
-            return false;
-        }
-        match self.client.list_api_group_resources(&format!("{GROUP}/{VERSION}")).await {
-            Ok(list) => list.resources.iter().all(|resource| resource.name != PLURAL),
-            // Who may not ask has the first answer to go by.
-            Err(kube::Error::Api(status)) => matches!(status.code, 403 | 404),
-            Err(_) => false,
-        }
+        self.side == Side::Records && absence::is_absent(&self.client).await
     }
 }
 
@@ -286,13 +298,16 @@ impl<K> Counted for Objects<K>
 where
     K: kube::Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    async fn census(&self) -> Result<Census, Failure> {
-        let params = ListParams { label_selector: self.selector.clone(), ..ListParams::default() };
-        let list = self.names(&params).await?;
+    async fn census(&self, part: Part, size: u32) -> Result<(Census, Option<String>), Failure> {
+        let list = self.names(&self.page_params(&part, size)).await?;
         let version = version_of(list.metadata.resource_version.as_deref())?;
         let object = |metadata: &ObjectMeta| Ok((name_of(metadata), version_of(metadata.resource_version.as_deref())?));
         let objects = list.items.iter().map(|item| object(&item.metadata)).collect::<Result<_, Failure>>()?;
-        Ok(Census { version, objects })
+        Ok((Census { version, objects }, next_of(list.metadata.continue_)))
+    }
+
+    fn names_at_a_time(&self) -> Option<&AtomicU32> {
+        self.names_at_a_time.as_ref()
     }
 }
 

@@ -4,115 +4,31 @@
 //! touch, what the others say is still shown, and is stale.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use discovery_core::backend::{Change, Lineage, Position, WatchEvent, WatchStream};
-use discovery_core::{Error, ErrorKind, Result, Scope};
+use discovery_core::{Error, Result, Scope};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, future};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::births::Births;
 use crate::handover::Handover;
 use crate::join::{Join, Side};
 use crate::progress::{self, Progress};
-use crate::reflector::{self, Mark, Seen, Told};
+use crate::reflector::{self, Seen, Told};
 use crate::source::{Census, Leg};
 
+mod barriers;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use barriers::Barriers;
+use barriers::{Counted, Marks};
+
 /// Records in one part of a snapshot.
 const CHUNK: usize = 1024;
-
-/// How often, and after what pause, it is counted again while a watch begins anew on a store that went back: for `R` together.
-const BACK_TRIES: u32 = 40;
-const BACK_PAUSE: Duration = Duration::from_millis(250);
-
-/// One mark for each leg of an open watch.
-type Marks = Arc<[Arc<Mark>]>;
-
-/// A census, and when it was asked for: it holds all that was so by then.
-#[derive(Clone, Debug)]
-pub(crate) struct Taken {
-    census: Arc<Census>,
-    asked: Instant,
-}
-
-/// One of each leg.
-pub(crate) type Counted = Arc<[Taken]>;
-
-/// Where barriers tell open watches what they have to catch up with.
-#[derive(Debug)]
-pub(crate) struct Barriers {
-    /// The newest census of each leg, whichever barrier asked for it: it holds the earlier ones.
-    newest: watch::Sender<Option<Counted>>,
-    /// The legs of open watches.
-    open: Mutex<Vec<Weak<[Arc<Mark>]>>>,
-}
-
-impl Barriers {
-    pub(crate) fn new() -> Self {
-        Self { newest: watch::Sender::new(None), open: Mutex::default() }
-    }
-
-    fn marks(&self, legs: usize) -> Marks {
-        let marks: Marks = (0..legs).map(|_| Arc::default()).collect();
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|watch| watch.strong_count() > 0);
-        open.push(Arc::downgrade(&marks));
-        marks
-    }
-
-    fn open(&self) -> Vec<(Marks, Vec<u64>)> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let versions = |marks: &[Arc<Mark>]| marks.iter().map(|mark| mark.version()).collect();
-        open.iter().filter_map(Weak::upgrade).map(|marks| (Arc::clone(&marks), versions(&marks))).collect()
-    }
-
-    /// Asks for a census of each leg, and answers where a watch is that has caught up with it. A census below what a watch
-    /// had seen before it was taken proves that the store went back: the watch looks further on than it is, and is waited
-    /// for until it has begun anew.
-    pub(crate) async fn raise(&self, legs: &[Leg]) -> Result<Position> {
-        for again in 0..BACK_TRIES {
-            let (open, before, asked) = (self.open(), self.newest.borrow().clone(), Instant::now());
-            let counted = future::try_join_all(legs.iter().map(|leg| reflector::count(&*leg.source)));
-            let counted = counted.await?.into_iter().map(|census| Taken { census: Arc::new(census), asked });
-            let counted: Vec<_> = counted.collect();
-            let seen = open.iter().flat_map(|(marks, seen)| marks.iter().zip(seen).zip(&counted));
-            // A type that is not there has no version.
-            let back: Vec<_> = seen.filter(|((_, seen), taken)| (1..**seen).contains(&taken.census.version)).collect();
-            if back.is_empty() {
-                let position = progress::position(counted.iter().map(|taken| taken.census.version));
-                self.newest.send_modify(|newest| *newest = Some(newer(counted, before.as_ref(), newest.as_ref())));
-                return Ok(position);
-            }
-            if again == 0 {
-                back.iter().for_each(|((mark, _), _)| mark.back.notify_one());
-            }
-            sleep(BACK_PAUSE).await;
-        }
-        let text = "the cluster's store went back to an earlier state: it is read anew, try again";
-        Err(Error::new(ErrorKind::Unavailable, text))
-    }
-}
-
-/// The newest census of each leg: what was `counted`, or what another barrier counted meanwhile, which stands there `now`. One
-/// below what stood there `before` it was taken proves that the store went back: what is not below that is of the history
-/// that is gone.
-fn newer(counted: Vec<Taken>, before: Option<&Counted>, now: Option<&Counted>) -> Counted {
-    let Some(now) = now else { return counted.into() };
-    let newer = |(leg, taken): (usize, Taken)| {
-        let (version, now) = (taken.census.version, &now[leg]);
-        let before = before.map_or(0, |before| before[leg].census.version);
-        let is_gone = version < before && before <= now.census.version;
-        if version < now.census.version && !is_gone { now.clone() } else { taken }
-    };
-    counted.into_iter().enumerate().map(newer).collect()
-}
 
 enum Input {
     Told(usize, Told),
@@ -132,7 +48,7 @@ pub(crate) fn open(
         let told = reflector::follow(source.source.clone(), Arc::clone(mark));
         told.map(move |told| Input::Told(leg, told)).boxed()
     });
-    let barriers = stream::unfold(barriers.newest.subscribe(), |mut barriers| async move {
+    let barriers = stream::unfold(barriers.subscribe(), |mut barriers| async move {
         // Those raised before this watch need not be proven to it: its first lists are newer.
         barriers.changed().await.ok()?;
         let newest = barriers.borrow_and_update().clone();
@@ -198,8 +114,8 @@ struct Watch {
     handover: Handover,
     /// For each leg, once it is listed.
     progress: Vec<Option<Progress>>,
-    /// The newest census of each, of this history.
-    counted: Vec<Option<Arc<Census>>>,
+    /// The newest census of each, of this history, and when it was taken.
+    counted: Vec<Option<(Arc<Census>, Instant)>>,
     marks: Marks,
     /// Legs that are out of touch, and why.
     broken: BTreeMap<usize, Error>,
@@ -270,7 +186,8 @@ impl Watch {
         }
         let progress = self.progress[leg].get_or_insert_default();
         let listed = objects.iter().map(|seen| (&seen.name, seen.version));
-        if !progress.all(listed, version, self.counted[leg].as_ref()) {
+        let counted = self.counted[leg].as_ref().map(|(census, _)| census);
+        if !progress.all(listed, version, counted) {
             return self.batch(Vec::new());
         }
         self.mark(leg);
@@ -327,7 +244,13 @@ impl Watch {
 
     fn compare(&mut self, counted: &Counted) -> Vec<WatchEvent> {
         for (leg, taken) in counted.iter().enumerate() {
-            self.take(leg, &taken.census);
+            // All legs come when the last of them is counted: this one may have been counted again meanwhile. One that was asked
+            // for after that, and is below it, is of another history.
+            let is_old =
+                |(known, at): &(Arc<Census>, Instant)| taken.census.version < known.version && taken.asked < *at;
+            if !self.counted[leg].as_ref().is_some_and(is_old) {
+                self.take(leg, &taken.census);
+            }
             if !self.broken.contains_key(&leg) {
                 self.handover.prove(leg, taken.asked, taken.census.version);
             }
@@ -342,7 +265,7 @@ impl Watch {
     /// Compares with what was counted of one leg.
     fn count(&mut self, leg: usize, census: &Arc<Census>) -> Vec<WatchEvent> {
         // A newer one, that a barrier waits for, holds this.
-        if self.counted[leg].as_ref().is_none_or(|counted| counted.version < census.version) {
+        if self.counted[leg].as_ref().is_none_or(|(known, _)| known.version < census.version) {
             self.take(leg, census);
         }
         let mut events = self.batch(Vec::new());
@@ -354,7 +277,7 @@ impl Watch {
         if let Some(progress) = &mut self.progress[leg] {
             progress.compare(census);
         }
-        self.counted[leg] = Some(Arc::clone(census));
+        self.counted[leg] = Some((Arc::clone(census), Instant::now()));
         self.marks[leg].counted.fetch_max(census.version, Ordering::AcqRel);
         self.mark(leg);
     }

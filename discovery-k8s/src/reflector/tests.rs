@@ -3,7 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use super::reading::{LEAST, read};
 use super::*;
+use crate::bounds::PROPAGATION;
+use crate::source::Census;
+
+mod recovery;
 
 /// An answer to one request.
 #[derive(Clone, Debug)]
@@ -11,6 +16,10 @@ enum Answer {
     List(Result<Page, Cause>),
     /// A list that is not answered in time.
     Slow,
+    /// One that takes this long.
+    After(Duration, Box<Answer>),
+    /// The events of a watch, each after this time, which then hangs.
+    Slowly(Vec<Event>, Duration),
     /// The events of a watch, which then hangs, ends or fails.
     Watch(Vec<Event>, End),
     Refuse(Cause),
@@ -77,6 +86,11 @@ impl Source for Script {
         match self.ask(Asked::List(part)) {
             Answer::Slow => std::future::pending().await,
             Answer::List(page) => page.map_err(failure),
+            Answer::After(time, answer) => {
+                sleep(time).await;
+                let Answer::List(page) = *answer else { panic!("a list where the script has {answer:?}") };
+                page.map_err(failure)
+            }
             Answer::Refuse(cause) => Err(failure(cause)),
             other => panic!("a list where the script has {other:?}"),
         }
@@ -91,6 +105,13 @@ impl Source for Script {
                     End::Close => events.boxed(),
                     End::Fail(cause) => events.chain(stream::iter([Err(failure(cause))])).boxed(),
                 })
+            }
+            Answer::Slowly(events, every) => {
+                let slowly = move |event| async move {
+                    sleep(every).await;
+                    Ok(event)
+                };
+                Ok(stream::iter(events).then(slowly).chain(stream::pending()).boxed())
             }
             Answer::Refuse(cause) => Err(failure(cause)),
             other => panic!("a watch where the script has {other:?}"),
@@ -111,7 +132,7 @@ impl Source for Script {
 
 #[async_trait]
 impl Counted for Script {
-    async fn census(&self) -> Result<Census, Failure> {
+    async fn census(&self, _: Part, _: u32) -> Result<(Census, Option<String>), Failure> {
         Err(failure(Cause::Absent))
     }
 }
@@ -143,7 +164,11 @@ fn followed(script: &Arc<Script>) -> BoxStream<'static, Told> {
 async fn tell(script: &Arc<Script>, count: usize) -> Vec<String> {
     let news = followed(script).filter(|told| std::future::ready(!matches!(told, Told::Reading)));
     let told: Vec<Told> = news.take(count).collect().await;
-    let short = |told: &Told| match told {
+    told.iter().map(short).collect()
+}
+
+fn short(told: &Told) -> String {
+    match told {
         Told::All { objects, version, reset } => {
             let names: Vec<_> = objects.iter().map(|seen| seen.name.name.to_string()).collect();
             format!("all {} at {version}{}", names.join(""), if *reset { " reset" } else { "" })
@@ -154,8 +179,7 @@ async fn tell(script: &Arc<Script>, count: usize) -> Vec<String> {
         Told::Reading => "reading".to_owned(),
         Told::Interrupted(_) => "interrupted".to_owned(),
         Told::Recovered => "recovered".to_owned(),
-    };
-    told.iter().map(short).collect()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,6 +221,27 @@ async fn a_streamed_list_that_never_completes_is_read_in_pages() {
         ]);
         assert_eq!(tell(&script, 1).await, ["all a at 7"]);
     }
+}
+
+/// It may have been any other trouble. Who never completes one, time after time, does not stream.
+#[tokio::test(start_paused = true)]
+async fn a_list_is_streamed_again_after_one_that_broke_off() {
+    let breaks = || Answer::Watch(vec![put("a", 3)], End::Close);
+    let gone = |event| Answer::Watch(vec![event], End::Fail(Cause::Gone));
+    let paged = |version| [page(&["a"], version, None), gone(put("b", version + 1))];
+    let whole = Answer::Watch(vec![put("c", 9), done(9)], End::Hang);
+    let script = Script::new([breaks()].into_iter().chain(paged(7)).chain([whole]));
+    let told = ["all a at 7", "put b at 8", "all c at 9"];
+    assert_eq!(tell(&script, told.len()).await, told);
+    let cycle = (1..=4).flat_map(|n| [breaks()].into_iter().take(usize::from(n < 4)).chain(paged(n * 10)));
+    let script = Script::new(cycle);
+    assert_eq!(tell(&script, 8).await.last().unwrap(), "put b at 41");
+    let streamed = script.asked().iter().filter(|asked| **asked == Asked::Watch(Start::Everything)).count();
+    assert_eq!(streamed, 3);
+    // One that is refused is refused for good.
+    let script = Script::new([NO_STREAMING].into_iter().chain((1..=3).flat_map(|n| paged(n * 10))));
+    assert_eq!(tell(&script, 6).await.last().unwrap(), "put b at 31");
+    assert_eq!(script.asked().iter().filter(|asked| **asked == Asked::Watch(Start::Everything)).count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -257,6 +302,14 @@ async fn pages_that_take_too_long_become_smaller() {
     let script = Script::new([NO_STREAMING].into_iter().chain(answers(2)).chain([Answer::Watch(vec![], End::Hang)]));
     assert_eq!(tell(&script, 4).await, ["interrupted", "interrupted", "all a at 7", "recovered"]);
     assert_eq!(*script.sizes.lock().unwrap(), [PAGE, PAGE / 4, PAGE / 16]);
+    // And larger again once they come soon, for a list that is read again.
+    let start = [NO_STREAMING].into_iter().chain(answers(2));
+    let gone = Answer::Watch(vec![], End::Fail(Cause::Gone));
+    let pages = ["1", "2", "3", "4", "5", "6"].map(|next| page(&["a"], 8, Some(next)));
+    let again = pages.into_iter().chain([page(&["b"], 8, None), Answer::Watch(vec![], End::Hang)]);
+    let script = Script::new(start.chain([gone]).chain(again));
+    assert_eq!(tell(&script, 5).await[4], "all aaaaaab at 8");
+    assert_eq!(script.sizes.lock().unwrap()[3..], [62, 124, 248, 496, PAGE, PAGE, PAGE]);
     // And where a list is read once.
     let script = Script::new(answers(3));
     assert_eq!(read(&*script).await.unwrap().version, 7);
@@ -405,6 +458,7 @@ async fn a_server_that_is_behind_is_asked_for_pages_and_that_is_told_if_they_fai
         Answer::Refuse(Cause::Behind),
         page(&["a"], 7, None),
         Answer::Watch(vec![put("b", 8)], End::Fail(Cause::Behind)),
+        Answer::Watch(vec![], End::Fail(Cause::Behind)),
         page(&["c"], 9, None),
         Answer::Watch(vec![], End::Hang),
     ]);

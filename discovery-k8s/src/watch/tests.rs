@@ -2,13 +2,16 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use discovery_core::ErrorKind;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::bounds::HANDOVER;
@@ -61,9 +64,9 @@ impl Source for Store {
 
 #[async_trait]
 impl Count for Store {
-    async fn census(&self) -> std::result::Result<Census, Failure> {
+    async fn census(&self, _: Part, _: u32) -> std::result::Result<(Census, Option<String>), Failure> {
         let version = Store::version(self);
-        Ok(Census { version, objects: [(Ref::new("ns", "a"), 1)].into() })
+        Ok((Census { version, objects: [(Ref::new("ns", "a"), 1)].into() }, None))
     }
 }
 
@@ -147,63 +150,83 @@ impl Source for Counting {
 
 #[async_trait]
 impl Count for Counting {
-    async fn census(&self) -> std::result::Result<Census, Failure> {
+    async fn census(&self, _: Part, _: u32) -> std::result::Result<(Census, Option<String>), Failure> {
         let version = self.versions.lock().unwrap().pop_front().expect("a census that is foreseen");
         let hold = self.hold.lock().unwrap().take();
         if let Some(hold) = hold {
             hold.notified().await;
         }
-        Ok(Census { version, objects: HashMap::new() })
+        Ok((Census { version, objects: HashMap::new() }, None))
     }
 }
 
-/// Both are waited for, and a quiet watch has nothing else to go by.
+/// Whoever asks has to see what was there by then: what was begun before is not for him, and what begins after is for all.
 #[tokio::test(start_paused = true)]
-async fn a_barrier_that_is_slow_takes_nothing_from_one_that_overtakes_it() {
+async fn whoever_asks_while_a_barrier_is_under_way_shares_the_next() {
     let slow = Arc::new(Notify::new());
-    let legs =
-        [Counting::leg(Side::Records, [100, 120], None), Counting::leg(Side::Readiness, [125, 119], Some(&slow))];
+    let legs = [
+        Counting::leg(Side::Records, [100, 120, 130], None),
+        Counting::leg(Side::Readiness, [105, 125, 135], Some(&slow)),
+    ];
     let barriers = Barriers::new();
     let mut events = open(&legs, &barriers, &Births::default(), &Scope::all(), None);
     assert_eq!(snapshot(&mut events).await.1, [90, 90]);
     let mut first = pin!(barriers.raise(&legs));
     assert!(first.as_mut().now_or_never().is_none());
-    let second = barriers.raise(&legs).await.unwrap();
+    let mut others: Vec<_> = (0..50).map(|_| barriers.raise(&legs).boxed()).collect();
+    for other in &mut others {
+        assert!(other.now_or_never().is_none(), "one is under way");
+    }
     slow.notify_one();
+    // One of them that has given up takes nothing from the others.
+    drop(others.remove(0));
     let first = first.await.unwrap();
-    assert_eq!([&first, &second].map(progress::versions), [[100, 125], [120, 119]]);
+    let others = future::try_join_all(others).await.unwrap();
+    assert_eq!(progress::versions(&first), [100, 105]);
+    for other in &others {
+        assert_eq!(progress::versions(other), [120, 125]);
+    }
     let both = async {
         while let WatchEvent::Progress(at) = events.next().await.unwrap().unwrap() {
-            if progress::reached(&at, &first) && progress::reached(&at, &second) {
+            if progress::reached(&at, &others[0]) {
                 return;
             }
         }
     };
-    timeout(Duration::from_secs(1), both).await.expect("the watch reaches both");
+    timeout(Duration::from_secs(1), both).await.expect("the watch reaches all of them");
+    assert_eq!(progress::versions(&barriers.raise(&legs).await.unwrap()), [130, 135]);
 }
 
-/// Two that overlap, and the store goes back while one of them is under way.
-#[test]
-fn what_was_counted_of_a_store_that_went_back_does_not_stay() {
-    let taken = |version: &u64| Taken {
-        census: Arc::new(Census { version: *version, objects: HashMap::new() }),
-        asked: Instant::now(),
-    };
-    let counted = |versions: &[u64]| -> Vec<Taken> { versions.iter().map(taken).collect() };
-    for (what, before, now, taken, wanted) in [
-        ("the first", None, None, &[5, 5][..], [5, 5]),
-        ("one after another", Some([3, 4]), Some([3, 4]), &[5, 4], [5, 4]),
-        ("overtaken on one leg", Some([3, 4]), Some([7, 4]), &[5, 6], [7, 6]),
-        ("overtaken, the first", None, Some([7, 4]), &[5, 6], [7, 6]),
-        ("back", Some([9, 9]), Some([9, 9]), &[5, 9], [5, 9]),
-        ("back, while one counted that began before", Some([9, 9]), Some([10, 9]), &[5, 9], [5, 9]),
-        ("back, and found by both", Some([9, 9]), Some([7, 9]), &[5, 9], [7, 9]),
-    ] {
-        let [before, now] =
-            [before, now].map(|versions: Option<[u64; 2]>| versions.map(|versions| counted(&versions).into()));
-        let newest = newer(counted(taken), before.as_ref(), now.as_ref());
-        assert_eq!(newest.iter().map(|taken| taken.census.version).collect::<Vec<_>>(), wanted, "{what}");
+#[tokio::test(start_paused = true)]
+async fn a_barrier_that_nobody_waits_for_any_more_holds_nobody_up() {
+    for has_next in [false, true] {
+        let never = Arc::new(Notify::new());
+        let legs = [Counting::leg(Side::Records, [100, 120], Some(&never))];
+        let barriers = Barriers::new();
+        let mut first = barriers.raise(&legs).boxed();
+        assert!((&mut first).now_or_never().is_none());
+        let next = has_next.then(|| barriers.raise(&legs).boxed());
+        let next = next.map(|mut next| assert!((&mut next).now_or_never().is_none()));
+        drop((first, next));
+        let raised = timeout(Duration::from_secs(1), barriers.raise(&legs)).await.expect("it is asked for at once");
+        assert_eq!(progress::versions(&raised.unwrap()), [120]);
     }
+}
+
+/// Nobody else polls it, and it is waited for by one that began after.
+#[tokio::test(start_paused = true)]
+async fn a_barrier_that_is_given_up_ends_for_the_one_after_it() {
+    let slow = Arc::new(Notify::new());
+    let legs = [Counting::leg(Side::Records, [100, 120], Some(&slow))];
+    let barriers = Barriers::new();
+    let mut first = barriers.raise(&legs).boxed();
+    assert!((&mut first).now_or_never().is_none());
+    let mut next = barriers.raise(&legs).boxed();
+    assert!((&mut next).now_or_never().is_none());
+    drop(first);
+    slow.notify_one();
+    let raised = timeout(Duration::from_secs(1), next).await.expect("it goes on");
+    assert_eq!(progress::versions(&raised.unwrap()), [120]);
 }
 
 /// A leg whose watches open and tell as the test has it, each with a word when it is asked for.
@@ -255,8 +278,8 @@ impl Source for Telling {
 
 #[async_trait]
 impl Count for Telling {
-    async fn census(&self) -> std::result::Result<Census, Failure> {
-        Ok(Census { version: 100, objects: [(Ref::new("ns", "a"), 80)].into() })
+    async fn census(&self, _: Part, _: u32) -> std::result::Result<(Census, Option<String>), Failure> {
+        Ok((Census { version: 100, objects: [(Ref::new("ns", "a"), 80)].into() }, None))
     }
 }
 

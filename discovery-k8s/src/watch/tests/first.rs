@@ -55,7 +55,7 @@ impl Source for Slow {
 
 #[async_trait]
 impl Count for Slow {
-    async fn census(&self) -> std::result::Result<Census, Failure> {
+    async fn census(&self, _: Part, _: u32) -> std::result::Result<(Census, Option<String>), Failure> {
         panic!("nobody raises a barrier here")
     }
 }

@@ -103,7 +103,7 @@ impl Source for Slices {
 
 #[async_trait]
 impl Count for Slices {
-    async fn census(&self) -> std::result::Result<Census, Failure> {
+    async fn census(&self, _: Part, _: u32) -> std::result::Result<(Census, Option<String>), Failure> {
         self.counted.fetch_add(1, Ordering::Relaxed);
         let stored = self.stored.lock().unwrap().clone();
         let answer = *self.answer.lock().unwrap();
@@ -111,7 +111,7 @@ impl Count for Slices {
             Answer::After(time) => sleep(time).await,
             Answer::Late(time) => {
                 sleep(time).await;
-                return Ok(self.stored.lock().unwrap().clone());
+                return Ok((self.stored.lock().unwrap().clone(), None));
             }
             Answer::Fails => return Err(failure(Cause::Other)),
             Answer::FailsAfter(time) => {
@@ -124,7 +124,7 @@ impl Count for Slices {
             }
             Answer::Never => future::pending().await,
         }
-        Ok(stored)
+        Ok((stored, None))
     }
 }
 
