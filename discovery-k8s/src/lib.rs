@@ -25,6 +25,7 @@ mod session;
 mod source;
 mod survey;
 mod watch;
+mod yaml;
 
 pub use backend::KubernetesBackend;
 pub use config::{Config, MODE_VARIABLE, Mode, NAMESPACES_VARIABLE, Namespaces, UNKNOWN_READINESS_VARIABLE};

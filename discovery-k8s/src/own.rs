@@ -21,6 +21,7 @@ use crate::fault::{Request, is_missing_resource, is_unrecognised, qualified};
 use crate::identity::Identity;
 use crate::reflector::PAGE;
 use crate::resource::{FIELD_MANAGER, GROUP, KIND, MANAGED_BY, Resource, VERSION, pod_owner};
+use crate::yaml;
 
 /// How long one request may take: a publish of the core's may need three.
 const REQUEST: Duration = Duration::from_secs(3);
@@ -165,6 +166,7 @@ impl Own {
     pub(crate) async fn apply(&self, draft: &Draft, known: Option<&Version>) -> Result<Written<Resource>> {
         let body = self.body(draft, known);
         let params = PatchParams::apply(FIELD_MANAGER).force();
+        let body = yaml::body(&body)?;
         let patch = Patch::Apply(&body);
         let request = self.records.patch(&self.identity.resource, &params, &patch);
         self.written(self.ask("patch", &qualified(), request).await?)

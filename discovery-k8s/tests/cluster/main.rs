@@ -10,6 +10,7 @@ mod races;
 mod slices;
 #[path = "../support/mod.rs"]
 mod support;
+mod texts;
 mod told;
 mod unlisted;
 
