@@ -40,6 +40,15 @@ impl Request<'_> {
                 ErrorKind::PermissionDenied,
                 "no credentials for the API server: check the ServiceAccount's token, or KUBECONFIG",
             ),
+            kube::Error::BuildRequest(_) => Error::new(
+                ErrorKind::Internal,
+                format!(
+                    "the request to {} {} {} cannot be written: please report it",
+                    self.verb,
+                    self.resource,
+                    self.place()
+                ),
+            ),
             _ => match undecided(&error) {
                 Some(Undecided::Starting) => {
                     Error::new(ErrorKind::Unavailable, "the API server is starting: it is tried again")

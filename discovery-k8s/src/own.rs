@@ -154,7 +154,7 @@ impl Own {
             PodState::Lives | PodState::Unknown => Standing::Taken(Error::new(
                 ErrorKind::Conflict,
                 format!(
-                    "the resource {:?} belongs to the pod {:?} of uid {}, and this process says that its pod's is {}: \
+                    "the resource {:?} belongs to the pod {:?} of uid {:?}, and this process says that its pod's is {:?}: \
                      check POD_NAME and POD_UID",
                     self.identity.resource, owner.name, owner.uid, self.identity.uid
                 ),
