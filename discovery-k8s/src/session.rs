@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::bounds::{MAX_BATCH, RECOVERY};
-use crate::document::Draft;
+use crate::document::{Document, Draft};
 use crate::fault::is_unrecognised;
 use crate::join::precedence;
 use crate::late::FirstWrites;
@@ -54,7 +54,7 @@ enum Known {
 #[derive(Debug)]
 struct Writer {
     known: Known,
-    /// What was acknowledged last.
+    /// What was acknowledged last, or stood there when the session began.
     stored: Draft,
 }
 
@@ -96,9 +96,13 @@ impl KubernetesSession {
             );
             return Err(Error::new(ErrorKind::InvalidConfig, text));
         }
+        let mut stored = Draft::default();
         let known = match own.standing().await? {
             Standing::Absent => Known::Absent,
-            Standing::Ours(resource) => Known::Present(Version::of(&resource)),
+            Standing::Ours(resource) => {
+                stored = held(&resource);
+                Known::Present(Version::of(&resource))
+            }
             Standing::Left(version) => {
                 tracing::info!(resource = identity.resource, uid = version.uid, "an earlier pod's resource is removed");
                 match own.delete(&version).await? {
@@ -109,8 +113,18 @@ impl KubernetesSession {
             Standing::Taken(conflict) => return Err(conflict),
         };
         let number = handle.newest.fetch_add(1, Ordering::AcqRel) + 1;
-        let writer = Mutex::new(Writer { known, stored: Draft::default() });
-        Ok(Self { own, place, writer, look_again: StdMutex::default(), lost: watch::Sender::new(None), handle, number })
+        // Those of other ids are published without a look at who else holds them: it comes later.
+        let is_foreign = stored.keys().any(|key| key.instance() != own.identity.instance());
+        let look_again = StdMutex::new(is_foreign.then(|| Instant::now() + RECOVERY / 2));
+        Ok(Self {
+            own,
+            place,
+            writer: Mutex::new(Writer { known, stored }),
+            look_again,
+            lost: watch::Sender::new(None),
+            handle,
+            number,
+        })
     }
 
     fn check(&self) -> Result<()> {
@@ -418,6 +432,17 @@ impl KubernetesSession {
             }
         }
     }
+}
+
+/// What an earlier session, or an earlier process of this pod, has left: what is still wanted of it stays where it cannot be
+/// published anew.
+fn held(resource: &Resource) -> Draft {
+    let mut held = Draft::default();
+    for (key, value) in resource.data().map(|data| Document::of(&data).entries).unwrap_or_default() {
+        // What has no place there is nothing that was published.
+        let _ = held.put(&key, &value);
+    }
+    held
 }
 
 fn taken(key: &Key, resource: &str) -> Error {
