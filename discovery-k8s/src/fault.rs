@@ -142,6 +142,11 @@ pub(crate) fn is_unrecognised(error: &Error) -> bool {
     source.is_some_and(|source| source.is::<Unrecognised>() || source.downcast_ref() == Some(&Undecided::Unrecognised))
 }
 
+/// Whether that may be so only because the server starts.
+pub(crate) fn may_be_starting(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.downcast_ref() == Some(&Undecided::Unrecognised))
+}
+
 /// The resource as rules and messages name it.
 pub(crate) fn qualified() -> String {
     format!("{PLURAL}.{GROUP}/{VERSION}")
@@ -238,8 +243,15 @@ mod tests {
     #[test]
     fn who_is_not_recognised_is_told_from_who_may_not() {
         assert!(is_unrecognised(&fault(401, "Unauthorized")) && is_unrecognised(&fault(401, "")));
+        assert!(!may_be_starting(&fault(401, "Unauthorized")));
         let silent = PATCH.fault(kube::Error::Service(Undecided::Unrecognised.into()));
-        assert!(is_unrecognised(&silent) && silent.is_temporary() && silent.effect() == Effect::None, "{silent}");
+        assert!(
+            is_unrecognised(&silent)
+                && may_be_starting(&silent)
+                && silent.is_temporary()
+                && silent.effect() == Effect::None,
+            "{silent}"
+        );
         assert!(!is_unrecognised(&fault(403, "forbidden")));
         assert!(!is_unrecognised(&PATCH.fault(kube::Error::Service(Undecided::Starting.into()))));
     }

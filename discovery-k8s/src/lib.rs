@@ -24,6 +24,7 @@ mod seat;
 mod session;
 mod source;
 mod survey;
+mod unrecognised;
 mod watch;
 mod yaml;
 

@@ -21,6 +21,7 @@ use crate::progress;
 use crate::readiness::Ref;
 use crate::resource::Resource;
 use crate::source::stored;
+use crate::unrecognised::Unrecognised;
 
 /// How often a write is tried again that somebody else's came in between.
 const TRIES: u32 = 3;
@@ -67,6 +68,7 @@ pub(crate) struct KubernetesSession {
     writer: Mutex<Writer>,
     /// When to look once more whether another owner has written a key at the same moment.
     look_again: StdMutex<Option<Instant>>,
+    unrecognised: Unrecognised,
     lost: watch::Sender<Option<Error>>,
     handle: Arc<Handle>,
     number: u64,
@@ -121,6 +123,7 @@ impl KubernetesSession {
             place,
             writer: Mutex::new(Writer { known, stored }),
             look_again,
+            unrecognised: Unrecognised::default(),
             lost: watch::Sender::new(None),
             handle,
             number,
@@ -267,9 +270,11 @@ impl KubernetesSession {
         }
     }
 
-    /// Who is not recognised any more has no session: most likely its pod was deleted, and its token with it.
-    fn judge(&self, error: Error) -> Error {
-        if is_unrecognised(&error) { self.lose(error.message()).with_effect(error.effect()) } else { error }
+    /// Who is not recognised any more has no session: most likely its pod was deleted, and its token with it. A server that
+    /// may be starting takes none before it has had the time to.
+    fn judge<T>(&self, outcome: Result<T>) -> Result<T> {
+        let is_lost = self.unrecognised.is_lost(outcome.as_ref());
+        outcome.map_err(|error| if is_lost { self.lose(error.message()).with_effect(error.effect()) } else { error })
     }
 
     fn is_foreign(&self, key: &Key) -> bool {
@@ -469,18 +474,18 @@ impl Session for KubernetesSession {
     }
 
     async fn publish(&self, batch: &WriteBatch, desired: &Desired) -> Vec<Result<Stamp>> {
-        match self.publish_now(batch, desired).await {
+        match self.judge(self.publish_now(batch, desired).await) {
             Ok(results) => results,
             Err(error) => {
-                let error = self.judge(error).with_backend(crate::NAME).with_operation("publish");
+                let error = error.with_backend(crate::NAME).with_operation("publish");
                 batch.writes.iter().map(|write| Err(error.clone().with_key(write.key()))).collect()
             }
         }
     }
 
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
-        let verified = self.verify_now(desired).await;
-        verified.map_err(|error| self.judge(error).with_backend(crate::NAME).with_operation("verify"))
+        let verified = self.judge(self.verify_now(desired).await);
+        verified.map_err(|error| error.with_backend(crate::NAME).with_operation("verify"))
     }
 
     fn verify_by(&self) -> Option<Instant> {

@@ -13,6 +13,7 @@ mod support;
 mod texts;
 mod told;
 mod unlisted;
+mod unrecognised;
 
 use std::time::Duration;
 
