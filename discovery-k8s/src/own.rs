@@ -142,6 +142,17 @@ impl Own {
         self.pod(&self.identity.pod, &self.identity.uid).await
     }
 
+    /// Why nothing can be registered for a pod that is [`PodState::Gone`].
+    pub(crate) fn no_such_pod(&self) -> Error {
+        let identity = &self.identity;
+        let text = format!(
+            "there is no pod {:?} of uid {:?} in namespace {:?}: its records would be removed at once. Check POD_NAME and \
+             POD_UID, and end this process if its pod was deleted",
+            identity.pod, identity.uid, identity.namespace
+        );
+        Error::new(ErrorKind::InvalidConfig, text)
+    }
+
     /// Reads the resource and finds out whose it is.
     pub(crate) async fn standing(&self) -> Result<Standing> {
         let Some(resource) = self.read(false).await? else { return Ok(Standing::Absent) };

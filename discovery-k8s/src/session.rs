@@ -89,14 +89,8 @@ impl KubernetesSession {
     /// [`ErrorKind::InvalidConfig`] where there is no such pod; [`ErrorKind::Conflict`] where another one that lives has
     /// the resource.
     pub(crate) async fn open(own: Own, place: Place, handle: Arc<Handle>) -> Result<Self> {
-        let identity = &own.identity;
         if own.own_pod().await? == PodState::Gone {
-            let text = format!(
-                "there is no pod {:?} of uid {} in namespace {:?}: its records would be removed at once. Check POD_NAME \
-                 and POD_UID, and end this process if its pod was deleted",
-                identity.pod, identity.uid, identity.namespace
-            );
-            return Err(Error::new(ErrorKind::InvalidConfig, text));
+            return Err(own.no_such_pod());
         }
         let mut stored = Draft::default();
         let known = match own.standing().await? {
@@ -106,7 +100,11 @@ impl KubernetesSession {
                 Known::Present(Version::of(&resource))
             }
             Standing::Left(version) => {
-                tracing::info!(resource = identity.resource, uid = version.uid, "an earlier pod's resource is removed");
+                tracing::info!(
+                    resource = own.identity.resource,
+                    uid = version.uid,
+                    "an earlier pod's resource is removed"
+                );
                 match own.delete(&version).await? {
                     Written::Done(()) => Known::Absent,
                     Written::Outdated => Known::Unknown,

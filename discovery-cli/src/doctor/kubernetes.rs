@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use discovery_core::{Environment, ErrorKind};
+use discovery_core::{Environment, Error, ErrorKind};
 use discovery_k8s::{Cluster, Definition, Diagnosis, Explanation, Failure, Link, Permission, Purpose, Step};
 
 use super::{Finding, decode};
@@ -63,6 +63,9 @@ fn definition(diagnosis: &Diagnosis) -> Finding {
 fn identity(diagnosis: &Diagnosis) -> Finding {
     let environment = Environment::process();
     let is_told = |name: &&str| environment.is_set(name);
+    if let Some(error) = no_such_pod(diagnosis) {
+        return Finding::wrong("identity", error.message());
+    }
     match &diagnosis.identity {
         Err(_) if !["KUBERNETES_SERVICE_HOST", "POD_NAME", "POD_UID", "POD_NAMESPACE"].iter().any(is_told) => {
             Finding::good(
@@ -83,6 +86,12 @@ fn identity(diagnosis: &Diagnosis) -> Finding {
         ),
         Err(error) => Finding::poor("identity", error.to_string()),
     }
+}
+
+/// Why no registration can be made with an identity that is complete.
+fn no_such_pod(diagnosis: &Diagnosis) -> Option<&Error> {
+    let error = diagnosis.pod.as_ref().err()?;
+    (diagnosis.identity.is_ok() && error.kind() == ErrorKind::InvalidConfig).then_some(error)
 }
 
 /// One finding for each purpose.
@@ -192,7 +201,7 @@ fn is_told_elsewhere(one: &Explanation, failure: Failure) -> bool {
 
 /// The pod that this process is in, where it is in one and can see it.
 fn own(diagnosis: &Diagnosis, all: &[Explanation]) -> Option<Finding> {
-    let identity = diagnosis.identity.as_ref().ok()?;
+    let identity = diagnosis.identity.as_ref().ok().filter(|_| no_such_pod(diagnosis).is_none())?;
     let own = all.iter().find(|one| one.namespace == identity.namespace && one.resource == identity.resource)?;
     Some(match own.breaks().next() {
         Some(step) => Finding::poor("this pod", format!("is not discovered: {}: {}", step.text, step.advice)),

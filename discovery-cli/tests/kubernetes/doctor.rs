@@ -49,6 +49,18 @@ async fn who_registers_here_is_told_and_what_is_missing_to_know_it() {
     let said = line(&container, "poor   identity");
     assert!(said.contains("add `env: [{name: CONTAINER_NAME, value: THE_NAME}]`"), "{said}");
 
+    // As a pod that was before, and as none.
+    for (variable, value) in [("POD_UID", "8e16b467"), ("POD_NAME", "web-9")] {
+        let doctor = space.run_with(&["doctor"], &[&identity[..], &[(variable, value)]].concat());
+        assert_eq!(doctor.code, Some(1), "{doctor:?}");
+        let said = line(&doctor, "WRONG  identity");
+        assert!(said.contains("there is no pod \"web-") && said.contains(&format!("{value:?}")), "{said}");
+        assert!(said.contains("Check POD_NAME and POD_UID") && !doctor.stdout.contains("this pod "), "{doctor:?}");
+    }
+    let blank = space.run_with(&["doctor"], &[&identity[..], &[("POD_NAMESPACE", "default ")]].concat());
+    let said = line(&blank, "poor   identity");
+    assert!(said.contains("POD_NAMESPACE is \"default \""), "{said}");
+
     let silent = space.run_with(&["doctor"], &identity);
     let said = line(&silent, "poor   this pod");
     assert!(said.starts_with("poor   this pod      is not discovered: there is no resource web-0: "), "{said}");
