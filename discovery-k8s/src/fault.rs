@@ -85,6 +85,18 @@ impl Request<'_> {
         }
     }
 
+    /// What allows it. Listing pods is for container mode alone.
+    fn grant(&self) -> String {
+        let print = match (self.resource, self.verb) {
+            ("pods", "list" | "watch") => "`discovery rbac --mode container`, in that mode alone,",
+            _ => "`discovery rbac`",
+        };
+        match self.namespace {
+            Some(_) => format!("apply what {print} prints there"),
+            None => "grant it by a ClusterRole".to_owned(),
+        }
+    }
+
     fn status(&self, status: &Status) -> Error {
         let (verb, resource, place) = (self.verb, self.resource, self.place());
         let text = &status.message;
@@ -104,7 +116,7 @@ impl Request<'_> {
             ),
             403 => Error::new(
                 ErrorKind::PermissionDenied,
-                format!("not allowed to {verb} {resource} {place}: apply what `discovery rbac` prints there"),
+                format!("not allowed to {verb} {resource} {place}: {}", self.grant()),
             ),
             404 if is_missing_resource(status) => Error::new(
                 ErrorKind::Unavailable,
@@ -229,6 +241,22 @@ mod tests {
             assert!(error.message().contains(text), "{code}: {error}");
         }
         assert!(fault(403, "").message().contains("patch dwm in namespace \"ns\""));
+        let refused = |request: Request<'_>| {
+            let status = Status::failure("forbidden", "").with_code(403).boxed();
+            request.fault(kube::Error::Api(status)).message().to_owned()
+        };
+        let pods = Request { verb: "watch", resource: "pods", namespace: Some("ns") };
+        assert!(refused(pods).contains("`discovery rbac --mode container`"), "which alone allows it");
+        assert!(!refused(Request { verb: "get", ..pods }).contains("container"));
+        assert!(refused(Request { namespace: None, ..pods }).ends_with("grant it by a ClusterRole"));
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_written_is_no_server_that_cannot_be_reached() {
+        let request = kube::core::Request::new("/a b").get("c", &kube::api::GetParams::default());
+        let error = PATCH.fault(kube::Error::BuildRequest(request.unwrap_err()));
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Internal, Effect::None), "{error}");
+        assert!(error.message().contains("patch dwm in namespace \"ns\"") && !error.is_temporary(), "{error}");
     }
 
     #[test]

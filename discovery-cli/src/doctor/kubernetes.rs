@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use discovery_core::{Environment, Error, ErrorKind};
-use discovery_k8s::{Cluster, Definition, Diagnosis, Explanation, Failure, Link, Permission, Purpose, Step};
+use discovery_k8s::{Cluster, Definition, Diagnosis, Explanation, Failure, Link, Mode, Permission, Purpose, Step};
 
 use super::{Finding, decode};
 
@@ -94,6 +94,19 @@ fn no_such_pod(diagnosis: &Diagnosis) -> Option<&Error> {
     (diagnosis.identity.is_ok() && error.kind() == ErrorKind::InvalidConfig).then_some(error)
 }
 
+/// The namespace to register in.
+fn own_namespace(diagnosis: &Diagnosis) -> Option<&str> {
+    let registering = diagnosis.permissions.iter().find(|permission| permission.purpose == Purpose::Register);
+    registering?.namespace.as_deref()
+}
+
+/// The command that lets workers of the own namespace do what theirs do, as their mode needs it.
+fn rbac(diagnosis: &Diagnosis) -> String {
+    let namespace = own_namespace(diagnosis).unwrap_or("NAMESPACE");
+    let mode = if diagnosis.mode == Mode::Container { " --mode container" } else { "" };
+    format!("`discovery rbac --namespace {namespace}{mode} | kubectl apply -f -`")
+}
+
 /// One finding for each purpose.
 fn permissions(diagnosis: &Diagnosis) -> Vec<Finding> {
     let of = |purpose: Purpose, what: &'static str| {
@@ -112,14 +125,15 @@ fn permissions(diagnosis: &Diagnosis) -> Vec<Finding> {
         };
         let place = place(first.namespace.as_deref());
         let text = format!("not allowed {place}: {}", verbs(missing.iter().map(|permission| **permission)));
-        let namespace = first.namespace.as_deref().unwrap_or("NAMESPACE");
-        let advice = match (&first.namespace, &diagnosis.identity) {
-            (None, _) => {
-                "grant it by a ClusterRole, or name namespaces in DYN_DISCOVERY_KUBERNETES_NAMESPACES".to_owned()
+        let advice = match &first.namespace {
+            None => "grant it by a ClusterRole, or name namespaces in DYN_DISCOVERY_KUBERNETES_NAMESPACES".to_owned(),
+            Some(name) if own_namespace(diagnosis) == Some(name) => {
+                format!("{}, and run under its ServiceAccount", rbac(diagnosis))
             }
-            _ => format!(
-                "`discovery rbac --namespace {namespace} | kubectl apply -f -`, and run under its ServiceAccount"
-            ),
+            // No pod runs under another namespace's ServiceAccount.
+            Some(_) => "bind this process's ServiceAccount to a Role there that reads alone: discovery-reader in \
+                        docs/kubernetes.md, \"Permissions\""
+                .to_owned(),
         };
         let text = format!("{text}: {advice}");
         // Who is no pod does not register.
@@ -153,7 +167,10 @@ fn policy(diagnosis: &Diagnosis) -> Finding {
         Ok(true) => Finding::good("policy", "a pod writes its own resource and no other's"),
         Ok(false) => Finding::poor(
             "policy",
-            "none keeps pods of one ServiceAccount from writing each other's resources: `discovery rbac | kubectl apply -f -` (Kubernetes 1.30)",
+            format!(
+                "none keeps pods of one ServiceAccount from writing each other's resources: {} (Kubernetes 1.30)",
+                rbac(diagnosis)
+            ),
         ),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             Finding::good("policy", "this identity may not look at it: an administrator's `discovery doctor` does")

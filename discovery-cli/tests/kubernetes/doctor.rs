@@ -88,6 +88,37 @@ async fn who_registers_here_is_told_and_what_is_missing_to_know_it() {
 }
 
 #[tokio::test]
+async fn advice_on_permissions_is_for_the_mode_and_the_namespace() {
+    let (space, other) = (space("mode").await, space("mode").await);
+    let uid = space.pod("web-0", "web", true).await;
+    let token = space.cluster.token_of_pod(&space.namespace, "discovery-worker", "web-0", &uid).await.unwrap();
+    let kubeconfig = space.cluster.save(&space.cluster.kubeconfig().with_token(&token)).unwrap();
+    let doctor = |namespace: &str| {
+        let environment = [
+            ("POD_NAME", "web-0"),
+            ("POD_UID", &uid),
+            ("POD_NAMESPACE", &space.namespace),
+            ("DYN_KUBE_DISCOVERY_MODE", "container"),
+            ("CONTAINER_NAME", "main"),
+            ("DYN_DISCOVERY_KUBERNETES_NAMESPACES", namespace),
+        ];
+        space.start_as(kubeconfig.clone(), &["doctor"], &environment).ended()
+    };
+    let own = doctor(&space.namespace);
+    let said = line(&own, "WRONG  discovering");
+    let advice =
+        format!("pods: `discovery rbac --namespace {} --mode container | kubectl apply -f -`", space.namespace);
+    assert!(said.contains(&advice), "{said}");
+    // Its Role is for workers of that namespace.
+    let elsewhere = doctor(&other.namespace);
+    let said = line(&elsewhere, "WRONG  discovering");
+    assert!(said.contains("discovery-reader") && !said.contains("discovery rbac"), "{said}");
+    let rbac = space.place.run(&["rbac", "--namespace", &space.namespace, "--mode", "container"]);
+    space.cluster.apply(&rbac.stdout).await.unwrap();
+    until("the advice has helped", async || doctor(&space.namespace).code == Some(0)).await.unwrap();
+}
+
+#[tokio::test]
 async fn pods_that_nobody_discovers_are_named_with_the_reason_and_what_to_do() {
     let space = space("doctor").await;
     let namespace = space.namespace.as_str();
