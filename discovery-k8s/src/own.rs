@@ -12,7 +12,7 @@ use discovery_core::{Effect, Error, ErrorKind, Result};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -20,7 +20,7 @@ use crate::document::Draft;
 use crate::fault::{Request, is_missing_resource, is_unrecognised, qualified};
 use crate::identity::Identity;
 use crate::reflector::PAGE;
-use crate::resource::{FIELD_MANAGER, GROUP, KIND, MANAGED_BY, Resource, VERSION, pod_owner};
+use crate::resource::{FIELD_MANAGER, GROUP, KIND, MANAGED_BY, PLURAL, Resource, VERSION, pod_owner};
 use crate::yaml;
 
 /// How long one request may take: a publish of the core's may need three.
@@ -204,17 +204,42 @@ impl Own {
         self.written(self.ask("patch", &qualified(), request).await?)
     }
 
-    /// Removes the resource, if it is still this one, of this uid and this version.
-    pub(crate) async fn delete(&self, known: &Version) -> Result<Written<()>> {
+    /// Removes the resource, if it is still this one, of this uid and this version. Answers what finalizers hold of it.
+    pub(crate) async fn delete(&self, known: &Version) -> Result<Written<Option<Box<Resource>>>> {
         let preconditions =
             Preconditions { uid: Some(known.uid.clone()), resource_version: Some(known.version.clone()) };
         let params = DeleteParams::default().preconditions(preconditions);
         let request = self.records.delete(&self.identity.resource, &params);
         match self.ask("delete", &qualified(), request).await? {
-            Ok(_) => Ok(Written::Done(())),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Written::Done(())),
+            Ok(answer) => {
+                let held = answer.left().filter(|resource| !resource.finalizers().is_empty());
+                Ok(Written::Done(held.map(Box::new)))
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Written::Done(None)),
             Err(_) => Ok(Written::Outdated),
         }
+    }
+
+    /// Removes what an earlier pod left. Answers whether it was still what stood there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] where finalizers hold it, and others of the requests'.
+    pub(crate) async fn clear(&self, left: &Version) -> Result<Written<()>> {
+        let held = match self.delete(left).await? {
+            Written::Done(None) => return Ok(Written::Done(())),
+            Written::Outdated => return Ok(Written::Outdated),
+            Written::Done(Some(held)) => held,
+        };
+        let Identity { resource, namespace, .. } = &self.identity;
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "an earlier pod's resource {resource:?} is being removed, and its finalizers hold it: {}. Whoever set them \
+                 takes them off, or else `kubectl -n {namespace} patch {PLURAL} {resource} --type=merge \
+                 -p '{{\"metadata\":{{\"finalizers\":null}}}}'`",
+                held.finalizers().join(", ")
+            ),
+        ))
     }
 
     /// Whether a stored resource is as the draft wants it, its owner included.

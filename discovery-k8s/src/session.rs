@@ -105,7 +105,7 @@ impl KubernetesSession {
                     uid = version.uid,
                     "an earlier pod's resource is removed"
                 );
-                match own.delete(&version).await? {
+                match own.clear(&version).await? {
                     Written::Done(()) => Known::Absent,
                     Written::Outdated => Known::Unknown,
                 }
@@ -162,7 +162,7 @@ impl KubernetesSession {
             Standing::Ours(resource) => (Known::Present(Version::of(&resource)), Some(resource)),
             Standing::Left(version) => {
                 self.check_pod().await?;
-                match self.own.delete(&version).await? {
+                match self.own.clear(&version).await? {
                     Written::Done(()) => (Known::Absent, None),
                     Written::Outdated => (Known::Unknown, None),
                 }
@@ -192,7 +192,8 @@ impl KubernetesSession {
             let written = match version {
                 None if !is_wanted => Written::Done(None),
                 Some(version) if !is_wanted => match self.own.delete(version).await {
-                    Ok(Written::Done(())) => Written::Done(None),
+                    Ok(Written::Done(None)) => Written::Done(None),
+                    Ok(Written::Done(Some(held))) => self.empty(*held, &draft).await?,
                     Ok(Written::Outdated) => Written::Outdated,
                     Err(error) => return Err(self.remember(writer, known, error)),
                 },
@@ -209,6 +210,18 @@ impl KubernetesSession {
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "others keep writing this process's resource: it is tried again"))
+    }
+
+    /// What finalizers hold shows nothing more at least.
+    async fn empty(&self, held: Resource, draft: &Draft) -> Result<Written<Option<Version>>> {
+        let version = Version::of(&held);
+        if self.own.is_right(&held, draft) {
+            return Ok(Written::Done(Some(version)));
+        }
+        match self.apply(draft, Some(&version)).await? {
+            Written::Done(resource) => self.right(resource, draft).await,
+            Written::Outdated => Ok(Written::Outdated),
+        }
     }
 
     /// Whether there is to be a resource, of this draft.

@@ -3,6 +3,7 @@
 mod alone;
 mod container;
 mod deep;
+mod finalizers;
 mod gateway;
 mod incluster;
 mod namespaces;
