@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::config::{Mode, Namespaces};
 use crate::fault::Request;
 use crate::identity::Identity;
+use crate::own::{Own, PodState};
 use crate::resource::{GROUP, KIND, PLURAL, VERSION};
 use crate::survey::{Cluster, answer};
 
@@ -33,6 +34,11 @@ pub struct Diagnosis {
     pub permissions: Vec<Permission>,
     /// Who registers here, or what is missing to know it.
     pub identity: Result<Identity>,
+    /// Whether its pod lives: [`ErrorKind::InvalidConfig`] where there is none of that name and uid, else why that cannot be
+    /// told.
+    pub pod: Result<()>,
+    /// What an instance is.
+    pub mode: Mode,
     /// The namespaces that are watched.
     pub namespaces: Namespaces,
 }
@@ -85,10 +91,19 @@ const PODS: Kind = ("pods", "pods", "");
 impl Cluster {
     /// Looks at what a process needs of the cluster. Takes half a minute at most, and writes nothing. Cancel-safe.
     pub async fn diagnose(&self) -> Diagnosis {
-        let (version, definition, policy, permissions) =
-            future::join4(self.version(), self.definition(), self.policy(), self.permissions()).await;
-        let identity = self.config.identity.clone();
-        Diagnosis { version, definition, policy, permissions, identity, namespaces: self.namespaces() }
+        let (version, definition, policy, permissions, pod) =
+            future::join5(self.version(), self.definition(), self.policy(), self.permissions(), self.own_pod()).await;
+        let (identity, mode) = (self.config.identity.clone(), self.config.mode);
+        Diagnosis { version, definition, policy, permissions, identity, pod, mode, namespaces: self.namespaces() }
+    }
+
+    async fn own_pod(&self) -> Result<()> {
+        let own = Own::new(&self.client, self.config.identity.clone()?);
+        match own.own_pod().await? {
+            PodState::Lives => Ok(()),
+            PodState::Gone => Err(own.no_such_pod()),
+            PodState::Unknown => Err(Error::new(ErrorKind::PermissionDenied, "this identity may not read pods")),
+        }
     }
 
     async fn version(&self) -> Result<String> {

@@ -40,6 +40,15 @@ impl Request<'_> {
                 ErrorKind::PermissionDenied,
                 "no credentials for the API server: check the ServiceAccount's token, or KUBECONFIG",
             ),
+            kube::Error::BuildRequest(_) => Error::new(
+                ErrorKind::Internal,
+                format!(
+                    "the request to {} {} {} cannot be written: please report it",
+                    self.verb,
+                    self.resource,
+                    self.place()
+                ),
+            ),
             _ => match undecided(&error) {
                 Some(Undecided::Starting) => {
                     Error::new(ErrorKind::Unavailable, "the API server is starting: it is tried again")
@@ -76,6 +85,18 @@ impl Request<'_> {
         }
     }
 
+    /// What allows it. Listing pods is for container mode alone.
+    fn grant(&self) -> String {
+        let print = match (self.resource, self.verb) {
+            ("pods", "list" | "watch") => "`discovery rbac --mode container`, in that mode alone,",
+            _ => "`discovery rbac`",
+        };
+        match self.namespace {
+            Some(_) => format!("apply what {print} prints there"),
+            None => "grant it by a ClusterRole".to_owned(),
+        }
+    }
+
     fn status(&self, status: &Status) -> Error {
         let (verb, resource, place) = (self.verb, self.resource, self.place());
         let text = &status.message;
@@ -95,7 +116,7 @@ impl Request<'_> {
             ),
             403 => Error::new(
                 ErrorKind::PermissionDenied,
-                format!("not allowed to {verb} {resource} {place}: apply what `discovery rbac` prints there"),
+                format!("not allowed to {verb} {resource} {place}: {}", self.grant()),
             ),
             404 if is_missing_resource(status) => Error::new(
                 ErrorKind::Unavailable,
@@ -133,6 +154,11 @@ impl std::error::Error for Unrecognised {}
 pub(crate) fn is_unrecognised(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     source.is_some_and(|source| source.is::<Unrecognised>() || source.downcast_ref() == Some(&Undecided::Unrecognised))
+}
+
+/// Whether that may be so only because the server starts.
+pub(crate) fn may_be_starting(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.downcast_ref() == Some(&Undecided::Unrecognised))
 }
 
 /// The resource as rules and messages name it.
@@ -217,6 +243,22 @@ mod tests {
             assert!(error.message().contains(text), "{code}: {error}");
         }
         assert!(fault(403, "").message().contains("patch dwm in namespace \"ns\""));
+        let refused = |request: Request<'_>| {
+            let status = Status::failure("forbidden", "").with_code(403).boxed();
+            request.fault(kube::Error::Api(status)).message().to_owned()
+        };
+        let pods = Request { verb: "watch", resource: "pods", namespace: Some("ns") };
+        assert!(refused(pods).contains("`discovery rbac --mode container`"), "which alone allows it");
+        assert!(!refused(Request { verb: "get", ..pods }).contains("container"));
+        assert!(refused(Request { namespace: None, ..pods }).ends_with("grant it by a ClusterRole"));
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_written_is_no_server_that_cannot_be_reached() {
+        let request = kube::core::Request::new("/a b").get("c", &kube::api::GetParams::default());
+        let error = PATCH.fault(kube::Error::BuildRequest(request.unwrap_err()));
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Internal, Effect::None), "{error}");
+        assert!(error.message().contains("patch dwm in namespace \"ns\"") && !error.is_temporary(), "{error}");
     }
 
     #[test]
@@ -231,8 +273,15 @@ mod tests {
     #[test]
     fn who_is_not_recognised_is_told_from_who_may_not() {
         assert!(is_unrecognised(&fault(401, "Unauthorized")) && is_unrecognised(&fault(401, "")));
+        assert!(!may_be_starting(&fault(401, "Unauthorized")));
         let silent = PATCH.fault(kube::Error::Service(Undecided::Unrecognised.into()));
-        assert!(is_unrecognised(&silent) && silent.is_temporary() && silent.effect() == Effect::None, "{silent}");
+        assert!(
+            is_unrecognised(&silent)
+                && may_be_starting(&silent)
+                && silent.is_temporary()
+                && silent.effect() == Effect::None,
+            "{silent}"
+        );
         assert!(!is_unrecognised(&fault(403, "forbidden")));
         assert!(!is_unrecognised(&PATCH.fault(kube::Error::Service(Undecided::Starting.into()))));
     }

@@ -24,7 +24,9 @@ mod seat;
 mod session;
 mod source;
 mod survey;
+mod unrecognised;
 mod watch;
+mod yaml;
 
 pub use backend::KubernetesBackend;
 pub use config::{Config, MODE_VARIABLE, Mode, NAMESPACES_VARIABLE, Namespaces, UNKNOWN_READINESS_VARIABLE};

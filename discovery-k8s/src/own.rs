@@ -12,7 +12,7 @@ use discovery_core::{Effect, Error, ErrorKind, Result};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -20,7 +20,8 @@ use crate::document::Draft;
 use crate::fault::{Request, is_missing_resource, is_unrecognised, qualified};
 use crate::identity::Identity;
 use crate::reflector::PAGE;
-use crate::resource::{FIELD_MANAGER, GROUP, KIND, MANAGED_BY, Resource, VERSION, pod_owner};
+use crate::resource::{FIELD_MANAGER, GROUP, KIND, MANAGED_BY, PLURAL, Resource, VERSION, pod_owner};
+use crate::yaml;
 
 /// How long one request may take: a publish of the core's may need three.
 const REQUEST: Duration = Duration::from_secs(3);
@@ -141,6 +142,17 @@ impl Own {
         self.pod(&self.identity.pod, &self.identity.uid).await
     }
 
+    /// Why nothing can be registered for a pod that is [`PodState::Gone`].
+    pub(crate) fn no_such_pod(&self) -> Error {
+        let identity = &self.identity;
+        let text = format!(
+            "there is no pod {:?} of uid {:?} in namespace {:?}: its records would be removed at once. Check POD_NAME and \
+             POD_UID, and end this process if its pod was deleted",
+            identity.pod, identity.uid, identity.namespace
+        );
+        Error::new(ErrorKind::InvalidConfig, text)
+    }
+
     /// Reads the resource and finds out whose it is.
     pub(crate) async fn standing(&self) -> Result<Standing> {
         let Some(resource) = self.read(false).await? else { return Ok(Standing::Absent) };
@@ -153,7 +165,7 @@ impl Own {
             PodState::Lives | PodState::Unknown => Standing::Taken(Error::new(
                 ErrorKind::Conflict,
                 format!(
-                    "the resource {:?} belongs to the pod {:?} of uid {}, and this process says that its pod's is {}: \
+                    "the resource {:?} belongs to the pod {:?} of uid {:?}, and this process says that its pod's is {:?}: \
                      check POD_NAME and POD_UID",
                     self.identity.resource, owner.name, owner.uid, self.identity.uid
                 ),
@@ -165,6 +177,7 @@ impl Own {
     pub(crate) async fn apply(&self, draft: &Draft, known: Option<&Version>) -> Result<Written<Resource>> {
         let body = self.body(draft, known);
         let params = PatchParams::apply(FIELD_MANAGER).force();
+        let body = yaml::body(&body)?;
         let patch = Patch::Apply(&body);
         let request = self.records.patch(&self.identity.resource, &params, &patch);
         self.written(self.ask("patch", &qualified(), request).await?)
@@ -191,17 +204,42 @@ impl Own {
         self.written(self.ask("patch", &qualified(), request).await?)
     }
 
-    /// Removes the resource, if it is still this one, of this uid and this version.
-    pub(crate) async fn delete(&self, known: &Version) -> Result<Written<()>> {
+    /// Removes the resource, if it is still this one, of this uid and this version. Answers what finalizers hold of it.
+    pub(crate) async fn delete(&self, known: &Version) -> Result<Written<Option<Box<Resource>>>> {
         let preconditions =
             Preconditions { uid: Some(known.uid.clone()), resource_version: Some(known.version.clone()) };
         let params = DeleteParams::default().preconditions(preconditions);
         let request = self.records.delete(&self.identity.resource, &params);
         match self.ask("delete", &qualified(), request).await? {
-            Ok(_) => Ok(Written::Done(())),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Written::Done(())),
+            Ok(answer) => {
+                let held = answer.left().filter(|resource| !resource.finalizers().is_empty());
+                Ok(Written::Done(held.map(Box::new)))
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Written::Done(None)),
             Err(_) => Ok(Written::Outdated),
         }
+    }
+
+    /// Removes what an earlier pod left. Answers whether it was still what stood there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] where finalizers hold it, and others of the requests'.
+    pub(crate) async fn clear(&self, left: &Version) -> Result<Written<()>> {
+        let held = match self.delete(left).await? {
+            Written::Done(None) => return Ok(Written::Done(())),
+            Written::Outdated => return Ok(Written::Outdated),
+            Written::Done(Some(held)) => held,
+        };
+        let Identity { resource, namespace, .. } = &self.identity;
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "an earlier pod's resource {resource:?} is being removed, and its finalizers hold it: {}. Whoever set them \
+                 takes them off, or else `kubectl -n {namespace} patch {PLURAL} {resource} --type=merge \
+                 -p '{{\"metadata\":{{\"finalizers\":null}}}}'`",
+                held.finalizers().join(", ")
+            ),
+        ))
     }
 
     /// Whether a stored resource is as the draft wants it, its owner included.

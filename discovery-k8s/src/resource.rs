@@ -42,7 +42,7 @@ impl Resource {
     }
 }
 
-/// Whose object it is. Not `managedFields`, which nest as the values do.
+/// Whose object it is, and what holds it. Not `managedFields`, which nest as the values do.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
@@ -52,13 +52,14 @@ struct Metadata {
     resource_version: Option<String>,
     creation_timestamp: Option<Time>,
     owner_references: Option<Vec<OwnerReference>>,
+    finalizers: Option<Vec<String>>,
 }
 
 pub(crate) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let Metadata { name, namespace, uid, resource_version, creation_timestamp, owner_references } =
+    let Metadata { name, namespace, uid, resource_version, creation_timestamp, owner_references, finalizers } =
         Metadata::deserialize(deserializer)?;
     let none = ObjectMeta::default();
-    Ok(ObjectMeta { name, namespace, uid, resource_version, creation_timestamp, owner_references, ..none })
+    Ok(ObjectMeta { name, namespace, uid, resource_version, creation_timestamp, owner_references, finalizers, ..none })
 }
 
 impl kube::Resource for Resource {

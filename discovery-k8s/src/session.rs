@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::bounds::{MAX_BATCH, RECOVERY};
-use crate::document::Draft;
+use crate::document::{Document, Draft};
 use crate::fault::is_unrecognised;
 use crate::join::precedence;
 use crate::late::FirstWrites;
@@ -21,6 +21,7 @@ use crate::progress;
 use crate::readiness::Ref;
 use crate::resource::Resource;
 use crate::source::stored;
+use crate::unrecognised::Unrecognised;
 
 /// How often a write is tried again that somebody else's came in between.
 const TRIES: u32 = 3;
@@ -54,7 +55,7 @@ enum Known {
 #[derive(Debug)]
 struct Writer {
     known: Known,
-    /// What was acknowledged last.
+    /// What was acknowledged last, or stood there when the session began.
     stored: Draft,
 }
 
@@ -67,6 +68,7 @@ pub(crate) struct KubernetesSession {
     writer: Mutex<Writer>,
     /// When to look once more whether another owner has written a key at the same moment.
     look_again: StdMutex<Option<Instant>>,
+    unrecognised: Unrecognised,
     lost: watch::Sender<Option<Error>>,
     handle: Arc<Handle>,
     number: u64,
@@ -87,21 +89,23 @@ impl KubernetesSession {
     /// [`ErrorKind::InvalidConfig`] where there is no such pod; [`ErrorKind::Conflict`] where another one that lives has
     /// the resource.
     pub(crate) async fn open(own: Own, place: Place, handle: Arc<Handle>) -> Result<Self> {
-        let identity = &own.identity;
         if own.own_pod().await? == PodState::Gone {
-            let text = format!(
-                "there is no pod {:?} of uid {} in namespace {:?}: its records would be removed at once. Check POD_NAME \
-                 and POD_UID, and end this process if its pod was deleted",
-                identity.pod, identity.uid, identity.namespace
-            );
-            return Err(Error::new(ErrorKind::InvalidConfig, text));
+            return Err(own.no_such_pod());
         }
+        let mut stored = Draft::default();
         let known = match own.standing().await? {
             Standing::Absent => Known::Absent,
-            Standing::Ours(resource) => Known::Present(Version::of(&resource)),
+            Standing::Ours(resource) => {
+                stored = held(&resource);
+                Known::Present(Version::of(&resource))
+            }
             Standing::Left(version) => {
-                tracing::info!(resource = identity.resource, uid = version.uid, "an earlier pod's resource is removed");
-                match own.delete(&version).await? {
+                tracing::info!(
+                    resource = own.identity.resource,
+                    uid = version.uid,
+                    "an earlier pod's resource is removed"
+                );
+                match own.clear(&version).await? {
                     Written::Done(()) => Known::Absent,
                     Written::Outdated => Known::Unknown,
                 }
@@ -109,8 +113,19 @@ impl KubernetesSession {
             Standing::Taken(conflict) => return Err(conflict),
         };
         let number = handle.newest.fetch_add(1, Ordering::AcqRel) + 1;
-        let writer = Mutex::new(Writer { known, stored: Draft::default() });
-        Ok(Self { own, place, writer, look_again: StdMutex::default(), lost: watch::Sender::new(None), handle, number })
+        // Those of other ids are published without a look at who else holds them: it comes later.
+        let is_foreign = stored.keys().any(|key| key.instance() != own.identity.instance());
+        let look_again = StdMutex::new(is_foreign.then(|| Instant::now() + RECOVERY / 2));
+        Ok(Self {
+            own,
+            place,
+            writer: Mutex::new(Writer { known, stored }),
+            look_again,
+            unrecognised: Unrecognised::default(),
+            lost: watch::Sender::new(None),
+            handle,
+            number,
+        })
     }
 
     fn check(&self) -> Result<()> {
@@ -147,7 +162,7 @@ impl KubernetesSession {
             Standing::Ours(resource) => (Known::Present(Version::of(&resource)), Some(resource)),
             Standing::Left(version) => {
                 self.check_pod().await?;
-                match self.own.delete(&version).await? {
+                match self.own.clear(&version).await? {
                     Written::Done(()) => (Known::Absent, None),
                     Written::Outdated => (Known::Unknown, None),
                 }
@@ -177,7 +192,8 @@ impl KubernetesSession {
             let written = match version {
                 None if !is_wanted => Written::Done(None),
                 Some(version) if !is_wanted => match self.own.delete(version).await {
-                    Ok(Written::Done(())) => Written::Done(None),
+                    Ok(Written::Done(None)) => Written::Done(None),
+                    Ok(Written::Done(Some(held))) => self.empty(*held, &draft).await?,
                     Ok(Written::Outdated) => Written::Outdated,
                     Err(error) => return Err(self.remember(writer, known, error)),
                 },
@@ -194,6 +210,18 @@ impl KubernetesSession {
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "others keep writing this process's resource: it is tried again"))
+    }
+
+    /// What finalizers hold shows nothing more at least.
+    async fn empty(&self, held: Resource, draft: &Draft) -> Result<Written<Option<Version>>> {
+        let version = Version::of(&held);
+        if self.own.is_right(&held, draft) {
+            return Ok(Written::Done(Some(version)));
+        }
+        match self.apply(draft, Some(&version)).await? {
+            Written::Done(resource) => self.right(resource, draft).await,
+            Written::Outdated => Ok(Written::Outdated),
+        }
     }
 
     /// Whether there is to be a resource, of this draft.
@@ -253,9 +281,11 @@ impl KubernetesSession {
         }
     }
 
-    /// Who is not recognised any more has no session: most likely its pod was deleted, and its token with it.
-    fn judge(&self, error: Error) -> Error {
-        if is_unrecognised(&error) { self.lose(error.message()).with_effect(error.effect()) } else { error }
+    /// Who is not recognised any more has no session: most likely its pod was deleted, and its token with it. A server that
+    /// may be starting takes none before it has had the time to.
+    fn judge<T>(&self, outcome: Result<T>) -> Result<T> {
+        let is_lost = self.unrecognised.is_lost(outcome.as_ref());
+        outcome.map_err(|error| if is_lost { self.lose(error.message()).with_effect(error.effect()) } else { error })
     }
 
     fn is_foreign(&self, key: &Key) -> bool {
@@ -420,6 +450,17 @@ impl KubernetesSession {
     }
 }
 
+/// What an earlier session, or an earlier process of this pod, has left: what is still wanted of it stays where it cannot be
+/// published anew.
+fn held(resource: &Resource) -> Draft {
+    let mut held = Draft::default();
+    for (key, value) in resource.data().map(|data| Document::of(&data).entries).unwrap_or_default() {
+        // What has no place there is nothing that was published.
+        let _ = held.put(&key, &value);
+    }
+    held
+}
+
 fn taken(key: &Key, resource: &str) -> Error {
     Error::new(
         ErrorKind::Conflict,
@@ -444,18 +485,18 @@ impl Session for KubernetesSession {
     }
 
     async fn publish(&self, batch: &WriteBatch, desired: &Desired) -> Vec<Result<Stamp>> {
-        match self.publish_now(batch, desired).await {
+        match self.judge(self.publish_now(batch, desired).await) {
             Ok(results) => results,
             Err(error) => {
-                let error = self.judge(error).with_backend(crate::NAME).with_operation("publish");
+                let error = error.with_backend(crate::NAME).with_operation("publish");
                 batch.writes.iter().map(|write| Err(error.clone().with_key(write.key()))).collect()
             }
         }
     }
 
     async fn verify(&self, desired: &Desired) -> Result<Vec<(Key, Drift)>> {
-        let verified = self.verify_now(desired).await;
-        verified.map_err(|error| self.judge(error).with_backend(crate::NAME).with_operation("verify"))
+        let verified = self.judge(self.verify_now(desired).await);
+        verified.map_err(|error| error.with_backend(crate::NAME).with_operation("verify"))
     }
 
     fn verify_by(&self) -> Option<Instant> {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use discovery_core::{Environment, ErrorKind};
-use discovery_k8s::{Cluster, Definition, Diagnosis, Explanation, Failure, Link, Permission, Purpose, Step};
+use discovery_core::{Environment, Error, ErrorKind};
+use discovery_k8s::{Cluster, Definition, Diagnosis, Explanation, Failure, Link, Mode, Permission, Purpose, Step};
 
 use super::{Finding, decode};
 
@@ -63,6 +63,9 @@ fn definition(diagnosis: &Diagnosis) -> Finding {
 fn identity(diagnosis: &Diagnosis) -> Finding {
     let environment = Environment::process();
     let is_told = |name: &&str| environment.is_set(name);
+    if let Some(error) = no_such_pod(diagnosis) {
+        return Finding::wrong("identity", error.message());
+    }
     match &diagnosis.identity {
         Err(_) if !["KUBERNETES_SERVICE_HOST", "POD_NAME", "POD_UID", "POD_NAMESPACE"].iter().any(is_told) => {
             Finding::good(
@@ -85,6 +88,25 @@ fn identity(diagnosis: &Diagnosis) -> Finding {
     }
 }
 
+/// Why no registration can be made with an identity that is complete.
+fn no_such_pod(diagnosis: &Diagnosis) -> Option<&Error> {
+    let error = diagnosis.pod.as_ref().err()?;
+    (diagnosis.identity.is_ok() && error.kind() == ErrorKind::InvalidConfig).then_some(error)
+}
+
+/// The namespace to register in.
+fn own_namespace(diagnosis: &Diagnosis) -> Option<&str> {
+    let registering = diagnosis.permissions.iter().find(|permission| permission.purpose == Purpose::Register);
+    registering?.namespace.as_deref()
+}
+
+/// The command that lets workers of the own namespace do what theirs do, as their mode needs it.
+fn rbac(diagnosis: &Diagnosis) -> String {
+    let namespace = own_namespace(diagnosis).unwrap_or("NAMESPACE");
+    let mode = if diagnosis.mode == Mode::Container { " --mode container" } else { "" };
+    format!("`discovery rbac --namespace {namespace}{mode} | kubectl apply -f -`")
+}
+
 /// One finding for each purpose.
 fn permissions(diagnosis: &Diagnosis) -> Vec<Finding> {
     let of = |purpose: Purpose, what: &'static str| {
@@ -103,14 +125,15 @@ fn permissions(diagnosis: &Diagnosis) -> Vec<Finding> {
         };
         let place = place(first.namespace.as_deref());
         let text = format!("not allowed {place}: {}", verbs(missing.iter().map(|permission| **permission)));
-        let namespace = first.namespace.as_deref().unwrap_or("NAMESPACE");
-        let advice = match (&first.namespace, &diagnosis.identity) {
-            (None, _) => {
-                "grant it by a ClusterRole, or name namespaces in DYN_DISCOVERY_KUBERNETES_NAMESPACES".to_owned()
+        let advice = match &first.namespace {
+            None => "grant it by a ClusterRole, or name namespaces in DYN_DISCOVERY_KUBERNETES_NAMESPACES".to_owned(),
+            Some(name) if own_namespace(diagnosis) == Some(name) => {
+                format!("{}, and run under its ServiceAccount", rbac(diagnosis))
             }
-            _ => format!(
-                "`discovery rbac --namespace {namespace} | kubectl apply -f -`, and run under its ServiceAccount"
-            ),
+            // No pod runs under another namespace's ServiceAccount.
+            Some(_) => "bind this process's ServiceAccount to a Role there that reads alone: discovery-reader in \
+                        docs/kubernetes.md, \"Permissions\""
+                .to_owned(),
         };
         let text = format!("{text}: {advice}");
         // Who is no pod does not register.
@@ -144,7 +167,10 @@ fn policy(diagnosis: &Diagnosis) -> Finding {
         Ok(true) => Finding::good("policy", "a pod writes its own resource and no other's"),
         Ok(false) => Finding::poor(
             "policy",
-            "none keeps pods of one ServiceAccount from writing each other's resources: `discovery rbac | kubectl apply -f -` (Kubernetes 1.30)",
+            format!(
+                "none keeps pods of one ServiceAccount from writing each other's resources: {} (Kubernetes 1.30)",
+                rbac(diagnosis)
+            ),
         ),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             Finding::good("policy", "this identity may not look at it: an administrator's `discovery doctor` does")
@@ -192,7 +218,7 @@ fn is_told_elsewhere(one: &Explanation, failure: Failure) -> bool {
 
 /// The pod that this process is in, where it is in one and can see it.
 fn own(diagnosis: &Diagnosis, all: &[Explanation]) -> Option<Finding> {
-    let identity = diagnosis.identity.as_ref().ok()?;
+    let identity = diagnosis.identity.as_ref().ok().filter(|_| no_such_pod(diagnosis).is_none())?;
     let own = all.iter().find(|one| one.namespace == identity.namespace && one.resource == identity.resource)?;
     Some(match own.breaks().next() {
         Some(step) => Finding::poor("this pod", format!("is not discovered: {}: {}", step.text, step.advice)),

@@ -49,6 +49,18 @@ async fn who_registers_here_is_told_and_what_is_missing_to_know_it() {
     let said = line(&container, "poor   identity");
     assert!(said.contains("add `env: [{name: CONTAINER_NAME, value: THE_NAME}]`"), "{said}");
 
+    // As a pod that was before, and as none.
+    for (variable, value) in [("POD_UID", "8e16b467"), ("POD_NAME", "web-9")] {
+        let doctor = space.run_with(&["doctor"], &[&identity[..], &[(variable, value)]].concat());
+        assert_eq!(doctor.code, Some(1), "{doctor:?}");
+        let said = line(&doctor, "WRONG  identity");
+        assert!(said.contains("there is no pod \"web-") && said.contains(&format!("{value:?}")), "{said}");
+        assert!(said.contains("Check POD_NAME and POD_UID") && !doctor.stdout.contains("this pod "), "{doctor:?}");
+    }
+    let blank = space.run_with(&["doctor"], &[&identity[..], &[("POD_NAMESPACE", "default ")]].concat());
+    let said = line(&blank, "poor   identity");
+    assert!(said.contains("POD_NAMESPACE is \"default \""), "{said}");
+
     let silent = space.run_with(&["doctor"], &identity);
     let said = line(&silent, "poor   this pod");
     assert!(said.starts_with("poor   this pod      is not discovered: there is no resource web-0: "), "{said}");
@@ -73,6 +85,37 @@ async fn who_registers_here_is_told_and_what_is_missing_to_know_it() {
         "ok     policy        this identity may not look at it: an administrator's `discovery doctor` does"
     );
     assert_eq!(line(&own, "ok     this pod"), "ok     this pod      is discovered");
+}
+
+#[tokio::test]
+async fn advice_on_permissions_is_for_the_mode_and_the_namespace() {
+    let (space, other) = (space("mode").await, space("mode").await);
+    let uid = space.pod("web-0", "web", true).await;
+    let token = space.cluster.token_of_pod(&space.namespace, "discovery-worker", "web-0", &uid).await.unwrap();
+    let kubeconfig = space.cluster.save(&space.cluster.kubeconfig().with_token(&token)).unwrap();
+    let doctor = |namespace: &str| {
+        let environment = [
+            ("POD_NAME", "web-0"),
+            ("POD_UID", &uid),
+            ("POD_NAMESPACE", &space.namespace),
+            ("DYN_KUBE_DISCOVERY_MODE", "container"),
+            ("CONTAINER_NAME", "main"),
+            ("DYN_DISCOVERY_KUBERNETES_NAMESPACES", namespace),
+        ];
+        space.start_as(kubeconfig.clone(), &["doctor"], &environment).ended()
+    };
+    let own = doctor(&space.namespace);
+    let said = line(&own, "WRONG  discovering");
+    let advice =
+        format!("pods: `discovery rbac --namespace {} --mode container | kubectl apply -f -`", space.namespace);
+    assert!(said.contains(&advice), "{said}");
+    // Its Role is for workers of that namespace.
+    let elsewhere = doctor(&other.namespace);
+    let said = line(&elsewhere, "WRONG  discovering");
+    assert!(said.contains("discovery-reader") && !said.contains("discovery rbac"), "{said}");
+    let rbac = space.place.run(&["rbac", "--namespace", &space.namespace, "--mode", "container"]);
+    space.cluster.apply(&rbac.stdout).await.unwrap();
+    until("the advice has helped", async || doctor(&space.namespace).code == Some(0)).await.unwrap();
 }
 
 #[tokio::test]

@@ -9,12 +9,13 @@ use serde_json::{Map, Value};
 
 use super::Data;
 use super::same::same;
+use crate::yaml::is_special;
 
 /// The largest object in bytes, as [`Draft::size`] reckons it. etcd refuses requests above 1.5 MiB, and the object's
 /// metadata and the request around it take their part.
 const MAX_OBJECT: usize = (3 << 19) - (64 << 10);
 
-/// The longest name of a field in characters, as JSON writes it. The API server reads what is applied as YAML, which
+/// The longest name of a field in characters, as it is sent. The API server reads what is applied as YAML, which
 /// takes nothing longer for a key (YAML 1.1, "simple keys").
 const MAX_NAME: usize = 1024;
 
@@ -34,11 +35,11 @@ pub(crate) fn entry(key: &Key) -> Result<(String, String)> {
     }
 }
 
-/// The characters that a name takes in JSON.
+/// The characters that a name takes as it is sent.
 fn written(name: &str) -> usize {
     let escaped = |c: char| match c {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
-        c if c < ' ' => 6,
+        c if c < ' ' || is_special(c) => 6,
         _ => 1,
     };
     name.chars().map(escaped).sum::<usize>() + 2
@@ -272,6 +273,7 @@ mod tests {
             assert_eq!(entry(&key(&segment)).is_ok(), fits, "{} characters", segment.chars().count());
         }
         assert_eq!(entry(&key(&"x".repeat(1021))).unwrap_err().kind(), ErrorKind::InvalidKey);
+        assert_eq!(written("\u{2028}\u{7f}\u{ffff}é"), 2 + 3 * 6 + 1, "what YAML reads otherwise is spelled out");
         let mut draft = Draft::default();
         let value = |field: usize| json!([{ "a": { "x".repeat(field): 1 } }]).to_string();
         draft.put(&key("a"), value(1022).as_bytes()).unwrap();

@@ -3,6 +3,7 @@
 mod alone;
 mod container;
 mod deep;
+mod finalizers;
 mod gateway;
 mod incluster;
 mod namespaces;
@@ -10,8 +11,10 @@ mod races;
 mod slices;
 #[path = "../support/mod.rs"]
 mod support;
+mod texts;
 mod told;
 mod unlisted;
+mod unrecognised;
 
 use std::time::Duration;
 

@@ -136,3 +136,38 @@ async fn a_key_that_nobody_can_look_for_is_refused_alone() {
         session.close().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_session_that_opens_over_its_own_resource_keeps_a_key_that_nobody_can_look_for() {
+    let space = space().await;
+    let pod = space.ready_pod("one").await.unwrap();
+    let (gateway, kept) = without_lists(&space, Lists::Refused).await;
+    let backend = backend(gateway.environment(&space, &pod)).await.unwrap();
+    let first = backend.open(&SessionRequest::new(None, None)).await.unwrap();
+    let key = |place: &str, id| Key::new(Path::new("item", [place]).unwrap(), id);
+    let keys = [key("own", first.id()), key("chosen", CHOSEN)];
+    let value = Bytes::from_static(b"{}");
+    let desired: Desired = keys.iter().map(|key| (key.clone(), value.clone())).collect();
+    let writes = keys.iter().map(|key| Write::Put { key: key.clone(), value: value.clone() }).collect();
+    let all = WriteBatch { writes, atomic: false };
+    let results = first.publish(&all, &desired).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    kept.is_on.store(true, Ordering::Relaxed);
+
+    let second = backend.open(&SessionRequest::new(None, None)).await.unwrap();
+    let results = second.publish(&all, &desired).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let stored = space.resource("one").await.unwrap().unwrap();
+    let expected = json!({ format!("own/{}", first.id()): {}, format!("chosen/{CHOSEN}"): {} });
+    assert_eq!(stored.data["spec"]["data"]["item"], expected);
+    assert!(second.verify_by().is_some(), "nobody looks any more for who else holds it");
+
+    // What the process does not want any more goes.
+    let own: Desired = [(keys[0].clone(), value)].into();
+    let third = backend.open(&SessionRequest::new(None, None)).await.unwrap();
+    let results = third.publish(&WriteBatch { writes: Vec::new(), atomic: false }, &own).await;
+    assert!(results.is_empty());
+    let stored = space.resource("one").await.unwrap().unwrap();
+    assert_eq!(stored.data["spec"]["data"]["item"], json!({ format!("own/{}", first.id()): {} }));
+    third.close().await.unwrap();
+}
