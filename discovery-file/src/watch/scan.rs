@@ -152,7 +152,7 @@ impl Scan {
             let once = self.following == Following::No;
             self.owners.forgive(once, now);
             self.files.forgive(once, now);
-        } else if self.notifier.is_some() {
+        } else if self.following != Following::No {
             // What kept a watcher from its passes kept owners of the same machine from renewing.
             self.owners.excuse(gap.saturating_sub(LATE), now);
         }

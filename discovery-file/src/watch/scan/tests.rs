@@ -298,3 +298,24 @@ fn an_owner_that_compacts_or_closes_keeps_nothing_from_being_taken_in_at_once() 
     // The former file was closed, which may be a death: for a second it is asked again and again.
     assert_eq!(taken_in().1, 1);
 }
+
+#[test]
+fn nobody_is_silent_while_a_watcher_that_polls_was_kept_from_looking() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new(root.path().to_owned());
+    fs::create_dir_all(place.bucket(INSTANCES)).unwrap();
+    let owner = OwnerFile::create(&place, InstanceId(7), Duration::from_secs(1)).unwrap();
+    let key = Key::new(Path::new("endpoint", ["a", "b", "c"]).unwrap(), InstanceId(7));
+    Records { place: &place, owner: &owner, ledger: &Ledger::default() }.put(&key, b"1").unwrap();
+    let wanted = BTreeSet::from([INSTANCES.to_owned()]);
+    let mut scan = Scan::new(place);
+    scan.follow(Following::Polling);
+    let changes = |scan: &mut Scan| kinds(&scan.pass(Depth::Full, Some(&wanted), None).unwrap());
+    assert_eq!(changes(&mut scan), ["put"]);
+    age_by(&mut scan, Duration::from_secs(2));
+    assert!(changes(&mut scan).is_empty(), "the owner was not asked whether it goes on");
+    assert!(scan.leftovers().is_empty());
+    // The watcher goes on, and the owner does not.
+    age_by(&mut scan, Duration::from_millis(900));
+    assert_eq!(changes(&mut scan), ["delete"]);
+}
