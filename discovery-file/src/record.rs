@@ -222,7 +222,8 @@ impl Records<'_> {
         Ok(())
     }
 
-    /// Removes everything of this handle, and the owner file at last. Goes on after an error and answers the first.
+    /// Removes everything of this handle, and the owner file at last. Goes on after an error and answers the first; then
+    /// the owner file stays, by which watchers know what to remove once this process or session has ended.
     pub(crate) fn close(&self) -> Result<()> {
         let keys: Vec<_> = self.ledger.entries().keys().cloned().collect();
         let mut result = Ok(());
@@ -232,7 +233,8 @@ impl Records<'_> {
                 deleted => result = result.and(deleted),
             }
         }
-        result.and(self.owner.remove())
+        result?;
+        self.owner.remove()
     }
 }
 
@@ -311,3 +313,6 @@ fn conflict(key: &Key, holder: &str) -> Error {
         .with_backend("file")
         .with_key(key)
 }
+
+#[cfg(test)]
+mod tests;
