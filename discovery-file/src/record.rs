@@ -203,21 +203,27 @@ impl Records<'_> {
         Ok(drifts)
     }
 
-    /// Renews every record file, which is what the reference goes by.
+    /// Renews every record file, which is what the reference goes by. Goes on after an error and answers the first.
     pub(crate) fn renew(&self) -> Result<()> {
         self.owner.check()?;
         let held: Vec<_> = self.ledger.entries().iter().map(|(key, held)| (key.clone(), held.clone())).collect();
+        let mut result = Ok(());
         for (key, held) in held.into_iter().filter(|(_, held)| held.owner == self.owner.name()) {
-            let path = self.place.record(&Spot::of(&key)?);
-            // What is gone, or somebody else's, is for `verify` to find.
-            if Nonce::at(&path).map_err(|error| fault(&path, error))? != Some(held.nonce) {
-                continue;
-            }
-            let Some(file) = open(&path, Reading::Waits).map_err(|error| fault(&path, error))? else { continue };
-            let metadata = file.metadata().map_err(|error| fault(&path, error))?;
-            if Nonce::of(&metadata) == held.nonce {
-                touch(&file).map_err(|error| fault(&path, error))?;
-            }
+            result = result.and(self.renew_one(&key, held.nonce));
+        }
+        result
+    }
+
+    fn renew_one(&self, key: &Key, nonce: Nonce) -> Result<()> {
+        let path = self.place.record(&Spot::of(key)?);
+        let failed = |error| fault(&path, error);
+        // What is gone, or somebody else's, is for `verify` to find.
+        if Nonce::at(&path).map_err(failed)? != Some(nonce) {
+            return Ok(());
+        }
+        let Some(file) = open(&path, Reading::Waits).map_err(failed)? else { return Ok(()) };
+        if Nonce::of(&file.metadata().map_err(failed)?) == nonce {
+            touch(&file).map_err(failed)?;
         }
         Ok(())
     }
@@ -276,7 +282,13 @@ fn holds(path: &Path, nonce: Nonce, value: &[u8]) -> Result<bool> {
     if Nonce::at(path).map_err(failed)? != Some(nonce) {
         return Ok(false);
     }
-    let Some(file) = open(path, Reading::Waits).map_err(failed)? else { return Ok(false) };
+    let file = match open(path, Reading::Waits) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(false),
+        // Nor may this one be read any more: who looks anew does not see it, and a new file in its place mends that.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+        Err(error) => return Err(failed(error)),
+    };
     if Nonce::of(&file.metadata().map_err(failed)?) != nonce {
         return Ok(false);
     }
