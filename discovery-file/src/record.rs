@@ -30,7 +30,8 @@ pub(crate) struct Ledger(Mutex<HashMap<Key, Held>>);
 #[derive(Clone, Debug)]
 struct Held {
     nonce: Nonce,
-    owner: String,
+    /// [`OwnerFile::life`] of the one that claims it.
+    life: u64,
 }
 
 impl Ledger {
@@ -66,7 +67,7 @@ impl Records<'_> {
         self.owner.check()?;
         let path = self.place.record(spot);
         let held = self.ledger.get(key);
-        let ours = held.as_ref().filter(|held| held.owner == self.owner.name());
+        let ours = held.as_ref().filter(|held| held.life == self.owner.life());
         if let Some(held) = ours
             && holds(&path, held.nonce, value)?
         {
@@ -110,7 +111,7 @@ impl Records<'_> {
         let claim = Claim { spot: spot.clone(), nonce };
         self.owner.claim(std::slice::from_ref(&claim), || {
             let mine = |(key, held): (&Key, &Held)| {
-                let spot = (held.owner == self.owner.name()).then(|| Spot::of(key).ok())??;
+                let spot = (held.life == self.owner.life()).then(|| Spot::of(key).ok())??;
                 Some(Claim { spot, nonce: held.nonce })
             };
             let mut all: Vec<_> = self.ledger.entries().iter().filter_map(mine).collect();
@@ -122,7 +123,7 @@ impl Records<'_> {
     }
 
     fn note(&self, key: &Key, nonce: Nonce) {
-        self.ledger.entries().insert(key.clone(), Held { nonce, owner: self.owner.name().to_owned() });
+        self.ledger.entries().insert(key.clone(), Held { nonce, life: self.owner.life() });
     }
 
     fn create(&self, key: &Key, spot: &Spot, temporary: &Temporary, path: &Path) -> Result<()> {
@@ -184,7 +185,7 @@ impl Records<'_> {
         for (key, value) in desired {
             let spot = Spot::of(key)?;
             let path = self.place.record(&spot);
-            let held = self.ledger.get(key).filter(|held| held.owner == self.owner.name());
+            let held = self.ledger.get(key).filter(|held| held.life == self.owner.life());
             if let Some(held) = &held
                 && holds(&path, held.nonce, value)?
             {
@@ -208,7 +209,7 @@ impl Records<'_> {
         self.owner.check()?;
         let held: Vec<_> = self.ledger.entries().iter().map(|(key, held)| (key.clone(), held.clone())).collect();
         let mut result = Ok(());
-        for (key, held) in held.into_iter().filter(|(_, held)| held.owner == self.owner.name()) {
+        for (key, held) in held.into_iter().filter(|(_, held)| held.life == self.owner.life()) {
             result = result.and(self.renew_one(&key, held.nonce));
         }
         result
