@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -24,6 +25,9 @@ use crate::reading::{self, Content, Reading};
 const COMPACT_ABOVE: u64 = 64 << 10;
 /// No line of an owner is as long: what is, is nobody's, and may be endless.
 const MAX_LINE: u64 = 64 << 10;
+
+/// How many owners this process has had.
+static LIVES: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Header {
@@ -46,6 +50,7 @@ pub(crate) struct Claim {
 pub(crate) struct OwnerFile {
     place: Place,
     name: String,
+    life: u64,
     header: Header,
     file: Mutex<Held>,
 }
@@ -84,12 +89,18 @@ impl OwnerFile {
             let _ = fs::remove_file(&path);
             fault(&path, error)
         })?;
-        Ok(Self { place: place.clone(), name, header, file: Mutex::new(held) })
+        let life = LIVES.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { place: place.clone(), name, life, header, file: Mutex::new(held) })
     }
 
     /// The name of the file, which is this owner's own among all that live.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Which owner it is of all that this process has had. A later one of the same name claims nothing that this one did.
+    pub(crate) fn life(&self) -> u64 {
+        self.life
     }
 
     fn path(&self) -> PathBuf {
@@ -405,7 +416,8 @@ impl Owner {
 
     fn reap_bucket(&self, place: &Place, bucket: &str, end: End) -> Result<()> {
         let directory = place.bucket(bucket);
-        if !directory.exists() {
+        // What cannot be looked at may be there again later; without the owner file nobody would remove it then.
+        if reading::directory(&directory, Reading::Waits).map_err(|error| fault(&directory, error))?.is_none() {
             return Ok(());
         }
         let _lock = DirectoryLock::acquire(&directory)?;

@@ -30,7 +30,8 @@ pub(crate) struct Ledger(Mutex<HashMap<Key, Held>>);
 #[derive(Clone, Debug)]
 struct Held {
     nonce: Nonce,
-    owner: String,
+    /// [`OwnerFile::life`] of the one that claims it.
+    life: u64,
 }
 
 impl Ledger {
@@ -66,7 +67,7 @@ impl Records<'_> {
         self.owner.check()?;
         let path = self.place.record(spot);
         let held = self.ledger.get(key);
-        let ours = held.as_ref().filter(|held| held.owner == self.owner.name());
+        let ours = held.as_ref().filter(|held| held.life == self.owner.life());
         if let Some(held) = ours
             && holds(&path, held.nonce, value)?
         {
@@ -110,7 +111,7 @@ impl Records<'_> {
         let claim = Claim { spot: spot.clone(), nonce };
         self.owner.claim(std::slice::from_ref(&claim), || {
             let mine = |(key, held): (&Key, &Held)| {
-                let spot = (held.owner == self.owner.name()).then(|| Spot::of(key).ok())??;
+                let spot = (held.life == self.owner.life()).then(|| Spot::of(key).ok())??;
                 Some(Claim { spot, nonce: held.nonce })
             };
             let mut all: Vec<_> = self.ledger.entries().iter().filter_map(mine).collect();
@@ -122,7 +123,7 @@ impl Records<'_> {
     }
 
     fn note(&self, key: &Key, nonce: Nonce) {
-        self.ledger.entries().insert(key.clone(), Held { nonce, owner: self.owner.name().to_owned() });
+        self.ledger.entries().insert(key.clone(), Held { nonce, life: self.owner.life() });
     }
 
     fn create(&self, key: &Key, spot: &Spot, temporary: &Temporary, path: &Path) -> Result<()> {
@@ -184,7 +185,7 @@ impl Records<'_> {
         for (key, value) in desired {
             let spot = Spot::of(key)?;
             let path = self.place.record(&spot);
-            let held = self.ledger.get(key).filter(|held| held.owner == self.owner.name());
+            let held = self.ledger.get(key).filter(|held| held.life == self.owner.life());
             if let Some(held) = &held
                 && holds(&path, held.nonce, value)?
             {
@@ -203,26 +204,33 @@ impl Records<'_> {
         Ok(drifts)
     }
 
-    /// Renews every record file, which is what the reference goes by.
+    /// Renews every record file, which is what the reference goes by. Goes on after an error and answers the first.
     pub(crate) fn renew(&self) -> Result<()> {
         self.owner.check()?;
         let held: Vec<_> = self.ledger.entries().iter().map(|(key, held)| (key.clone(), held.clone())).collect();
-        for (key, held) in held.into_iter().filter(|(_, held)| held.owner == self.owner.name()) {
-            let path = self.place.record(&Spot::of(&key)?);
-            // What is gone, or somebody else's, is for `verify` to find.
-            if Nonce::at(&path).map_err(|error| fault(&path, error))? != Some(held.nonce) {
-                continue;
-            }
-            let Some(file) = open(&path, Reading::Waits).map_err(|error| fault(&path, error))? else { continue };
-            let metadata = file.metadata().map_err(|error| fault(&path, error))?;
-            if Nonce::of(&metadata) == held.nonce {
-                touch(&file).map_err(|error| fault(&path, error))?;
-            }
+        let mut result = Ok(());
+        for (key, held) in held.into_iter().filter(|(_, held)| held.life == self.owner.life()) {
+            result = result.and(self.renew_one(&key, held.nonce));
+        }
+        result
+    }
+
+    fn renew_one(&self, key: &Key, nonce: Nonce) -> Result<()> {
+        let path = self.place.record(&Spot::of(key)?);
+        let failed = |error| fault(&path, error);
+        // What is gone, or somebody else's, is for `verify` to find.
+        if Nonce::at(&path).map_err(failed)? != Some(nonce) {
+            return Ok(());
+        }
+        let Some(file) = open(&path, Reading::Waits).map_err(failed)? else { return Ok(()) };
+        if Nonce::of(&file.metadata().map_err(failed)?) == nonce {
+            touch(&file).map_err(failed)?;
         }
         Ok(())
     }
 
-    /// Removes everything of this handle, and the owner file at last. Goes on after an error and answers the first.
+    /// Removes everything of this handle, and the owner file at last. Goes on after an error and answers the first; then
+    /// the owner file stays, by which watchers know what to remove once this process or session has ended.
     pub(crate) fn close(&self) -> Result<()> {
         let keys: Vec<_> = self.ledger.entries().keys().cloned().collect();
         let mut result = Ok(());
@@ -232,7 +240,8 @@ impl Records<'_> {
                 deleted => result = result.and(deleted),
             }
         }
-        result.and(self.owner.remove())
+        result?;
+        self.owner.remove()
     }
 }
 
@@ -274,7 +283,13 @@ fn holds(path: &Path, nonce: Nonce, value: &[u8]) -> Result<bool> {
     if Nonce::at(path).map_err(failed)? != Some(nonce) {
         return Ok(false);
     }
-    let Some(file) = open(path, Reading::Waits).map_err(failed)? else { return Ok(false) };
+    let file = match open(path, Reading::Waits) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(false),
+        // Nor may this one be read any more: who looks anew does not see it, and a new file in its place mends that.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+        Err(error) => return Err(failed(error)),
+    };
     if Nonce::of(&file.metadata().map_err(failed)?) != nonce {
         return Ok(false);
     }
@@ -311,3 +326,6 @@ fn conflict(key: &Key, holder: &str) -> Error {
         .with_backend("file")
         .with_key(key)
 }
+
+#[cfg(test)]
+mod tests;

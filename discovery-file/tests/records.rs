@@ -198,6 +198,30 @@ async fn a_lost_session_says_so_and_the_next_one_takes_over_unseen() {
     fold.until("the removal", |fold| fold.entries.is_empty()).await;
 }
 
+/// It has the name of the one before, and wants the very values that are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_took_over_leaves_nothing_when_it_ends() {
+    let root = tempfile::tempdir().unwrap();
+    let backend = backend(root.path()).await;
+    let lost = session(&backend, 7).await;
+    put(&*lost, &key(7), "1").await.unwrap();
+    let mut fold = Fold::open(&backend, &endpoints()).await;
+    let owner = root.path().join(".discovery/owners/7");
+    fs::remove_file(&owner).unwrap();
+    assert_eq!(lost.renew().await.unwrap_err().kind(), ErrorKind::SessionLost);
+
+    let next = session(&backend, 7).await;
+    let drifts = next.verify(&desired(&key(7), "1")).await.unwrap();
+    assert!(matches!(&drifts[..], [(_, Drift::Changed)]), "nobody claims it: {drifts:?}");
+    put(&*next, &key(7), "1").await.unwrap();
+    let claims = fs::read_to_string(&owner).unwrap();
+    assert!(claims.contains("dynamo%2Fbackend%2Fgenerate%2F7"), "{claims}");
+    assert!(next.verify(&desired(&key(7), "1")).await.unwrap().is_empty());
+    drop((lost, next));
+    wait_for("the file's removal", || !file_of(root.path(), 7).exists()).await;
+    fold.until("the removal", |fold| fold.entries.is_empty()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_later_session_supersedes_the_one_before() {
     let root = tempfile::tempdir().unwrap();

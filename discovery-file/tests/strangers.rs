@@ -5,6 +5,7 @@ mod common;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use common::*;
 use discovery_core::ErrorKind;
@@ -178,5 +179,51 @@ fn a_record_that_was_made_unreadable_is_put_back_with_the_others() {
             put(&*session, key, "1").await.unwrap();
         }
         assert!(session.verify(&wanted).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn an_own_record_that_may_not_be_read_any_more_is_put_back_and_keeps_no_other_from_it() {
+    as_stranger(async |root| {
+        let backend = backend(root).await;
+        let session = session(&backend, 7).await;
+        let wanted: Desired = [7, 8].into_iter().flat_map(|id| desired(&key(id), "1")).collect();
+        for key in wanted.keys() {
+            put(&*session, key, "1").await.unwrap();
+        }
+        let mut fold = Fold::open(&backend, &endpoints()).await;
+        as_owner(|| {
+            permit(&file_of(root, 7), 0o000);
+            fs::remove_file(file_of(root, 8)).unwrap();
+        });
+        fold.until("the loss", |fold| !fold.entries.contains_key(&key(8))).await;
+        let drifts = session.verify(&wanted).await.unwrap();
+        assert!(drifts.iter().all(|(_, drift)| matches!(drift, Drift::Changed)), "{drifts:?}");
+        assert_eq!(drifts.len(), 2);
+        for (key, _) in &drifts {
+            put(&*session, key, "1").await.unwrap();
+        }
+        assert!(session.verify(&wanted).await.unwrap().is_empty());
+        fold.until("the records", |fold| fold.entries.len() == 2).await;
+    });
+}
+
+#[test]
+fn records_that_may_not_be_read_keep_no_other_from_being_renewed() {
+    as_stranger(async |root| {
+        let session = session(&backend(root).await, 1).await;
+        for id in 1..=20 {
+            put(&*session, &key(id), "1").await.unwrap();
+        }
+        // Renewed in no order that is known: hardly before all the others.
+        let readable = file_of(root, 1);
+        let before = SystemTime::now() - Duration::from_secs(60);
+        as_owner(|| {
+            (2..=20).for_each(|id| permit(&file_of(root, id), 0o000));
+            fs::File::open(&readable).unwrap().set_modified(before).unwrap();
+        });
+        while fs::metadata(&readable).unwrap().modified().unwrap() == before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     });
 }

@@ -47,6 +47,32 @@ fn a_living_owner_is_not_reaped_and_a_dead_one_is_with_what_it_claims() {
 }
 
 #[test]
+fn a_dead_owner_stays_known_while_one_of_its_buckets_cannot_be_looked_at() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new(root.path().to_owned());
+    let dead = owner(root.path(), 1);
+    let claim = file(&place, "a");
+    dead.claim(std::slice::from_ref(&claim), || unreachable!("one claim needs no compacting")).unwrap();
+    drop(dead);
+    // A link to itself: neither there nor missing, for root too.
+    let (buckets, away) = (place.buckets(), root.path().join("away"));
+    fs::rename(&buckets, &away).unwrap();
+    std::os::unix::fs::symlink(&buckets, &buckets).unwrap();
+    read(&place, "1").reap(&place, End::Death).unwrap_err();
+    fs::remove_file(&buckets).unwrap();
+    fs::rename(&away, &buckets).unwrap();
+    read(&place, "1").reap(&place, End::Death).unwrap();
+    assert!(!place.record(&claim.spot).exists() && Owner::names(&place).unwrap().is_empty());
+    // What a bucket held that is missing is gone with it.
+    let dead = owner(root.path(), 1);
+    dead.claim(&[file(&place, "a")], || unreachable!("one claim needs no compacting")).unwrap();
+    drop(dead);
+    fs::remove_dir_all(&buckets).unwrap();
+    read(&place, "1").reap(&place, End::Death).unwrap();
+    assert!(Owner::names(&place).unwrap().is_empty());
+}
+
+#[test]
 fn a_silent_owner_that_renews_in_time_is_left_alone() {
     let root = tempfile::tempdir().unwrap();
     let place = Place::new(root.path().to_owned());

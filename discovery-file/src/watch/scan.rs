@@ -152,7 +152,7 @@ impl Scan {
             let once = self.following == Following::No;
             self.owners.forgive(once, now);
             self.files.forgive(once, now);
-        } else if self.notifier.is_some() {
+        } else if self.following != Following::No {
             // What kept a watcher from its passes kept owners of the same machine from renewing.
             self.owners.excuse(gap.saturating_sub(LATE), now);
         }
@@ -338,25 +338,13 @@ impl Scan {
         reading: Reading,
         findings: &mut Findings,
     ) -> Result<()> {
-        let mut seen: HashMap<Spot, (Key, Look)> = HashMap::new();
-        for _ in 0..ROUNDS {
-            self.read_touched(notices, reading, &mut seen)?;
-            self.drain(fd, notices)?;
-            if notices.touched.is_empty() {
-                break;
+        let mut seen = HashMap::new();
+        if let Err(error) = self.read_all(notices, settled, fd, reading, &mut seen, findings) {
+            // Nothing was applied. What came with the last notices is noticed by nothing else.
+            for Spot { bucket, name } in seen.into_keys() {
+                notices.touched.entry(bucket).or_default().insert(name);
             }
-        }
-        {
-            let locks = self.lock(settled);
-            if !locks.is_empty() {
-                self.drain(fd, notices)?;
-                self.read_touched(notices, reading, &mut seen)?;
-            }
-        }
-        // Before anything is applied: where it cannot be told at once, a pass has to find all of it.
-        let missing = seen.iter().any(|(spot, (_, look))| !look.is_file() && self.files.known(spot).is_some());
-        if (missing || !notices.gone.is_empty()) && self.loses_directories(reading, findings)? {
-            notices.directories = true;
+            return Err(error);
         }
         // What was made anew since it was read is left to the next pass, with what else came too late.
         let touched = &notices.touched;
@@ -373,6 +361,37 @@ impl Scan {
         Ok(())
     }
 
+    fn read_all(
+        &mut self,
+        notices: &mut Notices,
+        settled: &[String],
+        fd: Option<&OwnedFd>,
+        reading: Reading,
+        seen: &mut HashMap<Spot, (Key, Look)>,
+        findings: &mut Findings,
+    ) -> Result<()> {
+        for _ in 0..ROUNDS {
+            self.read_touched(notices, reading, seen)?;
+            self.drain(fd, notices)?;
+            if notices.touched.is_empty() {
+                break;
+            }
+        }
+        {
+            let locks = self.lock(settled);
+            if !locks.is_empty() {
+                self.drain(fd, notices)?;
+                self.read_touched(notices, reading, seen)?;
+            }
+        }
+        // Before anything is applied: where it cannot be told at once, a pass has to find all of it.
+        let missing = seen.iter().any(|(spot, (_, look))| !look.is_file() && self.files.known(spot).is_some());
+        if (missing || !notices.gone.is_empty()) && self.loses_directories(reading, findings)? {
+            notices.directories = true;
+        }
+        Ok(())
+    }
+
     /// Makes writers wait. Without a lock, as where others hold it for long, what is read may be a state that the bucket
     /// only passed through.
     fn lock(&self, buckets: &[String]) -> Vec<DirectoryLock> {
@@ -385,20 +404,37 @@ impl Scan {
         reading: Reading,
         seen: &mut HashMap<Spot, (Key, Look)>,
     ) -> Result<()> {
+        let mut read = Ok(());
         for (bucket, names) in std::mem::take(&mut notices.touched) {
             for name in names {
+                // What was not read stays touched.
+                if read.is_err() {
+                    notices.touched.entry(bucket.clone()).or_default().insert(name);
+                    continue;
+                }
                 let spot = Spot { bucket: bucket.clone(), name };
-                if let Some(key) = self.key(&spot, reading)? {
-                    // What was away in between is read anew.
-                    let known =
-                        self.files.known(&spot).filter(|_| !notices.gone.contains(&spot)).map(|known| known.state);
-                    let path = self.place.record(&spot);
-                    let look = look(&path, known, reading).map_err(|error| fault(&path, error))?;
-                    seen.insert(spot, (key, look));
+                match self.read_one(&spot, &notices.gone, reading) {
+                    Ok(Some(found)) => {
+                        seen.insert(spot, found);
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        notices.touched.entry(bucket.clone()).or_default().insert(spot.name);
+                        read = Err(error);
+                    }
                 }
             }
         }
-        Ok(())
+        read
+    }
+
+    fn read_one(&mut self, spot: &Spot, gone: &HashSet<Spot>, reading: Reading) -> Result<Option<(Key, Look)>> {
+        let Some(key) = self.key(spot, reading)? else { return Ok(None) };
+        // What was away in between is read anew.
+        let known = self.files.known(spot).filter(|_| !gone.contains(spot)).map(|known| known.state);
+        let path = self.place.record(spot);
+        let look = look(&path, known, reading).map_err(|error| fault(&path, error))?;
+        Ok(Some((key, look)))
     }
 
     /// The key of this file; `None`, counted, where it is no record's.

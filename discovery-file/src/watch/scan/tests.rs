@@ -298,3 +298,54 @@ fn an_owner_that_compacts_or_closes_keeps_nothing_from_being_taken_in_at_once() 
     // The former file was closed, which may be a death: for a second it is asked again and again.
     assert_eq!(taken_in().1, 1);
 }
+
+#[test]
+fn nobody_is_silent_while_a_watcher_that_polls_was_kept_from_looking() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new(root.path().to_owned());
+    fs::create_dir_all(place.bucket(INSTANCES)).unwrap();
+    let owner = OwnerFile::create(&place, InstanceId(7), Duration::from_secs(1)).unwrap();
+    let key = Key::new(Path::new("endpoint", ["a", "b", "c"]).unwrap(), InstanceId(7));
+    Records { place: &place, owner: &owner, ledger: &Ledger::default() }.put(&key, b"1").unwrap();
+    let wanted = BTreeSet::from([INSTANCES.to_owned()]);
+    let mut scan = Scan::new(place);
+    scan.follow(Following::Polling);
+    let changes = |scan: &mut Scan| kinds(&scan.pass(Depth::Full, Some(&wanted), None).unwrap());
+    assert_eq!(changes(&mut scan), ["put"]);
+    age_by(&mut scan, Duration::from_secs(2));
+    assert!(changes(&mut scan).is_empty(), "the owner was not asked whether it goes on");
+    assert!(scan.leftovers().is_empty());
+    // The watcher goes on, and the owner does not.
+    age_by(&mut scan, Duration::from_millis(900));
+    assert_eq!(changes(&mut scan), ["delete"]);
+}
+
+/// What comes while the rest is read, and cannot be read at once itself, is noticed by nothing else.
+#[test]
+fn what_was_noticed_while_others_were_read_at_once_is_left_to_the_pass_too() {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::new(root.path().to_owned());
+    fs::create_dir_all(place.bucket(INSTANCES)).unwrap();
+    let wanted = BTreeSet::from([INSTANCES.to_owned()]);
+    let record = |id| {
+        let key = Key::new(Path::new("endpoint", ["a", "b", "c"]).unwrap(), InstanceId(id));
+        place.record(&Spot::of(&key).unwrap())
+    };
+    for id in [4, 5] {
+        fs::write(record(id), "1").unwrap();
+    }
+    let (mut scan, fd) = watching(&place, &wanted);
+    fs::write(record(1), "1").unwrap();
+    assert!(scan.notices(&fd));
+    // Too late for these notices, and in time for those that come with the first look.
+    fs::write(record(2), "2".repeat(70 << 10)).unwrap();
+    fs::write(record(3), "1").unwrap();
+    fs::remove_file(record(4)).unwrap();
+    fs::remove_file(record(5)).unwrap();
+    fs::write(record(5), "1").unwrap();
+    assert!(scan.at_once(&fd).is_none(), "one of them is too long to be read at once");
+    let mut found = kinds(&scan.pass(Depth::Noticed, Some(&wanted), Some(&fd)).unwrap());
+    found.sort_unstable();
+    assert_eq!(found, ["delete", "delete", "put", "put", "put", "put"], "of the fifth both: it was made anew");
+    assert!(!scan.unfinished());
+}
