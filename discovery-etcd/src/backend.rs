@@ -43,7 +43,13 @@ impl EtcdBackend {
     /// # Errors
     /// As [`EtcdBackend::with_config`], and [`ErrorKind::InvalidConfig`] for a malformed setting.
     pub async fn connect(context: &BackendContext) -> Result<Self> {
-        let config = Config::from_environment(&context.environment);
+        let environment = context.environment.clone();
+        // It reads files: one that is mounted may not answer, and the handle's thread would wait for it.
+        let reading = tokio::task::spawn_blocking(move || Config::from_environment(&environment)).await;
+        let config = reading.unwrap_or_else(|error| {
+            Err(Error::new(ErrorKind::Internal, "reading the settings did not end: please report it")
+                .with_source(error))
+        });
         Self::with_config(config.map_err(|error| named(error, "connect"))?, context).await
     }
 

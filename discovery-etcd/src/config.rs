@@ -1,6 +1,8 @@
 //! The settings, from an injected environment.
 
 use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,6 +45,8 @@ const DEFAULT_MIN_TTL: Duration = Duration::from_secs(2);
 const DEFAULT_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 /// etcd ends connections that ping more often: `GRPCKeepAliveMinTime`, 5 s by default.
 const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(5);
+/// The largest file that is read for a certificate or a key, in bytes: all authorities of a system are a quarter of it.
+const LARGEST_FILE: u64 = 1 << 20;
 /// The longest path that errors repeat.
 const LONGEST_PATH: usize = 255;
 
@@ -51,7 +55,8 @@ const LONGEST_PATH: usize = 255;
 pub enum Pem {
     /// The text itself.
     Text(String),
-    /// A file, read anew for each connection, so that certificates can be renewed in place.
+    /// A file, read anew for each connection, so that certificates can be renewed in place. A regular one, or a link to one, of
+    /// 1 MiB at most.
     File(PathBuf),
 }
 
@@ -68,7 +73,7 @@ impl Pem {
     pub(crate) fn read(&self, variable: &str, label: &str) -> Result<String> {
         let text = match self {
             Self::Text(text) => text.clone(),
-            Self::File(path) => std::fs::read_to_string(path).map_err(|error| {
+            Self::File(path) => regular(path).map_err(|error| {
                 let message = match shown(path) {
                     Some(path) => format!("{variable}: cannot read {path}: name a readable PEM file"),
                     None => format!("{variable} is neither PEM text nor the path of a readable file: give one of them"),
@@ -83,6 +88,19 @@ impl Pem {
         }
         Ok(text)
     }
+}
+
+/// The text of a file that has an end. What it is is asked before it is opened, which waits for a writer where it is a pipe.
+fn regular(path: &Path) -> io::Result<String> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let mut text = String::new();
+    File::open(path)?.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
+    }
+    Ok(text)
 }
 
 impl fmt::Debug for Pem {
@@ -393,6 +411,31 @@ mod tests {
         assert!(missing.to_string().contains(CA_VARIABLE) && missing.to_string().contains("/nowhere"), "{missing}");
         let wrong = config(&[(CA_VARIABLE, "-----BEGIN PRIVATE KEY-----\nhush")]).unwrap_err();
         assert!(wrong.to_string().contains(CA_VARIABLE) && !wrong.to_string().contains("hush"), "{wrong}");
+    }
+
+    /// One without a writer is never read to its end; nor is what has none.
+    #[test]
+    fn a_certificate_is_a_regular_file_of_a_size_that_one_has() {
+        let directory = tempfile::tempdir().unwrap();
+        let (pipe, large) = (directory.path().join("ca.fifo"), directory.path().join("ca.pem"));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let pem = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+        std::fs::write(&large, pem.to_owned() + &"x".repeat(1 << 20)).unwrap();
+        for (path, hint) in [(&large, "MiB"), (&pipe, "regular file"), (&directory.path().to_owned(), "regular file")] {
+            let shown = path.to_str().unwrap().to_owned();
+            let (answer, answered) = std::sync::mpsc::channel();
+            let variables = [(CA_VARIABLE, shown.clone())];
+            std::thread::spawn(move || answer.send(Config::from_environment(&variables.into_iter().collect())));
+            let error = answered.recv_timeout(Duration::from_secs(10)).expect("an answer").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+            let text = error.to_string();
+            assert!(text.contains(CA_VARIABLE) && text.contains(&shown) && text.contains(hint), "{text}");
+        }
+        // As Kubernetes mounts them.
+        let (real, link) = (directory.path().join("real.pem"), directory.path().join("link.pem"));
+        std::fs::write(&real, pem).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        config(&[(CA_VARIABLE, link.to_str().unwrap())]).unwrap();
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::alive::{Received, connect};
-use crate::config::Config;
+use crate::config::{CA_VARIABLE, CERTIFICATE_VARIABLE, Config, KEY_VARIABLE};
 use crate::fault::{Fault, is_without_users};
 
 /// How long one member may take to accept a connection.
@@ -297,7 +297,9 @@ impl Drop for Attempt<'_> {
 /// Connects to one member and signs in.
 pub(crate) async fn dial(config: &Config, index: usize) -> Result<(Arc<str>, Client, Received), Fault> {
     let url = config.endpoints.get(index).map(String::as_str).unwrap_or_default();
-    let endpoint = endpoint(config, url).await.map_err(|error| Fault { error, broken: false })?;
+    // No other member is of use where a directory that is mounted does not answer.
+    let endpoint = timeout(DIAL, endpoint(config, url)).await.unwrap_or_else(|_| Err(unread()));
+    let endpoint = endpoint.map_err(|error| Fault { error, broken: false })?;
     let connecting = timeout(DIAL, connect(&endpoint, DIAL)).await.map_err(|_| Fault::silent(url, DIAL))?;
     let (channel, received) = connecting.map_err(|error| Fault::connecting(url, &error))?;
     let signing_in = timeout(SIGN_IN, sign_in(config, channel)).await.map_err(|_| Fault::silent(url, SIGN_IN))?;
@@ -348,6 +350,14 @@ async fn endpoint(config: &Config, url: &str) -> Result<Endpoint> {
         endpoint = endpoint.tls_config(tls).map_err(wrong)?;
     }
     Ok(endpoint)
+}
+
+fn unread() -> Error {
+    let message = format!(
+        "the files that {CA_VARIABLE}, {CERTIFICATE_VARIABLE} and {KEY_VARIABLE} name were not read within {DIAL:?}: does what \
+         they are on answer?"
+    );
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 /// One error for a store none of whose members can be reached.

@@ -1,11 +1,13 @@
 //! A batch of writes, as few transactions as possible.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use discovery_core::backend::{Stamp, Write, WriteBatch};
 use discovery_core::{Effect, Error, ErrorKind, Result};
 use etcd_client::{GetResponse, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse};
 use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
 
 use crate::bounds::{MAX_BATCH, MAX_REQUEST};
 use crate::fault::Fault;
@@ -30,6 +32,8 @@ const EACH: Duration = Duration::from_millis(1);
 const SLOWEST: usize = 350_000;
 /// How long a transaction may take at most: the core waits for a publish no longer than R.
 const LONGEST: Duration = Duration::from_secs(5);
+/// How much sooner a publish answers: one that the core gives up has told nobody what of it was written.
+const SPARE: Duration = Duration::from_millis(300);
 /// How often a write is tried again because the record was not what it was thought to be.
 const ROUNDS: usize = 6;
 
@@ -39,11 +43,13 @@ pub(crate) struct Publishing<'a> {
     results: Vec<Option<Result<Stamp>>>,
     /// Whether a transaction had no answer.
     unanswered: bool,
+    /// When it has answered, at the latest.
+    until: Instant,
 }
 
 impl<'a> Publishing<'a> {
     pub(crate) fn new(session: &'a EtcdSession, ground: &'a mut Ground) -> Self {
-        Self { session, ground, results: Vec::new(), unanswered: false }
+        Self { session, ground, results: Vec::new(), unanswered: false, until: Instant::now() + LONGEST - SPARE }
     }
 
     /// Writes, and answers one result for each write.
@@ -113,8 +119,10 @@ impl<'a> Publishing<'a> {
         }
     }
 
-    /// Writes that do not depend on each other: grouped, and several groups at once.
+    /// Writes that do not depend on each other: grouped, and several groups at once. Those for which the time does not suffice
+    /// are not sent: what is tried again is less than this was.
     async fn apart(&mut self, mut orders: Vec<Order>) {
+        let pace = Pace { until: self.until, longest: Mutex::default() };
         for _ in 0..ROUNDS {
             if orders.is_empty() {
                 return;
@@ -126,15 +134,21 @@ impl<'a> Publishing<'a> {
             let groups = groups(std::mem::take(&mut orders));
             let largest = groups.iter().map(|group| group.iter().map(Order::size).sum()).max().unwrap_or(1);
             let at_once = (MAX_REQUEST / largest).clamp(1, PIPELINE);
+            let pace = &pace;
             let sending = groups.into_iter().map(|group| async move {
+                let bytes = group.iter().map(Order::size).sum();
+                let Some(limit) = pace.limit(bytes, limit) else { return (group, None) };
+                let begun = Instant::now();
                 let answer = send(session, grouped(session, fence, &group), limit).await;
-                (group, answer)
+                pace.took(bytes, begun.elapsed());
+                (group, Some(answer))
             });
             let answers: Vec<_> = stream::iter(sending).buffer_unordered(at_once).collect().await;
             let mut fenced: Option<GetResponse> = None;
             for (group, answer) in answers {
                 match answer {
-                    Ok(answer) if answer.succeeded() => {
+                    None => self.put_off(group),
+                    Some(Ok(answer)) if answer.succeeded() => {
                         let stamp = session.store.answered(before, revision_of(&answer));
                         let answers = answer.op_responses();
                         for (at, order) in group.into_iter().enumerate() {
@@ -142,13 +156,13 @@ impl<'a> Publishing<'a> {
                             orders.extend(self.conclude(order, verdict, &stamp));
                         }
                     }
-                    Ok(answer) => {
+                    Some(Ok(answer)) => {
                         if let Some(TxnOpResponse::Get(found)) = answer.op_responses().into_iter().next() {
                             fenced = Some(found);
                         }
                         orders.extend(group);
                     }
-                    Err(fault) => {
+                    Some(Err(fault)) => {
                         self.failed(&fault);
                         for order in group {
                             self.ground.held.remove(&order.stored);
@@ -167,6 +181,18 @@ impl<'a> Publishing<'a> {
                 }
                 return;
             }
+        }
+    }
+
+    /// Answers orders that are not sent for want of time.
+    fn put_off(&mut self, orders: Vec<Order>) {
+        for order in orders {
+            if order.guard == Guard::Own {
+                // The next publish is to begin with what this one found out. At a revision that no record has, so that its value is
+                // compared.
+                self.ground.held.entry(order.stored).or_insert(-1);
+            }
+            self.results[order.index] = Some(Err(late()));
         }
     }
 
@@ -222,8 +248,12 @@ impl<'a> Publishing<'a> {
             let ops: Vec<_> = orders.iter().filter_map(|order| order.op(session.lease)).collect();
             let looks: Vec<_> = std::iter::once(session.fence.get()).chain(orders.iter().map(Order::look)).collect();
             let txn = Txn::new().when(compares).and_then(ops).or_else(looks);
+            let left = self.until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(late());
+            }
             let before = session.store.known();
-            let answer = match send(session, txn, self.patience(orders.len(), bytes)).await {
+            let answer = match send(session, txn, self.patience(orders.len(), bytes).min(left)).await {
                 Ok(answer) => answer,
                 Err(fault) => {
                     self.failed(&fault);
@@ -271,6 +301,42 @@ fn patience(users: bool, records: usize, bytes: usize) -> Duration {
     let looking = if users { EACH * u32::try_from(records).unwrap_or(u32::MAX) } else { Duration::ZERO };
     let sending = Duration::from_secs_f64(bytes as f64 / SLOWEST as f64).saturating_sub(CALL / 2);
     (CALL + looking + sending).min(LONGEST)
+}
+
+/// How quickly the transactions of a publish are answered, and how much time it has.
+struct Pace {
+    until: Instant,
+    /// Of those that were answered, how long one took at most, and of how many bytes it was.
+    longest: Mutex<Option<(Duration, usize)>>,
+}
+
+impl Pace {
+    /// How long a transaction of so many bytes may take, which else may take `limit`. `None` where it is not to be sent, since
+    /// its answer would come too late.
+    fn limit(&self, bytes: usize, limit: Duration) -> Option<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let longest = *self.longest.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first is sent whatever is left: something has to be tried.
+        let needed = longest.map_or(Duration::ZERO, |(took, of)| {
+            let more = (bytes as f64 / of.max(1) as f64).max(1.0);
+            // What a round trip takes is not said by few bytes. No more than the slowest link needs.
+            Duration::try_from_secs_f64(took.as_secs_f64() * more).unwrap_or(limit).min(limit.saturating_sub(CALL / 2))
+        });
+        (!left.is_zero() && left >= needed).then(|| limit.min(left))
+    }
+
+    fn took(&self, bytes: usize, time: Duration) {
+        let mut longest = self.longest.lock().unwrap_or_else(PoisonError::into_inner);
+        if longest.is_none_or(|(known, _)| time > known) {
+            *longest = Some((time, bytes));
+        }
+    }
+}
+
+fn late() -> Error {
+    let message =
+        "not sent: what was written together with it took all the time that there was: is the link to etcd slow?";
+    Error::new(ErrorKind::Unavailable, message).with_effect(Effect::None)
 }
 
 fn restless() -> Error {
@@ -328,5 +394,23 @@ mod tests {
         assert_eq!(patience(false, 1_000, 1_000 * 300), CALL);
         assert_eq!(patience(false, 1, 700_000), CALL + Duration::from_secs(1));
         assert_eq!(patience(false, 1, MAX_REQUEST), LONGEST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_would_be_answered_too_late_is_not_sent() {
+        let (limit, quick) = (Duration::from_secs(4), Duration::from_millis(5));
+        let pace = Pace { until: Instant::now() + LONGEST, longest: Mutex::default() };
+        assert_eq!(pace.limit(MAX_REQUEST, limit), Some(limit));
+        // Few bytes say little of what many need.
+        pace.took(100, quick);
+        assert_eq!(pace.limit(MAX_REQUEST, limit), Some(limit));
+        tokio::time::advance(Duration::from_millis(2_600)).await;
+        pace.took(1 << 20, Duration::from_millis(2_600));
+        assert_eq!(pace.limit(1 << 20, limit), None);
+        let pace = Pace { until: pace.until, longest: Mutex::new(Some((quick, 1 << 20))) };
+        let left = LONGEST - Duration::from_millis(2_600);
+        assert_eq!(pace.limit(1 << 20, limit), Some(left));
+        tokio::time::advance(left).await;
+        assert_eq!(pace.limit(1, limit), None);
     }
 }

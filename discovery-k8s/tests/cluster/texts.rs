@@ -71,7 +71,8 @@ async fn what_yaml_reads_differently_comes_back_as_it_was_by_one_patch() {
     }
     let mut listed: Vec<Text> =
         owner.list::<Text>(Query::all()).await.unwrap().iter().map(|one| Text::clone(one)).collect();
-    (listed.sort(), records.sort());
+    listed.sort();
+    records.sort();
     assert_eq!(listed, records);
     let endpoints = owner.list::<Endpoint>(Query::all()).await.unwrap();
     let mut listed: Vec<_> =
