@@ -71,12 +71,14 @@ async fn what_yaml_reads_differently_comes_back_as_it_was_by_one_patch() {
     }
     let mut listed: Vec<Text> =
         owner.list::<Text>(Query::all()).await.unwrap().iter().map(|one| Text::clone(one)).collect();
-    (listed.sort(), records.sort());
+    listed.sort();
+    records.sort();
     assert_eq!(listed, records);
     let endpoints = owner.list::<Endpoint>(Query::all()).await.unwrap();
     let mut listed: Vec<_> =
         endpoints.iter().map(|one| one.key().path().segments().last().unwrap().into_owned()).collect();
-    (listed.sort(), names.sort());
+    listed.sort();
+    names.sort();
     assert_eq!(listed, names);
     assert!(owner.shutdown(Duration::from_secs(20)).await.is_clean());
 }
