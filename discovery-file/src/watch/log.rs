@@ -10,12 +10,17 @@ use super::files::Findings;
 /// How many changes are kept for streams that lag; one that lags further starts over from a snapshot.
 const KEPT: usize = 4096;
 
+/// How many bytes their values may have together. Most of them are not shown any more.
+const KEPT_BYTES: usize = 16 << 20;
+
 /// The visible records and how they came to be.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     generation: u64,
     entries: BTreeMap<Key, Entry>,
     changes: VecDeque<(u64, Change)>,
+    /// The bytes of their values.
+    bytes: usize,
     /// The changes up to this generation are not kept.
     forgotten: u64,
     /// When data were last proven to be lost.
@@ -49,12 +54,13 @@ impl Log {
                 Change::Put(entry) => self.entries.insert(entry.key.clone(), entry.clone()),
                 Change::Delete(key) => self.entries.remove(key),
             };
+            self.bytes += size(&change);
             self.changes.push_back((self.generation, change));
         }
-        while self.changes.len() > KEPT {
-            if let Some((generation, _)) = self.changes.pop_front() {
-                self.forgotten = generation;
-            }
+        while self.changes.len() > KEPT || self.bytes > KEPT_BYTES {
+            let Some((generation, change)) = self.changes.pop_front() else { break };
+            self.bytes -= size(&change);
+            self.forgotten = generation;
         }
     }
 
@@ -63,6 +69,7 @@ impl Log {
         self.append(changes);
         self.generation += 1;
         self.changes.clear();
+        self.bytes = 0;
         self.forgotten = self.generation;
         self.reset = self.generation;
     }
@@ -136,6 +143,13 @@ impl Log {
             events.push(WatchEvent::Recovered);
         }
         events
+    }
+}
+
+fn size(change: &Change) -> usize {
+    match change {
+        Change::Put(entry) => entry.value.len(),
+        Change::Delete(_) => 0,
     }
 }
 

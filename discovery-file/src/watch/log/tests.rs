@@ -59,6 +59,36 @@ fn a_stream_that_lags_too_far_starts_over_and_one_that_does_not_misses_nothing()
 }
 
 #[test]
+fn former_values_take_no_more_memory_than_is_allowed() {
+    const VALUE: usize = 1 << 20;
+    let mut log = Log::default();
+    let (mut far, mut near) = (Cursor::new(scope("x")), Cursor::new(scope("x")));
+    log.read(&mut far);
+    let Change::Put(mut entry) = put("x", 1) else { unreachable!("it was put") };
+    let held = |log: &Log| log.changes.iter().map(|(_, change)| size(change)).sum::<usize>();
+    for at in 0..40_u8 {
+        entry.value = vec![at; VALUE].into();
+        log.take_in(found(vec![Change::Put(entry.clone())], false));
+        assert!(held(&log) <= KEPT_BYTES && held(&log) == log.bytes, "{} after {at}", held(&log));
+        if at > 0 {
+            assert!(matches!(&log.read(&mut near)[..], [WatchEvent::Batch { changes, .. }] if changes.len() == 1));
+        } else {
+            log.read(&mut near);
+        }
+    }
+    assert_eq!(log.bytes, KEPT_BYTES, "as much as is allowed");
+    let events = log.read(&mut far);
+    assert_eq!(lineage(&events), Some(Lineage::Same));
+    assert!(matches!(&events[1], WatchEvent::SnapshotChunk(entries) if *entries == [entry.clone()]));
+    // What is too much by itself is told as a whole, too.
+    let all = (1..=20).map(|id| Entry { key: put("x", id).key().clone(), ..entry.clone() }).map(Change::Put).collect();
+    log.take_in(found(all, false));
+    assert!(matches!(&log.read(&mut near)[1], WatchEvent::SnapshotChunk(entries) if entries.len() == 20));
+    log.take_in(found(vec![Change::Delete(entry.key)], true));
+    assert_eq!((log.bytes, log.changes.len()), (0, 0));
+}
+
+#[test]
 fn a_loss_is_told_as_one() {
     let mut log = Log::default();
     let mut cursor = Cursor::new(scope("x"));
