@@ -425,7 +425,7 @@ mod tests {
             let shown = path.to_str().unwrap().to_owned();
             let (answer, answered) = std::sync::mpsc::channel();
             let variables = [(CA_VARIABLE, shown.clone())];
-            std::thread::spawn(move || answer.send(Config::from_environment(&variables.into_iter().collect())));
+            std::thread::spawn(move || drop(answer.send(Config::from_environment(&variables.into_iter().collect()))));
             let error = answered.recv_timeout(Duration::from_secs(10)).expect("an answer").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
             let text = error.to_string();
