@@ -23,7 +23,7 @@ const PROBE: Duration = Duration::from_millis(1_500);
 /// For how long the watch may then be behind what the leader has, and be told nothing.
 const LAG: Duration = Duration::from_secs(2);
 /// A time that is over for longer than this when it is looked at was over while nobody listened, and says nothing of the member:
-/// a request goes out, and its answer comes in, only while somebody does.
+/// progress is asked for, and an answer taken, only while somebody does.
 const UNHEARD: Duration = Duration::from_millis(250);
 /// The first pause between two requests for progress; it doubles up to [`RAREST`].
 const SOONEST: Duration = Duration::from_millis(5);
@@ -264,6 +264,13 @@ mod tests {
         (store, following)
     }
 
+    /// Until a probe is due, which is sent with the next look.
+    async fn probing(following: &mut Following, told: i64) {
+        while following.probe.is_none() {
+            following.hear(told, false).await.unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn a_watch_that_does_not_catch_up_is_given_up_in_time() {
         let etcd = Etcd::start().await.unwrap();
@@ -284,10 +291,8 @@ mod tests {
     async fn what_nobody_listened_to_is_no_silence() {
         let etcd = Etcd::start().await.unwrap();
         let (_store, mut following) = following(&etcd).await;
-        while following.probe.is_none() {
-            following.hear(0, false).await.unwrap();
-        }
-        // The request is made, and is not on its way before the next look.
+        probing(&mut following, 0).await;
+        // The request is made, and its answer is not looked at before it is late.
         assert!(following.hear(0, false).now_or_never().is_none());
         sleep_until(Instant::now() + PROBE + Duration::from_millis(500)).await;
         while following.beat.is_none() {
@@ -325,9 +330,7 @@ mod tests {
     async fn news_that_overtake_a_sign_of_life_prove_no_loss() {
         let etcd = Etcd::start().await.unwrap();
         let (_store, mut following) = following(&etcd).await;
-        while following.probe.is_none() {
-            following.hear(0, false).await.unwrap();
-        }
+        probing(&mut following, 0).await;
         // The answer is of a revision below what was told since it was asked for.
         loop {
             match following.hear(1_000, false).await.unwrap() {
@@ -336,9 +339,7 @@ mod tests {
                 Heard::Message(_) | Heard::Nothing => {}
             }
         }
-        while following.probe.is_none() {
-            following.hear(1_000, false).await.unwrap();
-        }
+        probing(&mut following, 1_000).await;
         // This one was asked for after that was told.
         while !matches!(following.hear(1_000, false).await.unwrap(), Heard::WentBack) {}
     }

@@ -67,7 +67,7 @@ impl Records<'_> {
         self.owner.check()?;
         let path = self.place.record(spot);
         let held = self.ledger.get(key);
-        let ours = held.as_ref().filter(|held| held.life == self.owner.life());
+        let ours = held.as_ref().filter(|held| self.claims(held));
         if let Some(held) = ours
             && holds(&path, held.nonce, value)?
         {
@@ -111,7 +111,7 @@ impl Records<'_> {
         let claim = Claim { spot: spot.clone(), nonce };
         self.owner.claim(std::slice::from_ref(&claim), || {
             let mine = |(key, held): (&Key, &Held)| {
-                let spot = (held.life == self.owner.life()).then(|| Spot::of(key).ok())??;
+                let spot = self.claims(held).then(|| Spot::of(key).ok())??;
                 Some(Claim { spot, nonce: held.nonce })
             };
             let mut all: Vec<_> = self.ledger.entries().iter().filter_map(mine).collect();
@@ -120,6 +120,11 @@ impl Records<'_> {
         })?;
         self.note(key, nonce);
         Ok(())
+    }
+
+    /// Whether this owner claims it, and not one before it.
+    fn claims(&self, held: &Held) -> bool {
+        held.life == self.owner.life()
     }
 
     fn note(&self, key: &Key, nonce: Nonce) {
@@ -185,7 +190,7 @@ impl Records<'_> {
         for (key, value) in desired {
             let spot = Spot::of(key)?;
             let path = self.place.record(&spot);
-            let held = self.ledger.get(key).filter(|held| held.life == self.owner.life());
+            let held = self.ledger.get(key).filter(|held| self.claims(held));
             if let Some(held) = &held
                 && holds(&path, held.nonce, value)?
             {
@@ -209,7 +214,7 @@ impl Records<'_> {
         self.owner.check()?;
         let held: Vec<_> = self.ledger.entries().iter().map(|(key, held)| (key.clone(), held.clone())).collect();
         let mut result = Ok(());
-        for (key, held) in held.into_iter().filter(|(_, held)| held.life == self.owner.life()) {
+        for (key, held) in held.into_iter().filter(|(_, held)| self.claims(held)) {
             result = result.and(self.renew_one(&key, held.nonce));
         }
         result

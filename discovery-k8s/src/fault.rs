@@ -152,8 +152,7 @@ impl std::error::Error for Unrecognised {}
 
 /// Whether the API server does not know who asks. To the process of a deleted pod it says no more than that.
 pub(crate) fn is_unrecognised(error: &Error) -> bool {
-    let source = std::error::Error::source(error);
-    source.is_some_and(|source| source.is::<Unrecognised>() || source.downcast_ref() == Some(&Undecided::Unrecognised))
+    may_be_starting(error) || std::error::Error::source(error).is_some_and(|source| source.is::<Unrecognised>())
 }
 
 /// Whether that may be so only because the server starts.

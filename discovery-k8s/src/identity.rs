@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use discovery_core::{Environment, Error, ErrorKind, InstanceId, Result};
+use discovery_core::{Environment, Error, ErrorKind, InstanceId, Key, Result};
 use discovery_dynamo::layout;
 
 use crate::config::Mode;
@@ -162,6 +162,11 @@ impl Identity {
     /// The id of the instance that registers here.
     pub fn instance(&self) -> InstanceId {
         layout::kubernetes_instance_id(&self.resource)
+    }
+
+    /// Whether a record is kept under an id that was chosen, and not under this instance's.
+    pub(crate) fn is_foreign(&self, key: &Key) -> bool {
+        key.instance() != self.instance()
     }
 }
 

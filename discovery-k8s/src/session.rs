@@ -114,7 +114,7 @@ impl KubernetesSession {
         };
         let number = handle.newest.fetch_add(1, Ordering::AcqRel) + 1;
         // Those of other ids are published without a look at who else holds them: it comes later.
-        let is_foreign = stored.keys().any(|key| key.instance() != own.identity.instance());
+        let is_foreign = stored.keys().any(|key| own.identity.is_foreign(key));
         let look_again = StdMutex::new(is_foreign.then(|| Instant::now() + RECOVERY / 2));
         Ok(Self {
             own,
@@ -288,10 +288,6 @@ impl KubernetesSession {
         outcome.map_err(|error| if is_lost { self.lose(error.message()).with_effect(error.effect()) } else { error })
     }
 
-    fn is_foreign(&self, key: &Key) -> bool {
-        key.instance() != self.own.identity.instance()
-    }
-
     /// Which of these keys, whose ids are not this owner's own, another living owner holds. `first`: only where its
     /// record is the one that readers show.
     async fn conflicts(&self, keys: &[&Key], first: bool) -> Result<Vec<(Key, Error)>> {
@@ -331,8 +327,11 @@ impl KubernetesSession {
     async fn plan(&self, writer: &Writer, batch: &WriteBatch, desired: &Desired) -> Result<(Draft, Vec<(Key, Error)>)> {
         let puts: Vec<&Key> =
             batch.writes.iter().filter(|write| matches!(write, Write::Put { .. })).map(Write::key).collect();
-        let fresh: Vec<&Key> =
-            puts.iter().copied().filter(|key| self.is_foreign(key) && !writer.stored.contains(key)).collect();
+        let fresh: Vec<&Key> = puts
+            .iter()
+            .copied()
+            .filter(|key| self.own.identity.is_foreign(key) && !writer.stored.contains(key))
+            .collect();
         let mut refused = match self.conflicts(&fresh, false).await {
             Err(error) if is_unrecognised(&error) => return Err(error),
             // The other writes do not depend on it.
@@ -366,7 +365,11 @@ impl KubernetesSession {
             // What is stored stays as it is, and a whole object near its limit is not sent for nothing.
             return Ok(batch.writes.iter().filter_map(|write| refusal(write.key()).map(Err)).collect());
         }
-        if batch.writes.iter().any(|write| self.is_foreign(write.key()) && !writer.stored.contains(write.key())) {
+        if batch
+            .writes
+            .iter()
+            .any(|write| self.own.identity.is_foreign(write.key()) && !writer.stored.contains(write.key()))
+        {
             // Who writes the same key at the same moment has been answered by then, and the loser learns it within R.
             *self.look_at() = Some(Instant::now() + RECOVERY / 2);
         }
@@ -436,7 +439,7 @@ impl KubernetesSession {
         if at.is_none_or(|at| Instant::now() < at) {
             return Vec::new();
         }
-        let keys: Vec<&Key> = draft.keys().filter(|key| self.is_foreign(key)).collect();
+        let keys: Vec<&Key> = draft.keys().filter(|key| self.own.identity.is_foreign(key)).collect();
         match self.conflicts(&keys, true).await {
             Ok(taken) => {
                 *self.look_at() = None;

@@ -126,10 +126,12 @@ impl Proxy {
                 Err(error) => return drop(opens.send(Err(error))),
             };
             runtime.block_on(async {
-                let listener = listen(address).await;
-                let _ = opens.send(listener.as_ref().map(drop).map_err(|error| error.kind().into()));
-                if let Ok(listener) = listener {
-                    serve(listener, address, server, admits, told, tells, counted).await;
+                match listen(address).await {
+                    Ok(listener) => {
+                        let _ = opens.send(Ok(()));
+                        serve(listener, address, server, admits, told, tells, counted).await;
+                    }
+                    Err(error) => drop(opens.send(Err(error))),
                 }
             });
         };

@@ -90,13 +90,13 @@ async fn a_watch_that_has_seen_more_than_is_counted_begins_anew_before_a_barrier
     }
 }
 
+/// One of EndpointSlices.
+fn leg(source: Arc<dyn Count>) -> Leg {
+    Leg { side: Side::Readiness, namespace: None, source, is_dealt_out: true }
+}
+
 async fn begins_anew(store: Arc<Store>) {
-    let legs = [Leg {
-        side: Side::Readiness,
-        namespace: None,
-        source: Arc::clone(&store) as Arc<dyn Count>,
-        is_dealt_out: true,
-    }];
+    let legs = [leg(store.clone())];
     let barriers = Barriers::new();
     let mut events = open(&legs, &barriers, &Births::default(), &Scope::all(), None);
     assert_eq!(snapshot(&mut events).await.1, [store.began]);

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use discovery_core::ErrorKind;
 use discovery_core::backend::SessionRequest;
-use discovery_core::{ErrorKind, Query};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::support::cluster::{Space, backend, until};
-use crate::{Item, item, listed, shows, space};
+use crate::{item, listed, one_shown, shows, space};
 
 const FINALIZER: &str = "test.invalid/kept";
 
@@ -20,11 +20,7 @@ async fn hold(space: &Space, finalizers: Value) {
 #[tokio::test]
 async fn what_is_withdrawn_goes_though_a_finalizer_holds_the_resource() {
     let space = space().await;
-    let pod = space.ready_pod("one").await.unwrap();
-    let owner = space.discovery(&pod).await.unwrap();
-    let view = owner.view::<Item>(Query::all()).await.unwrap();
-    let held = owner.register(item("x", 1)).await.unwrap();
-    shows(&view, &[1]).await;
+    let (owner, view, held) = one_shown(&space).await;
     hold(&space, json!([FINALIZER])).await;
     held.deregister().await.unwrap();
     assert_eq!(listed(&owner).await, [0_u64; 0]);

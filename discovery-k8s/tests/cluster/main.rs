@@ -18,7 +18,7 @@ mod unrecognised;
 
 use std::time::Duration;
 
-use discovery_core::{Discovery, Effect, ErrorKind, Path, Query, Record, Result, View};
+use discovery_core::{Discovery, Effect, ErrorKind, Path, Query, Record, Registration, Result, View};
 use discovery_k8s::{GROUP, PLURAL, UNKNOWN_READINESS_VARIABLE, VERSION};
 use http::HeaderValue;
 use http::header::ACCEPT;
@@ -67,6 +67,16 @@ async fn shows(view: &View<Item>, wanted: &[u64]) {
     }
 }
 
+/// A ready pod "one" that shows a record.
+async fn one_shown(space: &Space) -> (Discovery, View<Item>, Registration<Item>) {
+    let pod = space.ready_pod("one").await.unwrap();
+    let owner = space.discovery(&pod).await.unwrap();
+    let view = owner.view::<Item>(Query::all()).await.unwrap();
+    let held = owner.register(item("x", 1)).await.unwrap();
+    shows(&view, &[1]).await;
+    (owner, view, held)
+}
+
 async fn listed(discovery: &Discovery) -> Vec<u64> {
     let mut listed: Vec<u64> =
         discovery.list::<Item>(Query::all()).await.unwrap().iter().map(|record| record.n).collect();
@@ -101,11 +111,7 @@ async fn two_pods_find_each_other_while_they_are_ready() {
 #[tokio::test]
 async fn what_others_delete_or_write_over_is_put_back() {
     let space = space().await;
-    let pod = space.ready_pod("one").await.unwrap();
-    let owner = space.discovery(&pod).await.unwrap();
-    let view = owner.view::<Item>(Query::all()).await.unwrap();
-    let held = owner.register(item("x", 1)).await.unwrap();
-    shows(&view, &[1]).await;
+    let (owner, view, held) = one_shown(&space).await;
     space.resources().delete("one", &DeleteParams::default()).await.unwrap();
     until("the resource is back", || async { space.resource("one").await.unwrap().is_some() }).await;
     shows(&view, &[1]).await;

@@ -133,12 +133,7 @@ async fn a_barrier_that_counts_less_than_one_before_it_is_reached_by_a_watch_tha
     let (send, watched) = sent();
     let slices = Slices::new([opened(watched)]);
     slices.answers(Answer::After(Duration::ZERO));
-    let legs = [Leg {
-        side: Side::Readiness,
-        namespace: None,
-        source: Arc::clone(&slices) as Arc<dyn Count>,
-        is_dealt_out: true,
-    }];
+    let legs = [leg(slices.clone())];
     let barriers = Barriers::new();
     let mut events = open(&legs, &barriers, &Births::default(), &Scope::all(), None);
     for event in [slices.write("one", 1, &["a"]), slices.listed(9)] {
